@@ -1,0 +1,1 @@
+"""Reading, checking, splitting and the catalog of public data sets."""

@@ -1,0 +1,204 @@
+"""A Dataset: interactions, the external ids behind their rows, and what is known of each item."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions, arrange, map_ids
+from foretaste.errors import DataError, UsageError
+
+DUPLICATES = ("last", "mean", "sum", "error")
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What happened between the source and the Dataset: nothing is lost without a line here.
+
+    rows: rows in the source.  dropped: rows that could not be read (`bad_rows="drop"`).
+    merged: rows that another row of the same user and item replaced, by the rule `duplicates`.
+    """
+
+    source: str = ""
+    rows: int = 0
+    dropped: int = 0
+    merged: int = 0
+    duplicates: str = "last"
+    encoding: str = "utf-8"
+    columns: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Interactions with their ids; the only form in which data enters a split, a model or a bundle.
+
+    users, items: external ids, ascending; every one of them has an interaction.
+    item_table, user_table: one row per id in row order, first column the id; None where nothing is
+    known.  explicit: whether the values are ratings (a clicks table has values of 1).
+    """
+
+    users: Ids
+    items: Ids
+    interactions: Interactions
+    explicit: bool = True
+    name: str = "ratings"
+    item_table: pl.DataFrame | None = None
+    user_table: pl.DataFrame | None = None
+    report: ReadReport = field(default_factory=ReadReport)
+
+    def __len__(self) -> int:
+        return len(self.interactions)
+
+    def __repr__(self) -> str:
+        what = "ratings" if self.explicit else "interactions"
+        return (
+            f"<Dataset {self.name}: {len(self):,} {what}, {len(self.users):,} users, "
+            f"{len(self.items):,} items>"
+        )
+
+    @cached_property
+    def pointers(self) -> IntArray:
+        """Where each user's interactions start: (users + 1,)."""
+        return self.interactions.pointers(len(self.users))
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """The distinct values, ascending."""
+        return np.unique(self.interactions.value_r)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest value."""
+        return (float(self.levels[0]), float(self.levels[-1])) if len(self) else (0.0, 1.0)
+
+    @property
+    def step(self) -> float:
+        """The smallest distance between two values: 1 for whole stars, 0.5 for half stars."""
+        return float(np.diff(self.levels).min()) if len(self.levels) > 1 else 1.0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over ids and arrays: equal for equal data, wherever it was read from."""
+        sha = hashlib.sha256()
+        for ids in (self.users, self.items):
+            sha.update("\x1f".join(str(i) for i in ids.values).encode())
+        x = self.interactions
+        for array in (x.user_r, x.item_r, x.value_r, x.time_r):
+            sha.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+    def take(self, keep_r: BoolArray) -> Dataset:
+        """The Dataset of the marked interactions only; ids without one are gone from it.
+
+        keep_r: (interactions,) bool.
+        """
+        kept = self.interactions.take(keep_r)
+        users, user_r, user_rows = _compact(self.users, kept.user_r)
+        items, item_r, item_rows = _compact(self.items, kept.item_r)
+        return replace(
+            self,
+            users=users,
+            items=items,
+            interactions=replace(kept, user_r=user_r, item_r=item_r),
+            item_table=None if self.item_table is None else self.item_table[item_rows],
+            user_table=None if self.user_table is None else self.user_table[user_rows],
+        )
+
+    def with_items(self, table: pl.DataFrame) -> Dataset:
+        """The same with a table of items: first column the id, one line for each of them."""
+        return replace(self, item_table=_align(table, self.items))
+
+    def with_users(self, table: pl.DataFrame) -> Dataset:
+        """The same with a table of users: first column the id, one line for each of them."""
+        return replace(self, user_table=_align(table, self.users))
+
+    def frame(self) -> pl.DataFrame:
+        """Columns user, item, value and time (UTC; where there are times) in external ids."""
+        x = self.interactions
+        columns = {
+            "user": self.users[x.user_r],
+            "item": self.items[x.item_r],
+            "value": pl.Series(x.value_r),
+        }
+        if x.time_r is not None:
+            columns["time"] = pl.Series(x.time_r).cast(pl.Datetime("ms", "UTC"))
+        return pl.DataFrame(columns)
+
+
+def build(
+    user: pl.Series, item: pl.Series, value: pl.Series | None, time: pl.Series | None,
+    *, order: pl.Series | None = None, duplicates: str = "last", name: str = "ratings",
+    report: ReadReport | None = None,
+) -> Dataset:  # fmt: skip
+    """A Dataset of clean columns, sorted, with duplicates of a user and an item resolved.
+
+    user, item: Int64 or String, no nulls.  value: Float32, or None for clicks.  time: Int64
+    milliseconds, or None.  order: position in the source where rows are missing from it.
+    """
+    if duplicates not in DUPLICATES:
+        raise UsageError(f"duplicates={duplicates!r}.", fix=f"Use one of {', '.join(DUPLICATES)}.")
+    if not len(user):
+        raise DataError("there is no row in it.", where=name, fix="Give a file with ratings.")
+    users, user_r = map_ids(user, "user")
+    items, item_r = map_ids(item, "item")
+    value_r = np.ones(len(user), dtype=np.float32) if value is None else value.to_numpy()
+    time_r = None if time is None else time.to_numpy()
+    order_r = np.arange(len(user)) if order is None else order.to_numpy()
+    arranged = arrange(user_r, item_r, value_r, time_r, order_r)
+    kept = _without_duplicates(arranged, users, items, duplicates, name)
+    report = replace(
+        report or ReadReport(rows=len(user)), merged=len(arranged) - len(kept), duplicates=duplicates
+    )
+    return Dataset(users, items, kept, explicit=value is not None, name=name, report=report)
+
+
+def _without_duplicates(
+    x: Interactions, users: Ids, items: Ids, rule: str, name: str
+) -> Interactions:
+    """One interaction for each user and item: the last in time, with its own, mean or summed value."""
+    pair_r = x.user_r.astype(np.int64) * len(items) + x.item_r
+    ordered = np.sort(pair_r)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return x
+    if rule == "error":
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        user, item = users.values[int(twice[0] // len(items))], items.values[int(twice[0] % len(items))]
+        raise DataError(
+            f"user {user!r} has item {item!r} more than once ({len(twice):,} such rows in all).",
+            where=name, fix="Choose --duplicates last, mean or sum.",
+        )  # fmt: skip
+    _, last_from_end, group_r, count_g = np.unique(
+        pair_r[::-1], return_index=True, return_inverse=True, return_counts=True
+    )
+    keep = np.sort(len(x) - 1 - last_from_end)
+    kept = x.take(keep)
+    if rule == "last":
+        return kept
+    total_g = np.bincount(group_r, weights=x.value_r[::-1])
+    value_g = total_g / count_g if rule == "mean" else total_g
+    return replace(kept, value_r=value_g[group_r[::-1][keep]].astype(np.float32))
+
+
+def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
+    """The ids still in use, the rows renumbered, and the old rows kept."""
+    used = np.zeros(len(ids), dtype=bool)
+    used[row_r] = True
+    old_rows = np.flatnonzero(used)
+    new_row = (np.cumsum(used) - 1).astype(np.int32)
+    return replace(ids, values=ids[old_rows]), new_row[row_r], old_rows
+
+
+def _align(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
+    """The table's lines in the order of the ids; nulls where it has no line for one."""
+    key = table.columns[0]
+    table = table.with_columns(pl.col(key).cast(ids.values.dtype, strict=False)).unique(
+        key, keep="first", maintain_order=True
+    )
+    return pl.DataFrame({ids.kind: ids.values}).join(
+        table.rename({key: ids.kind}), on=ids.kind, how="left", maintain_order="left"
+    )

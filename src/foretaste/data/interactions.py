@@ -1,0 +1,144 @@
+"""Who interacted with what: external ids mapped to rows, and the arrays everything else reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from foretaste.errors import UnknownIdError
+
+IntArray = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
+FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+_DENSE_LOOKUP = 1 << 26  # integer ids within this range map through one array (256 MiB at most)
+
+
+@dataclass(frozen=True, eq=False)
+class Ids:
+    """The external ids of users or of items; row r of every array inside belongs to `values[r]`.
+
+    values: unique and ascending, Int64 or String.
+    """
+
+    values: pl.Series
+    kind: str = "id"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: IntArray) -> pl.Series:
+        """External ids of the given rows, in their order."""
+        return self.values.gather(np.asarray(rows))
+
+    def find(self, ids: Sequence[object] | pl.Series) -> IntArray:
+        """Rows of external ids, -1 where unknown; `42` and `"42"` name the same id."""
+        asked = ids if isinstance(ids, pl.Series) else pl.Series([str(i) for i in ids], dtype=pl.String)
+        if self.values.dtype == pl.Int64 and asked.dtype == pl.String:
+            number = asked.cast(pl.Int64, strict=False)
+            asked = pl.select(pl.when(number.cast(pl.String) == asked).then(number)).to_series()
+        asked = asked.cast(self.values.dtype, strict=False)
+        if not len(self):
+            return np.full(len(asked), -1)
+        place = self.values.search_sorted(asked.fill_null(self.values[0])).to_numpy()
+        place = np.minimum(place, len(self) - 1)
+        same = (self.values.gather(place) == asked).fill_null(False).to_numpy()
+        return np.where(same, place, -1).astype(np.int64)
+
+    def rows(self, ids: Sequence[object] | pl.Series) -> IntArray:
+        """Rows of external ids; UnknownIdError names those that are not here."""
+        rows = self.find(ids)
+        if (rows < 0).any():
+            unknown = [ids[int(i)] for i in np.flatnonzero(rows < 0)]
+            close = ", ".join(str(i) for i in self.values.head(3))
+            raise UnknownIdError(
+                self.kind, unknown, fix=f"Ids here look like {close} ({len(self):,} in all)."
+            )
+        return rows
+
+
+def map_ids(column: pl.Series, kind: str) -> tuple[Ids, IntArray]:
+    """Ids of a column (Int64 or String, no nulls), and the row of every cell."""
+    if column.dtype == pl.Int64 and len(column):
+        cells = column.to_numpy()
+        low = int(cells.min())
+        span = int(cells.max()) - low + 1
+        if span <= min(_DENSE_LOOKUP, 16 * len(cells) + 65_536):
+            offset = cells - low
+            seen = np.zeros(span, dtype=bool)
+            seen[offset] = True
+            row_of = np.cumsum(seen, dtype=np.int32) - np.int32(1)
+            return Ids(pl.Series(kind, np.flatnonzero(seen) + low), kind), row_of[offset]
+    values = column.unique().sort().alias(kind)
+    rows = (column.rank("dense") - 1).cast(pl.Int32).to_numpy()
+    return Ids(values, kind), rows
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Parallel arrays over interactions r, sorted by user, then time, then file order.
+
+    user_r, item_r: rows in the Ids (int32).  value_r: rating or weight (float32).
+    time_r: milliseconds since 1970 UTC (int64), or None.  order_r: position in the source (int64).
+    """
+
+    user_r: IntArray
+    item_r: IntArray
+    value_r: FloatArray
+    time_r: IntArray | None
+    order_r: IntArray
+
+    def __len__(self) -> int:
+        return len(self.user_r)
+
+    def take(self, rows: IntArray | BoolArray) -> Interactions:
+        """The interactions at `rows` (a mask or ascending positions), still sorted."""
+        time_r = None if self.time_r is None else self.time_r[rows]
+        return Interactions(
+            self.user_r[rows], self.item_r[rows], self.value_r[rows], time_r, self.order_r[rows]
+        )
+
+    def pointers(self, n_users: int) -> IntArray:
+        """Where each user's interactions start: (n_users + 1,), as in a CSR matrix."""
+        return np.searchsorted(self.user_r, np.arange(n_users + 1))
+
+
+def arrange(
+    user_r: IntArray, item_r: IntArray, value_r: FloatArray, time_r: IntArray | None, order_r: IntArray
+) -> Interactions:
+    """Interactions sorted by (user, time, file order), whatever order they came in."""
+    first = _sorting(user_r, time_r, order_r)
+    if first is not None:
+        user_r, item_r, value_r, order_r = user_r[first], item_r[first], value_r[first], order_r[first]
+        time_r = None if time_r is None else time_r[first]
+    return Interactions(user_r, item_r, value_r, time_r, order_r)
+
+
+def _sorting(user_r: IntArray, time_r: IntArray | None, order_r: IntArray) -> IntArray | None:
+    """Positions that sort by (user, time, order), or None where they are sorted already."""
+    n = len(user_r)
+    if n < 2:
+        return None
+    if not (order_r[1:] > order_r[:-1]).all():
+        return np.lexsort((order_r, np.zeros(n) if time_r is None else time_r, user_r))
+    key = user_r.astype(np.int64)
+    if time_r is not None:
+        tick = 1 if (time_r % 1000).any() else 1000    # whole seconds leave room in the key
+        span = (int(time_r.max()) - int(time_r.min())) // tick + 1
+        if span * (int(user_r.max()) + 1) >= 2**63:
+            return np.lexsort((time_r, user_r))
+        key *= span
+        key += (time_r - time_r.min()) // tick
+    if (key[1:] >= key[:-1]).all():
+        return None
+    if (int(key.max()) + 1) * n >= 2**63:
+        return np.argsort(key, kind="stable")
+    key *= n                                     # sorting (key, position) as one number is several
+    key += np.arange(n)                          # times as fast as a stable argsort
+    key.sort()
+    key %= n
+    return key

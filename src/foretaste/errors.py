@@ -1,0 +1,85 @@
+"""Every error that foretaste raises on purpose: each says where, what, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ForetasteError(Exception):
+    """Root of the tree: `where` it happened, `what` is wrong, and the `fix`."""
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str = "") -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        return f"{place}{self.what} {self.fix}".rstrip()
+
+
+class DataError(ForetasteError):
+    """The data cannot be used as asked: an empty split, a missing column, unsorted input."""
+
+
+class RatingsFileError(DataError):
+    """A cell of a ratings file cannot be read: names file, line, column, value and fix."""
+
+    def __init__(
+        self, path: str | Path, line: int | None, *, column: str = "", got: str | None = None,
+        what: str = "", fix: str = "",
+    ) -> None:  # fmt: skip
+        self.path, self.line, self.column, self.got = str(path), line, column, got
+        where = f"{path}:{line}" if line is not None else str(path)
+        said = what or ("the cell is empty." if got in (None, "") else f"got {got!r}.")
+        super().__init__(f"column {column!r}: {said}" if column else said, where=where, fix=fix)
+
+
+class BadRowsError(DataError):
+    """Several rows cannot be read: the first ten by line, and the total."""
+
+    def __init__(self, path: str | Path, errors: Sequence[RatingsFileError], total: int) -> None:
+        self.errors, self.total = list(errors), total
+        rest = total - len(self.errors)
+        lines = [str(error) for error in self.errors] + ([f"... and {rest:,} more"] if rest else [])
+        rows = "row" if total == 1 else "rows"
+        super().__init__(
+            f"{total:,} {rows} cannot be read:\n  " + "\n  ".join(lines) + "\n",
+            where=path,
+            fix="Mend them, or pass --bad-rows drop (bad_rows='drop') to leave them out, counted.",
+        )
+
+
+class UnknownIdError(ForetasteError):
+    """An external id that the dataset does not have."""
+
+    def __init__(self, kind: str, ids: Sequence[object], fix: str = "") -> None:
+        self.kind, self.ids = kind, list(ids)
+        named = ", ".join(repr(i) for i in self.ids[:5]) + (", ..." if len(self.ids) > 5 else "")
+        super().__init__(f"unknown {kind} {named}.", fix=fix)
+
+
+class FetchError(ForetasteError):
+    """A data set cannot be fetched, or what came is not what was expected."""
+
+
+class BundleError(ForetasteError):
+    """A bundle cannot be written, or what lies there cannot be trusted."""
+
+
+class CheckpointError(ForetasteError):
+    """A checkpoint does not belong to this run, or is damaged."""
+
+
+class ModelError(ForetasteError):
+    """A model cannot be fitted or asked as it was."""
+
+
+class RecipeError(ForetasteError):
+    """A recipe is unknown or has a field that it must not have."""
+
+
+class UsageError(ForetasteError):
+    """A call or a command that contradicts itself; the command line exits with 2."""
