@@ -1,3 +1,39 @@
 """foretaste: from a file of ratings or clicks to recommendations people can trust."""
 
-__version__ = "0.1.0"
+from foretaste.data.catalog import fetch
+from foretaste.data.catalog import load as load_data
+from foretaste.data.checking import check
+from foretaste.data.dataset import Dataset
+from foretaste.data.reading import from_frame, read
+from foretaste.data.splitting import Split, split
+from foretaste.errors import ForetasteError
+from foretaste.evaluation import Report, evaluate
+from foretaste.models import MODELS
+from foretaste.models.baselines import Bias, GlobalMean, Popularity
+from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
+from foretaste.recommender import Recommender, fit, load
+from foretaste.version import __version__
+
+__all__ = [
+    "MODELS",
+    "Bias",
+    "Dataset",
+    "EmbeddingModel",
+    "EmbeddingNet",
+    "ForetasteError",
+    "GlobalMean",
+    "Popularity",
+    "Recommender",
+    "Report",
+    "Split",
+    "__version__",
+    "check",
+    "evaluate",
+    "fetch",
+    "fit",
+    "from_frame",
+    "load",
+    "load_data",
+    "read",
+    "split",
+]

@@ -1,0 +1,216 @@
+"""Evaluation: what a Recommender would have served, judged per user, with bootstrap intervals."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from foretaste import metrics
+from foretaste.data.dataset import Dataset
+from foretaste.data.splitting import Split
+from foretaste.errors import DataError, UsageError
+from foretaste.models.base import PredictsRatings, UserBatch, batch_of
+from foretaste.ranking import recommend
+from foretaste.recommender import Recommender
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A metric and its 95 % bootstrap interval over users."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was measured, on whom and how.
+
+    per_user: one line per test user, a column per metric (null where it does not apply to the user).
+    score_seconds: scoring, ranking and metrics.  peak_memory_bytes: of the process so far.
+    """
+
+    model: str
+    protocol: str
+    metrics: dict[str, Interval]
+    per_user: pl.DataFrame
+    fit_seconds: float
+    score_seconds: float
+    peak_memory_bytes: int
+    notes: tuple[str, ...] = ()
+
+    def frame(self) -> pl.DataFrame:
+        """Metric, value, low, high."""
+        rows = [(name, m.value, m.low, m.high) for name, m in self.metrics.items()]
+        return pl.DataFrame(rows, schema=["metric", "value", "low", "high"], orient="row")
+
+    def summary(self) -> dict[str, Any]:
+        """The same as JSON values, without the per-user table."""
+        return {
+            "model": self.model,
+            "protocol": self.protocol,
+            "metrics": {name: vars(m) for name, m in self.metrics.items()},
+            "users": len(self.per_user),
+            "fit_seconds": self.fit_seconds,
+            "score_seconds": self.score_seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass
+class _Tally:
+    """Per-user sums: a metric is total / weight over any set of users, then `finish`."""
+
+    total_b: np.ndarray
+    weight_b: np.ndarray
+    finish: Callable[[np.ndarray], np.ndarray] = field(default=lambda x: x)
+
+    def of(self, total: Any, weight: Any) -> Any:
+        return self.finish(total / np.maximum(weight, 1e-300))
+
+
+def evaluate(
+    recommender: Recommender, split: Split, *, k: int | tuple[int, ...] = 10,
+    relevant_from: float | None = None, ratings: bool = True, ranking: bool = True,
+) -> Report:  # fmt: skip
+    """Measure a Recommender on the test part of the split it was trained for.
+
+    Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen items
+    removed, at each k.  relevant_from: the lowest test rating that counts as relevant (default: three
+    quarters up the scale, 4 of 5 stars); everything counts where there are no ratings.
+    Raises UsageError where the Recommender was trained on other data than `split.train`.
+    """
+    train = recommender.dataset
+    if train is not split.train and train.fingerprint != split.train.fingerprint:
+        raise UsageError(
+            "this recommender was not trained on split.train: its numbers would mean nothing.",
+            fix="Fit it to split.train first.",
+        )
+    started = time.monotonic()
+    rows = split.history.users.find(split.test.users.values)
+    history = train if split.history is split.train else split.history
+    batch = batch_of(history, rows, train)
+    tallies: dict[str, _Tally] = {}
+    notes = _unseen(split)
+    if ratings and split.test.explicit and isinstance(recommender.model, PredictsRatings):
+        tallies |= _rating_tallies(recommender.model, batch, split, train)
+    if ranking:
+        cuts = (k,) if isinstance(k, int) else tuple(k)
+        relevant = _relevant(split.test, relevant_from)
+        tallies |= _ranking_tallies(recommender, batch, relevant, split.test, cuts)
+    per_user = pl.DataFrame({"user": split.test.users.values}).with_columns(
+        pl.Series(name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True)
+        for name, t in tallies.items()
+    )
+    return Report(
+        recommender.model.name, split.protocol, _intervals(tallies), per_user,
+        recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(), notes,
+    )  # fmt: skip
+
+
+def _unseen(split: Split) -> tuple[str, ...]:
+    """Test users and items that training never saw; they stay in the test."""
+    users = int((split.history.users.find(split.test.users.values) < 0).sum())
+    items = int((split.train.items.find(split.test.items.values) < 0).sum())
+    notes = []
+    if users:
+        notes.append(f"{users:,} test users have no history: they are served as strangers")
+    if items:
+        notes.append(f"{items:,} test items are not in train: they count as misses in rankings")
+    return tuple(notes)
+
+
+def _rating_tallies(
+    model: PredictsRatings, batch: UserBatch, split: Split, train: Dataset
+) -> dict[str, _Tally]:
+    x = split.test.interactions
+    user_p = torch.from_numpy(x.user_r).long()
+    item_p = torch.from_numpy(train.items.find(split.test.items.values)[x.item_r])
+    rated = model.predict(batch, user_p, item_p)
+    error_p = rated.mean_p.double() - torch.from_numpy(x.value_r)
+    n_b = torch.bincount(user_p, minlength=len(batch)).numpy().astype(float)
+    squared_b = metrics.squared_errors(error_p, user_p, len(batch)).numpy()
+    absolute_b = metrics.absolute_errors(error_p, user_p, len(batch)).numpy()
+    return {"rmse": _Tally(squared_b, n_b, np.sqrt), "mae": _Tally(absolute_b, n_b)}
+
+
+def _relevant(test: Dataset, relevant_from: float | None) -> np.ndarray:
+    """Marks of the test interactions that count as relevant."""
+    if not test.explicit:
+        return np.ones(len(test), dtype=bool)
+    low, high = test.scale
+    border = low + 0.75 * (high - low) if relevant_from is None else relevant_from
+    relevant_r = test.interactions.value_r >= border
+    if not relevant_r.any():
+        raise DataError(
+            f"no test rating reaches {border:g}: nothing is relevant.",
+            where=test.name, fix=f"Choose relevant_from within {low:g} to {high:g}.",
+        )  # fmt: skip
+    return relevant_r
+
+
+def _ranking_tallies(
+    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset,
+    cuts: tuple[int, ...],
+) -> dict[str, _Tally]:  # fmt: skip
+    train = recommender.dataset
+    x = test.interactions.take(relevant_r)
+    relevant_b = torch.bincount(torch.from_numpy(x.user_r), minlength=len(batch))
+    item_p = train.items.find(test.items.values)[x.item_r]
+    known = item_p >= 0
+    probe = _ragged(x.user_r[known], item_p[known], len(batch))
+    lists = recommend(
+        recommender.model.score, batch, max(cuts), n_items=len(train.items), probe=probe
+    )
+    ranks = metrics.ranks(lists, probe, relevant_b)
+    weight_b = (relevant_b > 0).numpy().astype(float)     # users with nothing to find do not count
+    return {
+        f"{name}@{k}": _Tally(metric(ranks, k).numpy() * weight_b, weight_b)
+        for k in cuts
+        for name, metric in metrics.RANKING.items()
+    }
+
+
+def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> UserBatch:
+    """Pairs sorted by user as a UserBatch."""
+    pointer_b = torch.from_numpy(np.searchsorted(user_p, np.arange(n_users + 1)))
+    none = torch.full((n_users,), -1)
+    return UserBatch(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
+
+
+def _intervals(tallies: dict[str, _Tally], seed: int = 0) -> dict[str, Interval]:
+    """Value and percentile interval of each metric, from the same resamples of users for all."""
+    if not tallies:
+        return {}
+    n_users = len(next(iter(tallies.values())).total_b)
+    column_bc = np.stack([c for t in tallies.values() for c in (t.total_b, t.weight_b)], axis=1)
+    rng = np.random.default_rng(seed)
+    resampled = np.empty((RESAMPLES, column_bc.shape[1]))
+    for number in range(RESAMPLES):
+        drawn_b = np.bincount(rng.integers(0, n_users, n_users), minlength=n_users)
+        resampled[number] = drawn_b @ column_bc
+    found = {}
+    for place, (name, tally) in enumerate(tallies.items()):
+        value = tally.of(tally.total_b.sum(), tally.weight_b.sum())
+        spread = tally.of(resampled[:, 2 * place], resampled[:, 2 * place + 1])
+        low, high = np.quantile(spread, [0.025, 0.975])
+        found[name] = Interval(float(value), float(low), float(high))
+    return found
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,23 @@
+"""Models: one file per family; `MODELS` is the list that the command line and bundles know."""
+
+from __future__ import annotations
+
+import difflib
+
+from foretaste.errors import UsageError
+from foretaste.models.base import Model
+from foretaste.models.baselines import Bias, GlobalMean, Popularity
+from foretaste.models.embedding_net import EmbeddingModel
+
+MODELS: dict[str, type[Model]] = {
+    model.name: model for model in (EmbeddingModel, Bias, GlobalMean, Popularity)
+}
+
+
+def model_named(name: str) -> type[Model]:
+    """The model class of that name; UsageError lists the names there are."""
+    if name in MODELS:
+        return MODELS[name]
+    close = difflib.get_close_matches(name, MODELS, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(MODELS)}."
+    raise UsageError(f"there is no model {name!r}.", fix=hint)

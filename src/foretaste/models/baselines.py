@@ -1,0 +1,147 @@
+"""The floors every model has to beat: the mean, user and item biases, popularity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from foretaste.data.checking import Cost
+from foretaste.data.dataset import Dataset
+from foretaste.errors import ModelError
+from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.training.engine import Engine
+
+DAY_MS = 86_400_000
+
+
+@dataclass(eq=False)
+class GlobalMean(Model):
+    """Predicts the mean rating for everything."""
+
+    name: ClassVar[str] = "global-mean"
+    needs_ratings: ClassVar[bool] = True
+
+    mean_: float = field(init=False, repr=False)
+    n_items_: int = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """The mean of all ratings."""
+        self.mean_ = float(train.interactions.value_r.mean(dtype="float64"))
+        self.n_items_ = len(train.items)
+        return self
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """The same score everywhere: (B, items)."""
+        return torch.full((len(batch), self.n_items_), self.mean_)
+
+    def predict(self, batch: UserBatch, user_p: Tensor, item_p: Tensor) -> RatingPrediction:
+        """The mean, for every pair."""
+        return RatingPrediction(torch.full((len(item_p),), self.mean_))
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """One pass over the ratings."""
+        return Cost(seconds=1e-8 * shape.interactions, memory_bytes=8)
+
+
+@dataclass(eq=False)
+class Bias(Model):
+    """Mean plus user bias plus item bias, each shrunk towards zero by ridge regression.
+
+    l2_user, l2_item: how many ratings of zero bias each one starts with (Koren 2010, section 2.1).
+    The user's bias is computed from the history alone, so strangers and users in training are equal.
+    """
+
+    name: ClassVar[str] = "bias"
+    needs_ratings: ClassVar[bool] = True
+
+    l2_user: float = 5.0
+    l2_item: float = 3.0
+    sweeps: int = 10
+    mean_: float = field(init=False, repr=False)
+    item_i_: Tensor = field(init=False, repr=False)
+    scale_: list[float] = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Alternate between user and item biases, each in closed form."""
+        x = train.interactions
+        user_r, item_r = torch.from_numpy(x.user_r).long(), torch.from_numpy(x.item_r).long()
+        self.mean_ = float(x.value_r.mean(dtype="float64"))
+        self.scale_ = list(train.scale)
+        rest_r = torch.from_numpy(x.value_r) - self.mean_
+        user_u = torch.zeros(len(train.users))
+        for _ in range(self.sweeps):
+            self.item_i_ = shrunk_mean(rest_r - user_u[user_r], item_r, len(train.items), self.l2_item)
+            user_u = shrunk_mean(
+                rest_r - self.item_i_[item_r], user_r, len(train.users), self.l2_user
+            )
+        return self
+
+    def user_bias(self, batch: UserBatch) -> Tensor:
+        """The bias of each history: (B,)."""
+        rest_h = batch.value_h - self.mean_ - self.item_i_[batch.item_h]
+        return shrunk_mean(rest_h, batch.user_h, len(batch), self.l2_user)
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """Expected ratings, not clipped so that the order stays strict: (B, items)."""
+        return self.mean_ + self.user_bias(batch)[:, None] + self.item_i_
+
+    def predict(self, batch: UserBatch, user_p: Tensor, item_p: Tensor) -> RatingPrediction:
+        """Ratings of pairs; an unknown item has no bias."""
+        item_bias_p = torch.where(item_p >= 0, self.item_i_[item_p], 0.0)
+        return RatingPrediction(
+            (self.mean_ + self.user_bias(batch)[user_p] + item_bias_p).clamp(*self.scale_)
+        )
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """A few passes over the ratings."""
+        return Cost(seconds=4e-7 * shape.interactions, memory_bytes=40 * shape.interactions)
+
+
+def shrunk_mean(value_r: Tensor, group_r: Tensor, n_groups: int, l2: float) -> Tensor:
+    """Mean of each group's values and of `l2` zeros: (n_groups,), float32; 0 for an empty group."""
+    total_g = torch.zeros(n_groups, dtype=torch.float64).index_add_(0, group_r, value_r.double())
+    count_g = torch.bincount(group_r, minlength=n_groups)
+    return (total_g / (count_g + l2).clamp(min=1e-12)).float()
+
+
+@dataclass(eq=False)
+class Popularity(Model):
+    """The most interactions first, the same list for everyone (less what each has seen).
+
+    half_life_days: an interaction this much older than the newest counts half; None counts all alike.
+    """
+
+    name: ClassVar[str] = "popularity"
+
+    half_life_days: float | None = None
+    count_i_: Tensor = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Count interactions per item, discounted by age where asked."""
+        x = train.interactions
+        weight_r = torch.ones(len(x), dtype=torch.float64)
+        if self.half_life_days is not None:
+            if x.time_r is None:
+                raise ModelError(
+                    "recent popularity needs times.", fix="Name the column with --time-column."
+                )
+            age_r = torch.from_numpy(x.time_r.max() - x.time_r).double() / DAY_MS
+            weight_r = torch.exp2(-age_r / self.half_life_days)
+        count_i = torch.zeros(len(train.items), dtype=torch.float64)
+        count_i.index_add_(0, torch.from_numpy(x.item_r).long(), weight_r)
+        self.count_i_ = count_i.float()
+        return self
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """The counts, for every history: (B, items)."""
+        return self.count_i_.expand(len(batch), -1)
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """One pass over the interactions."""
+        return Cost(seconds=3e-8 * shape.interactions, memory_bytes=8 * shape.items)

@@ -1,0 +1,299 @@
+"""The public object: a model with its Dataset. External ids in, tables of recommendations out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from foretaste import bundle
+from foretaste.data.dataset import Dataset, ReadReport
+from foretaste.data.interactions import Ids, Interactions
+from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
+from foretaste.models import MODELS
+from foretaste.models.base import (
+    HasItemVectors,
+    Model,
+    PredictsRatings,
+    UserBatch,
+    batch_of,
+    configure,
+)
+from foretaste.ranking import recommend as rank
+from foretaste.ranking import top_k
+from foretaste.training.engine import Engine
+from foretaste.version import __version__
+
+Id = str | int
+History = Sequence[Id] | Mapping[Id, float]
+
+
+@dataclass(eq=False)
+class Recommender:
+    """A fitted model with the Dataset it learned from.
+
+    training: how it was fitted (seconds, seed, learning curve, ...).  metrics: what `evaluate` found,
+    kept with the bundle.
+    """
+
+    model: Model
+    dataset: Dataset
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def recommend(
+        self, user: Id | None = None, *, users: Sequence[Id] | None = None,
+        history: History | None = None, k: int = 10, where: str | None = None,
+        exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None, exclude_seen: bool = True,
+    ) -> pl.DataFrame:  # fmt: skip
+        """The k best items for a user, for many users, or for someone described by a history.
+
+        history: item ids, or item ids with ratings; ids alone count as liked (the top of the scale).
+        where: an SQL condition on the item columns.  Returns item, score, rank and the item columns
+        (user first, where `users` was given).  Raises UnknownIdError, UsageError.
+        """
+        if k < 1:
+            raise UsageError(f"k={k}.", fix="Ask for at least one item.")
+        batch = self._batch(user, users, history)
+        allowed_i = self._allowed(where, exclude, candidates)
+        lists = rank(
+            self.model.score, batch, k, n_items=len(self.dataset.items),
+            exclude_seen=exclude_seen, allowed_i=allowed_i,
+        )  # fmt: skip
+        listed_bk = (lists.item_bk >= 0).numpy()
+        rows = lists.item_bk.numpy()[listed_bk]
+        table = self._item_columns(rows).insert_column(1, pl.Series("score", lists.score_bk.numpy()[listed_bk]))
+        place_bk = np.broadcast_to(np.arange(1, listed_bk.shape[1] + 1), listed_bk.shape)
+        table.insert_column(2, pl.Series("rank", place_bk[listed_bk].astype(np.int32)))
+        if users is not None:
+            owner = np.repeat(np.arange(len(users)), listed_bk.sum(axis=1))
+            ids = self.dataset.users[self.dataset.users.rows(list(users))]
+            table.insert_column(0, ids.gather(owner).alias("user"))
+        return table
+
+    def predict(
+        self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
+        history: History | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """Expected ratings of pairs (users[n], items[n]), or of items for someone with a history.
+
+        Returns user, item, rating, std (null where the model has none).
+        """
+        model = self._able(PredictsRatings, "predicts ratings")
+        item_p = torch.from_numpy(self.dataset.items.rows(list(items)))
+        if history is not None:
+            if users is not None:
+                raise UsageError("users and history were both given.", fix="Give one of them.")
+            named, batch, user_p = [None] * len(items), self._batch(None, None, history), torch.zeros_like(item_p)
+        else:
+            named = list(users or ())
+            if len(named) == 1:
+                named *= len(items)
+            if len(named) != len(items):
+                raise UsageError(
+                    f"{len(named)} users and {len(items)} items.", fix="Give one user for each item."
+                )
+            batch, user_p = self._batch(None, named, None), torch.arange(len(items))
+        rated = model.predict(batch, user_p, item_p)
+        std = pl.Series([None] * len(items), dtype=pl.Float32)
+        return pl.DataFrame(
+            {
+                "user": pl.Series(named, dtype=self.dataset.users.values.dtype, strict=False),
+                "item": self.dataset.items[item_p.numpy()],
+                "rating": rated.mean_p.numpy(),
+                "std": std if rated.std_p is None else rated.std_p.numpy(),
+            }
+        )
+
+    def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
+        """The k items nearest to one, by cosine of the model's item vectors: item, score, rank, ..."""
+        model = self._able(HasItemVectors, "has item vectors")
+        vector_id = torch.nn.functional.normalize(model.item_vectors().float(), dim=1)
+        row = int(self.dataset.items.rows([item])[0])
+        cosine_i = vector_id @ vector_id[row]
+        cosine_i[row] = -torch.inf
+        item_1k, score_1k, _ = top_k(cosine_i[None], min(k, len(cosine_i)))
+        found = item_1k[0] >= 0
+        table = self._item_columns(item_1k[0][found].numpy())
+        table.insert_column(1, pl.Series("score", score_1k[0][found].numpy()))
+        return table.insert_column(2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32)))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the bundle; an older one in the same folder is replaced in one step."""
+        tensors, learned = self.model.state()
+        x = self.dataset.interactions
+        columns = {"user": x.user_r, "item": x.item_r, "value": x.value_r, "order": x.order_r}
+        if x.time_r is not None:
+            columns["time"] = x.time_r
+        values = {
+            "foretaste": __version__,
+            "model": {
+                "name": self.model.name,
+                "fields": self.model.hyperparameters(),
+                "learned": learned,
+            },
+            "data": {
+                "name": self.dataset.name,
+                "explicit": self.dataset.explicit,
+                "fingerprint": self.dataset.fingerprint,
+                "report": asdict(self.dataset.report),
+            },
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+        tables = {
+            "interactions": pl.DataFrame(columns),
+            "items": _id_table(self.dataset.items, self.dataset.item_table),
+            "users": _id_table(self.dataset.users, self.dataset.user_table),
+        }
+        return bundle.write(folder, values, tensors, tables)
+
+    def _able(self, ability: type, words: str) -> Any:
+        if not isinstance(self.model, ability):
+            able = [name for name, model in MODELS.items() if issubclass(model, ability)]
+            raise ModelError(
+                f"{self.model.name} is no model that {words}.", fix=f"Train one of {', '.join(able)}."
+            )
+        return self.model
+
+    def _batch(
+        self, user: Id | None, users: Sequence[Id] | None, history: History | None
+    ) -> UserBatch:
+        if sum(x is not None for x in (user, users, history)) != 1:
+            raise UsageError(
+                "give exactly one of user, users and history.", fix="A stranger is a history."
+            )
+        if history is not None:
+            return self._stranger(history)
+        asked = [user] if user is not None else list(users or ())
+        try:
+            rows = self.dataset.users.rows(asked)
+        except UnknownIdError as error:
+            hint = "For someone new, give a history: what they have seen or rated."
+            raise UnknownIdError("user", error.ids, fix=f"{error.fix} {hint}") from None
+        return batch_of(self.dataset, rows, self.dataset)
+
+    def _stranger(self, history: History) -> UserBatch:
+        liked = self.dataset.scale[1] if self.dataset.explicit else 1.0
+        rated = dict(history) if isinstance(history, Mapping) else dict.fromkeys(history, liked)
+        item_h = torch.from_numpy(self.dataset.items.rows(list(rated)))
+        low, high = self.dataset.scale
+        for item, value in rated.items():
+            if self.dataset.explicit and not low <= value <= high:
+                raise UsageError(
+                    f"history: item {item!r}: got {value}.", fix=f"Ratings lie in {low:g} to {high:g}."
+                )
+        return UserBatch(
+            torch.tensor([0, len(item_h)]), item_h,
+            torch.tensor([float(v) for v in rated.values()]), None, torch.tensor([-1]),
+        )  # fmt: skip
+
+    def _allowed(
+        self, where: str | None, exclude: Sequence[Id], candidates: Sequence[Id] | None
+    ) -> torch.Tensor | None:
+        if where is None and not exclude and candidates is None:
+            return None
+        allowed_i = np.ones(len(self.dataset.items), dtype=bool)
+        if candidates is not None:
+            allowed_i[:] = False
+            allowed_i[self.dataset.items.rows(list(candidates))] = True
+        if exclude:
+            allowed_i[self.dataset.items.rows(list(exclude))] = False
+        if where is not None:
+            allowed_i &= _matches(where, self.dataset)
+        return torch.from_numpy(allowed_i)
+
+    def _item_columns(self, rows: np.ndarray) -> pl.DataFrame:
+        table = self.dataset.item_table
+        if table is None:
+            return pl.DataFrame({"item": self.dataset.items[rows]})
+        clash = {name: f"item_{name}" for name in ("score", "rank", "user") if name in table.columns}
+        return table[rows].rename(clash)
+
+
+def fit(
+    model: Model, train: Dataset, *, seed: int = 0, device: str = "auto", precision: str = "float32",
+    folder: str | Path | None = None, progress: bool | None = None,
+) -> Recommender:  # fmt: skip
+    """Fit a model to a Dataset.
+
+    folder: where to keep checkpoints and the run log; called again with the same arguments after a
+    crash, training goes on from there exactly.  progress: show a bar on standard error (default: on a
+    terminal).
+    """
+    show = sys.stderr.isatty() if progress is None else progress
+    engine = Engine(
+        device=device, precision=precision, seed=seed,
+        folder=None if folder is None else Path(folder), progress=sys.stderr if show else None,
+    )  # fmt: skip
+    if model.needs_ratings and not train.explicit:
+        raise ModelError(
+            f"{model.name} needs ratings, and {train.name} has none.",
+            fix="Name the column with --value-column, or choose a model for clicks such as popularity.",
+        )
+    started = time.monotonic()
+    model.fit(train, engine)
+    seconds = time.monotonic() - started
+    return Recommender(model, train, {"seed": seed, "precision": precision, "seconds": seconds})
+
+
+def load(folder: str | Path) -> Recommender:
+    """Read a bundle, every byte verified; BundleError says what is wrong with it."""
+    parts = bundle.read(folder)
+    try:
+        about, data = parts.values["model"], parts.values["data"]
+        if about["name"] not in MODELS:
+            raise BundleError(
+                f"the bundle holds a model {about['name']!r}, which this foretaste does not have.",
+                where=folder, fix=f"It has {', '.join(MODELS)}; upgrade, or train again.",
+            )  # fmt: skip
+        model = configure(MODELS[about["name"]], about["fields"])
+        model.restore(parts.tensors, about["learned"])
+        table = parts.tables["interactions"]
+        items, users = parts.tables["items"], parts.tables["users"]
+        dataset = Dataset(
+            Ids(users["user"], "user"), Ids(items["item"], "item"),
+            Interactions(
+                table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
+                table["time"].to_numpy() if "time" in table.columns else None,
+                table["order"].to_numpy(),
+            ),
+            explicit=data["explicit"], name=data["name"],
+            item_table=items if items.width > 1 else None,
+            user_table=users if users.width > 1 else None,
+            report=ReadReport(**{**data["report"], "notes": tuple(data["report"]["notes"])}),
+        )  # fmt: skip
+        return Recommender(model, dataset, parts.values["training"], parts.values["metrics"])
+    except (KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise BundleError(
+            f"a part of the bundle is missing or of the wrong kind ({error}).",
+            where=folder, fix="Train again.",
+        ) from None  # fmt: skip
+
+
+def _id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
+    return pl.DataFrame({ids.kind: ids.values}) if table is None else table
+
+
+def _matches(where: str, dataset: Dataset) -> np.ndarray:
+    """Items that satisfy an SQL condition on their columns: (items,) bool; null counts as no."""
+    table = _id_table(dataset.items, dataset.item_table)
+    columns = f"Columns: {', '.join(table.columns)}."
+    try:
+        condition = pl.sql_expr(where)
+        unknown = [c for c in condition.meta.root_names() if c not in table.columns]
+        if unknown:
+            raise UsageError(f"where: there is no column {unknown[0]!r}.", fix=columns)
+        matched = table.select(condition.alias("matched"))["matched"]
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(f"where: {str(error).splitlines()[0]}.", fix=columns) from None
+    if matched.dtype != pl.Boolean or len(matched) != len(table):
+        raise UsageError(f"where: {where!r} is not a condition.", fix="Write one like year >= 1990.")
+    return matched.fill_null(False).to_numpy()

@@ -1,0 +1,177 @@
+"""The training loop: epochs of gradient steps, early stopping, checkpoints, exact resume.
+
+Randomness is keyed by epoch and step (`Engine.generator`), never carried along. A checkpoint is
+therefore weights, optimizer state and counters: resumed from any step, a run repeats bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foretaste.errors import ModelError
+from foretaste.training.batches import Batches
+from foretaste.training.dropout import seed_dropout
+from foretaste.training.engine import Engine
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a run is: the next batch to take, and the best epoch so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0                # over the samples of the epoch so far
+    seconds: float = 0.0                 # of training, before this process and in it
+    best: float = float("inf")
+    best_epoch: int = -1
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@dataclass(eq=False)
+class Loop:
+    """Trains `network` in place and leaves the weights of the best epoch in it.
+
+    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train.
+    rate: step to learning-rate factor.  patience: epochs without improvement before it stops.
+    identity: names the run; a checkpoint of another one is refused.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    loss: Callable[..., Tensor]
+    validate: Callable[[], float]
+    rate: Callable[[int], float]
+    epochs: int
+    patience: int
+    engine: Engine
+    identity: str
+
+    def run(self) -> Progress:
+        """Train to the end, to early stopping or to Ctrl-C; returns the learning curve."""
+        base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        state, best = self._resume()
+        generator = torch.Generator()
+        seed_dropout(self.network, generator)
+        per_epoch = self.batches.per_epoch
+        with self.engine.meter("training", self.epochs * per_epoch) as meter:
+            meter.advance(state.epoch * per_epoch + state.batch)
+            try:
+                while state.epoch < self.epochs and self._hopeful(state):
+                    self._epoch(state, base_rates, generator, meter, best)
+                    if self._finish_epoch(state):
+                        best = self._weights()
+                    self._save(state, best)
+                    self.engine.log(state.curve)
+            except KeyboardInterrupt:
+                if not best:
+                    raise ModelError(
+                        "interrupted before the first epoch was done: there is nothing to keep yet.",
+                        fix="Run the same command again to go on from the last checkpoint.",
+                    ) from None
+                state.interrupted = True
+        self.network.load_state_dict(best)
+        self.network.eval()
+        return state
+
+    def _hopeful(self, state: Progress) -> bool:
+        return state.epoch - state.best_epoch - 1 < self.patience
+
+    def _epoch(
+        self, state: Progress, base_rates: list[float], generator: torch.Generator, meter: Any,
+        best: Tensors,
+    ) -> None:  # fmt: skip
+        """The rest of the current epoch, with a checkpoint every few seconds."""
+        self.network.train()
+        batches = self.batches.epoch(state.epoch)
+        started = saved = time.monotonic()
+        for columns in batches[state.batch :]:
+            step = state.epoch * len(batches) + state.batch
+            generator.manual_seed(self.engine.generator("step", step).initial_seed())
+            for group, base in zip(self.optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = base * self.rate(step)
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.engine.autocast():
+                loss = self.loss(*columns)
+            loss.backward()
+            self.optimizer.step()
+            state.loss_sum += float(loss.detach()) * len(columns[0])
+            state.batch += 1
+            meter.advance(1, self._note(state))
+            if time.monotonic() - saved > self.engine.save_every:
+                saved = time.monotonic()
+                state.seconds, started = state.seconds + saved - started, saved
+                self._save(state, best)
+        state.seconds += time.monotonic() - started
+
+    def _finish_epoch(self, state: Progress) -> bool:
+        """Validate, extend the curve, move to the next epoch; whether this one was the best."""
+        self.network.eval()
+        with torch.no_grad(), self.engine.autocast():
+            error = self.validate()
+        before = state.curve[-1]["seconds"] if state.curve else 0.0
+        state.curve.append(
+            {
+                "epoch": state.epoch + 1,
+                "train_loss": state.loss_sum / self.batches.n_samples,
+                "validation": error,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "seconds": state.seconds,
+                "samples_per_second": self.batches.n_samples / max(state.seconds - before, 1e-9),
+            }
+        )
+        improved = error < state.best
+        if improved:
+            state.best, state.best_epoch = error, state.epoch
+        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        return improved
+
+    def _note(self, state: Progress) -> str:
+        if not state.curve:
+            return "epoch 1"
+        last = state.curve[-1]
+        return (
+            f"epoch {state.epoch + 1}, {last['samples_per_second']:,.0f} samples/s, "
+            f"validation {last['validation']:.4f} (best {state.best:.4f})"
+        )
+
+    def _weights(self) -> Tensors:
+        return {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
+
+    def _save(self, state: Progress, best: Tensors) -> None:
+        moments = {
+            f"optimizer.{index}.{name}": tensor
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for name, tensor in entry.items()
+        }
+        weights = {f"weights.{key}": tensor for key, tensor in self.network.state_dict().items()}
+        kept = {f"best.{key}": tensor for key, tensor in best.items()}
+        self.engine.save_checkpoint(moments | weights | kept, vars(state), self.identity)
+
+    def _resume(self) -> tuple[Progress, Tensors]:
+        """The state of the last checkpoint, its weights and moments back in place; or a fresh start."""
+        found = self.engine.load_checkpoint(self.identity)
+        if found is None:
+            return Progress(), {}
+        tensors, values = found
+        parts: dict[str, Tensors] = {"weights": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = tensor
+        self.network.load_state_dict(parts["weights"])
+        moments: dict[int, Tensors] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        return Progress(**values), parts["best"]
