@@ -13,7 +13,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import BoolArray
 from foretaste.errors import DataError, UsageError
 
-GOWALLA_TRAIN = 810_128      # interactions in train.txt; test.txt follows them
+GOWALLA_TRAIN = 810_128  # interactions in train.txt; test.txt follows them
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def _nth_of_user(low: int, high: int, dataset: Dataset) -> BoolArray:
     return test_r
 
 
-# The publisher made u1 to u5, ua and ub from u.data by its script mku.sh, which cuts and sorts; from
-# the order of u.data they come out byte for byte (tests/test_catalog.py), so no split file is needed.
+# The publisher's script mku.sh made u1 to u5, ua and ub by cutting and sorting u.data; from its
+# order they come out byte for byte (tests/test_catalog.py): no split file is needed.
 _ML_100K_SPLITS = {
     f"u{k}": CanonicalSplit(
         f"u{k}.base / u{k}.test: fold {k} of 5 in file order", 100_000,

