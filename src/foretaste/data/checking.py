@@ -1,0 +1,221 @@
+"""The import doctor: what a Dataset holds, what is suspicious in it, what a model would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from foretaste.data.dataset import Dataset
+from foretaste.data.interactions import IntArray
+from foretaste.data.suspicions import DAY_MS, Evidence, Finding, find_suspicions, utc
+
+MOST_LEVELS = 50  # beyond so many distinct values a histogram has bins
+BINS = 20
+NEWEST = 0.1  # the part of the interactions that a global time split tests on
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Roughly what fitting a model takes.  seconds: on two cores.  memory_bytes: at the peak."""
+
+    seconds: float
+    memory_bytes: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a number is distributed over users or items: its mean and quantiles."""
+
+    mean: float
+    lowest: float
+    quarter: float
+    median: float
+    three_quarters: float
+    most: float
+    highest: float
+
+    @classmethod
+    def of(cls, number: IntArray) -> Spread:
+        """Of an array of numbers; `most` is the 95th percentile."""
+        quantiles = np.quantile(number, [0.0, 0.25, 0.5, 0.75, 0.95, 1.0]).tolist()
+        return cls(float(number.mean()), *quantiles)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Interactions with a value from `low` to `high`; the two are equal where a level is meant."""
+
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """When the interactions were.
+
+    first, last: ISO 8601, UTC.  resolution: "millisecond", "second", "minute", "hour" or "day", the
+    coarsest that loses nothing.  distinct: different times.
+    """
+
+    first: str
+    last: str
+    days: float
+    resolution: str
+    distinct: int
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """What a global time split would meet, trained before `border` and tested from it on.
+
+    border: ISO 8601, UTC.  train, test: interactions.  test_users, test_items: in the test part;
+    cold_users, cold_items: those of them without an interaction before the border.
+    cold_interactions: of the test part, with a cold user or a cold item.
+    """
+
+    border: str
+    train: int
+    test: int
+    test_users: int
+    cold_users: int
+    test_items: int
+    cold_items: int
+    cold_interactions: int
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `foretaste check` shows.
+
+    rows: in the source; dropped: unreadable ones left out; merged: replaced by another row of the
+    same user and item, by the rule `duplicates`.  density: interactions per user and item pair, 0
+    to 1.  levels: distinct values.  memory_bytes: of the Dataset.
+    """
+
+    name: str
+    source: str
+    explicit: bool
+    rows: int
+    dropped: int
+    merged: int
+    duplicates: str
+    notes: tuple[str, ...]
+    interactions: int
+    users: int
+    items: int
+    density: float
+    scale: tuple[float, float]
+    step: float
+    mean: float
+    levels: int
+    histogram: tuple[Bin, ...]
+    per_user: Spread
+    per_item: Spread
+    times: TimeRange | None
+    cold: ColdStart | None
+    memory_bytes: int
+    findings: tuple[Finding, ...]
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing worse than a note was found."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Dictionaries, lists, numbers and strings only."""
+        return asdict(self)
+
+
+def check(
+    dataset: Dataset, costs: Mapping[str, Cost] | None = None, *, now_ms: int | None = None
+) -> CheckReport:
+    """Look a Dataset over before anything is trained on it.
+
+    costs: by model name, from whoever knows the models.  now_ms: milliseconds since 1970 UTC, by
+    default the clock; later interactions are suspicious.
+    """
+    x = dataset.interactions
+    evidence = Evidence.of(dataset, now_ms)
+    return CheckReport(
+        name=dataset.name,
+        source=dataset.report.source,
+        explicit=dataset.explicit,
+        rows=dataset.report.rows,
+        dropped=dataset.report.dropped,
+        merged=dataset.report.merged,
+        duplicates=dataset.report.duplicates,
+        notes=dataset.report.notes,
+        interactions=len(dataset),
+        users=len(dataset.users),
+        items=len(dataset.items),
+        density=len(dataset) / (len(dataset.users) * len(dataset.items)),
+        scale=dataset.scale,
+        step=dataset.step,
+        mean=float(x.value_r.mean(dtype=np.float64)),
+        levels=len(evidence.level_l),
+        histogram=_histogram(evidence),
+        per_user=Spread.of(evidence.count_u),
+        per_item=Spread.of(evidence.count_i),
+        times=None if x.time_r is None else _time_range(x.time_r),
+        cold=None if x.time_r is None else _cold_start(dataset, x.time_r),
+        memory_bytes=_memory(dataset),
+        findings=find_suspicions(evidence),
+        costs=dict(costs or {}),
+    )
+
+
+def _histogram(evidence: Evidence) -> tuple[Bin, ...]:
+    level_l, count_l = evidence.level_l, evidence.count_l
+    if len(level_l) <= MOST_LEVELS:
+        return tuple(
+            Bin(level, level, count)
+            for level, count in zip(level_l.tolist(), count_l.tolist(), strict=True)
+        )
+    count_b, edge_b = np.histogram(level_l, bins=BINS, weights=count_l)
+    return tuple(
+        Bin(low, high, round(count))
+        for low, high, count in zip(
+            edge_b[:-1].tolist(), edge_b[1:].tolist(), count_b.tolist(), strict=True
+        )
+    )
+
+
+def _time_range(time_r: IntArray) -> TimeRange:
+    first, last = int(time_r.min()), int(time_r.max())
+    units = (("day", DAY_MS), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000))
+    resolution = next((name for name, ms in units if not (time_r % ms).any()), "millisecond")
+    return TimeRange(
+        utc(first), utc(last), (last - first) / DAY_MS, resolution, len(np.unique(time_r))
+    )
+
+
+def _cold_start(dataset: Dataset, time_r: IntArray) -> ColdStart:
+    x = dataset.interactions
+    n_test = max(1, round(NEWEST * len(time_r)))
+    border = int(np.partition(time_r, -n_test)[-n_test])
+    test_r = time_r >= border
+    cold_r = np.zeros(len(x), dtype=bool)
+    counted = []
+    for row_r, n in ((x.user_r, len(dataset.users)), (x.item_r, len(dataset.items))):
+        known, tested = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        known[row_r[~test_r]] = True
+        tested[row_r[test_r]] = True
+        cold_r |= test_r & ~known[row_r]
+        counted += [int(tested.sum()), int((tested & ~known).sum())]
+    n_test = int(test_r.sum())  # rows of the border's moment stay together
+    return ColdStart(utc(border), len(x) - n_test, n_test, *counted, int(cold_r.sum()))
+
+
+def _memory(dataset: Dataset) -> int:
+    x = dataset.interactions
+    arrays = (x.user_r, x.item_r, x.value_r, x.time_r, x.order_r)
+    tables = (dataset.users.values, dataset.items.values, dataset.item_table, dataset.user_table)
+    return sum(array.nbytes for array in arrays if array is not None) + sum(
+        int(table.estimated_size()) for table in tables if table is not None
+    )
