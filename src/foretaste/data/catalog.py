@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from foretaste.data.fetching import (
     move_in,
     sha256,
 )
-from foretaste.data.reading import read, read_adjacency
+from foretaste.data.layouts import GENRES_100K, read_adjacency
+from foretaste.data.reading import read
 from foretaste.errors import FetchError, UsageError
 
 __all__ = [
@@ -223,35 +224,31 @@ def _from_recbole(raw: Path, into: Path) -> None:
     """The publisher's files of MovieLens 100K, from the ones that RecBole carries.
 
     u.data and u.user are the published ones, byte for byte.  u.item has the published ids, titles
-    and genres; its release date is the year's first day and it has no URLs.
+    and genres, but no release days and no URLs, and three titles lack a space at their end.
     """
-    for old, new, mark in (("ml-100k.inter", "u.data", "\t"), ("ml-100k.user", "u.user", "|")):
-        rows = (raw / old).read_text("utf-8").splitlines()[1:]  # the first is a header
-        text = "".join(row.replace("\t", mark) + "\n" for row in rows)
-        (into / new).write_bytes(text.encode())
-    lines = [_item_line(row) for row in (raw / "ml-100k.item").read_text("utf-8").splitlines()[1:]]
-    (into / "u.item").write_bytes("".join(lines).encode("latin-1"))
-    genres = "".join(f"{genre}|{g}\n" for g, genre in enumerate(_GENRES))
-    (into / "u.genre").write_bytes((genres + "\n").encode())
+    ratings, users, items = (
+        (raw / f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]  # the first is a header
+        for kind in ("inter", "user", "item")
+    )
+    (into / "u.data").write_bytes(_lines(ratings).encode())
+    (into / "u.user").write_bytes(_lines(row.replace("\t", "|") for row in users).encode())
+    (into / "u.item").write_bytes(_lines(map(_item_line, items)).encode("latin-1"))
+
+
+def _lines(rows: Iterable[str]) -> str:
+    return "".join(row + "\n" for row in rows)
 
 
 def _item_line(row: str) -> str:
     """One line of u.item from one of ml-100k.item: id, title, year and genres in words."""
     item, title, year, genres = row.split("\t")
-    named = f"{title} ({year})"
-    if title == "unkonwn":  # so spelt there; the publisher has no title or year for it
-        named, year = "unknown", ""
-    date = f"01-Jan-{year}" if year.isdigit() else ""
-    flags = ["01"[genre in genres.split()] for genre in _GENRES]
-    return "|".join([item, named, date, "", "", *flags]) + "\n"
+    # One film has no title and no year; RecBole spells that "unkonwn".
+    named = "unknown" if title == "unkonwn" else f"{title} ({year})"
+    flags = ["01"[genre in genres.split()] for genre in GENRES_100K]
+    return "|".join([item, named, "", "", "", *flags])
 
 
 _PARTS = ("1", "2", "3", "4", "5", "a", "b")
-_GENRES = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
-    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
-    "Thriller", "War", "Western",
-)  # fmt: skip
 _RECBOLE = Wheel(
     "recbole==1.2.1",
     sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
@@ -277,7 +274,7 @@ _ENTRIES = (
             DataFile(
                 "u.item",
                 "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
-                or_sha256="910d6bba03da6adc1924b87fe6ad453b545ebd91def079b88ba8af8ab762d135",  # what _from_recbole makes
+                or_sha256="7698249c0dabca2a0600405079b8f79ea3543313e8c309d13e08b68af34fe12e",  # what _from_recbole makes
             ),
             DataFile("u.user", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
             DataFile("u.genre", needed=False),

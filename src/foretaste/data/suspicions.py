@@ -180,11 +180,11 @@ def _size(e: Evidence) -> Iterator[Finding]:
             f"only {e.n:,} interactions.",
             "A model learns little from them, and every interval will be wide; bring more.",
         )  # fmt: skip
-    once = int((e.count_u == 1).sum())
-    if e.count_u.max() > 1 and once >= LONELY * len(e.count_u):
+    once, users = int((e.count_u == 1).sum()), len(e.count_u)
+    if e.count_u.max() > 1 and once >= LONELY * users:
         yield Finding(
             "note", "users-with-one",
-            f"{once:,} of {len(e.count_u):,} users ({once / len(e.count_u):.0%}) have one interaction.",
+            f"{once:,} of {users:,} users ({once / users:.0%}) have a single interaction.",
             "Nothing can be held out from them; leave-last tests the others only.",
         )  # fmt: skip
 
@@ -289,7 +289,7 @@ def _missing_codes(e: Evidence) -> Iterator[Finding]:
 
 
 def _far_values(e: Evidence) -> FloatArray:
-    """Levels twice the width of the rest or more away from it: the rare ones, and a lone extreme."""
+    """Levels twice the width of the rest or more away from it: rare ones, and a lone extreme."""
     reached_l = np.cumsum(e.count_l) / e.n
     common_l = (reached_l >= 0.01) & (reached_l - e.count_l / e.n <= 0.99)
     far_l = np.zeros(len(e.level_l), dtype=bool)
