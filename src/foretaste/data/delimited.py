@@ -1,0 +1,258 @@
+"""Delimited text to cells: a fast way by polars that accounts for every byte, and an exact way.
+
+A chunk goes the fast way when the widths of its cells, its separators and its line ends add up to
+its size: then no quote, space, sign, leading zero, blank line or ragged row was smoothed over. Any
+other chunk goes the exact way, row by row, which knows line numbers and what is wrong with a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from foretaste.data.interactions import IntArray
+from foretaste.data.sources import Chunk
+
+LONGEST_RECORD = 16 << 20  # a quoted cell that runs on for longer was never closed
+MOST_DIGITS = 18
+
+
+class OpenQuoteError(Exception):
+    """A quote is still open where the chunk ends: at this line, from this byte on."""
+
+    def __init__(self, line: int, start: int) -> None:
+        super().__init__(line, start)
+        self.line, self.start = line, start
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of text: its line, its cells or what is wrong with it, and the byte after it."""
+
+    line: int
+    cells: list[str]
+    wrong: str
+    end: int
+
+
+@dataclass
+class Cells:
+    """The cells of some rows by role: text, or Int64 where every cell was canonical.
+
+    line_r: line of each row.  row_r: position of each row in the file.  wrong: (line, what) of rows
+    without cells.  rows: all of them, with the wrong ones.  blank: blank lines passed over.
+    """
+
+    columns: dict[str, pl.Series]
+    line_r: IntArray | range
+    row_r: IntArray | range
+    rows: int
+    wrong: list[tuple[int, str]] = field(default_factory=list)
+    blank: int = 0
+
+
+@dataclass(frozen=True)
+class Format:
+    """How rows are cut: the separator, the cells in a row, and which of them plays which role."""
+
+    separator: str
+    width: int
+    place: dict[str, int]
+
+
+def records(content: bytes, line: int, separator: str, start: int = 0) -> Iterator[Record]:
+    """Every row of a chunk with its line number; blank lines come as rows without cells."""
+    quotes = len(separator) == 1
+    while start < len(content):
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        if quotes and content.find(b'"', start, end) >= 0:
+            record = _quoted(content, line, separator.encode(), start)
+        else:
+            record = _plain(content[start:end], line, separator, end + 1)
+        yield record
+        line += content.count(b"\n", start, record.end)
+        start = record.end
+
+
+def _plain(row: bytes, line: int, separator: str, end: int) -> Record:
+    row = row.removesuffix(b"\r")
+    try:
+        text = row.decode()
+    except UnicodeDecodeError as error:
+        return Record(line, [], f"byte 0x{row[error.start]:02x} is not UTF-8.", end)
+    if "\0" in text:
+        return Record(line, [], "the row holds a NUL byte.", end)
+    if "\r" in text:
+        return Record(line, [], "the row holds a carriage return.", end)
+    return Record(line, text.split(separator) if text.strip(" ") else [], "", end)
+
+
+def _quoted(content: bytes, line: int, separator: bytes, start: int) -> Record:
+    """One row by RFC 4180: a cell that begins with a quote ends with one, "" stands for a quote."""
+    cells: list[bytes] = []
+    at, wrong = start, ""
+    while True:
+        if content[at : at + 1] == b'"':
+            close = _closing_quote(content, at)
+            if close < 0:
+                raise OpenQuoteError(line, start)
+            cells.append(content[at + 1 : close].replace(b'""', b'"'))
+            at = close + 1
+            stop = _end_of_cell(content, at, separator)
+            at_line_end = content[stop : stop + 1] != separator
+            if content[at:stop] not in ((b"", b"\r") if at_line_end else (b"",)):
+                wrong = "there is text after a closing quote."
+        else:
+            stop = _end_of_cell(content, at, separator)
+            cell = content[at:stop]
+            cell = cell if content[stop : stop + 1] == separator else cell.removesuffix(b"\r")
+            wrong = wrong or ("the row holds a carriage return." if b"\r" in cell else "")
+            cells.append(cell)
+        at = stop + 1
+        if content[stop : stop + 1] != separator:
+            return _decoded(line, cells, wrong, min(at, len(content)))
+
+
+def _closing_quote(content: bytes, opening: int) -> int:
+    at = content.find(b'"', opening + 1)
+    while at >= 0 and content[at + 1 : at + 2] == b'"':
+        at = content.find(b'"', at + 2)
+    return at
+
+
+def _end_of_cell(content: bytes, start: int, separator: bytes) -> int:
+    line_end = content.find(b"\n", start)
+    line_end = len(content) if line_end < 0 else line_end
+    cell_end = content.find(separator, start, line_end)
+    return line_end if cell_end < 0 else cell_end
+
+
+def _decoded(line: int, cells: list[bytes], wrong: str, end: int) -> Record:
+    for cell in cells:
+        if b"\0" in cell:
+            wrong = wrong or "the row holds a NUL byte."
+        try:
+            cell.decode()
+        except UnicodeDecodeError as error:
+            wrong = wrong or f"byte 0x{cell[error.start]:02x} is not UTF-8."
+    return Record(line, [] if wrong else [cell.decode() for cell in cells], wrong, end)
+
+
+def read_exactly(chunk: Chunk, form: Format, first_row: int) -> Cells:
+    """The cells of a chunk, row by row; OpenQuoteError where a quote runs past its end."""
+    kept: list[list[str]] = []
+    lines: list[int] = []
+    places: list[int] = []
+    wrong: list[tuple[int, str]] = []
+    rows = blank = 0
+    for record in records(chunk.content, chunk.line, form.separator):
+        if not record.cells and not record.wrong:
+            blank += 1
+            continue
+        if record.wrong:
+            wrong.append((record.line, record.wrong))
+        elif len(record.cells) != form.width:
+            fields = "field" if len(record.cells) == 1 else "fields"
+            what = f"the row has {len(record.cells)} {fields} where {form.width} belong."
+            wrong.append((record.line, what))
+        else:
+            kept.append(record.cells)
+            lines.append(record.line)
+            places.append(first_row + rows)
+        rows += 1
+    columns = {
+        role: pl.Series(role, [cells[place] or None for cells in kept], dtype=pl.String)
+        for role, place in form.place.items()
+    }
+    return Cells(columns, np.array(lines, int), np.array(places, int), rows, wrong, blank)
+
+
+def read_fast(chunk: Chunk, form: Format, first_row: int, integers: Sequence[str]) -> Cells | None:
+    """The cells of a chunk by polars, or None where a single byte is not accounted for.
+
+    integers: roles to try as Int64; they come out so only where every cell is canonical.
+    """
+    content = _without_plain_quotes(chunk.content, form.separator)
+    if content is None or b"\0" in content or (not content.isascii() and not _is_utf8(content)):
+        return None
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    for typed in (integers, ()) if integers else ((),):
+        frame = _parse(content, form, typed)
+        if frame is not None:
+            n = len(frame)
+            columns = {role: frame[f"c{place}"] for role, place in form.place.items()}
+            return Cells(
+                columns, range(chunk.line, chunk.line + n), range(first_row, first_row + n), n
+            )
+    return None
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without_plain_quotes(content: bytes, separator: str) -> bytes | None:
+    """The chunk without its quotes, where none of them encloses a separator, line end or quote."""
+    if len(separator) > 1 or b'"' not in content:
+        return content
+    byte = np.frombuffer(content, np.uint8)
+    quote = np.flatnonzero(byte == ord('"'))
+    limit = np.flatnonzero((byte == ord(separator)) | (byte == ord("\n")))
+    if len(quote) % 2:
+        return None
+    opening, closing = quote[::2], quote[1::2]
+    before, after = np.searchsorted(limit, opening), np.searchsorted(limit, closing)
+    starts = np.append(0, limit + 1)[before] == opening
+    ends = limit[np.minimum(after, len(limit) - 1)] == closing + 1
+    plain = starts.all() and ends.all() and (before == after).all()
+    return content.replace(b'"', b"") if plain else None
+
+
+def _parse(content: bytes, form: Format, integers: Sequence[str]) -> pl.DataFrame | None:
+    """The frame of a chunk without quotes, if its cells and separators add up to its bytes."""
+    gap = len(form.separator)  # a::b is read as a, nothing, b with separator ":"
+    places = range((form.width - 1) * gap + 1)
+    names = [f"gap{i}" if i % gap else f"c{i // gap}" for i in places]
+    typed = {f"c{form.place[role]}" for role in integers}
+    try:
+        frame = pl.read_csv(
+            content, has_header=False, separator=form.separator[0], quote_char=None,
+            schema={name: pl.Int64 if name in typed else pl.String for name in names},
+            columns=list(range(0, len(names), gap)) if gap > 1 else None,
+        ).rechunk()  # fmt: skip
+    except pl.exceptions.PolarsError:
+        return None
+    n, last = len(frame), frame.to_series(form.width - 1)
+    if last.null_count() and (
+        gap > 1 or content.count(form.separator.encode()) != n * (form.width - 1)
+    ):
+        return None
+    cells = 0
+    for column in frame:
+        width = _digits(column) if column.dtype == pl.Int64 else int(column.str.len_bytes().sum())
+        if width is None:
+            return None
+        cells += width
+    return frame if cells + n * len(names) == len(content) else None
+
+
+def _digits(column: pl.Series) -> int | None:
+    """Characters in the canonical text of all cells; None where some are null or negative."""
+    if column.null_count() or not len(column):
+        return None
+    number = column.to_numpy()
+    low, high = int(number.min()), int(number.max())
+    if low < 0 or high >= 10**MOST_DIGITS:
+        return None
+    least, most = len(str(low)), len(str(high))
+    longer = sum(int(np.count_nonzero(number >= 10**k)) for k in range(least, most))
+    return len(number) * least + longer

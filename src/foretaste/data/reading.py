@@ -1,0 +1,235 @@
+"""From a file, a folder, a table in memory or a database to a Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import polars as pl
+
+from foretaste.data.casting import CleanColumns
+from foretaste.data.dataset import DUPLICATES, Dataset
+from foretaste.data.delimited import (
+    LONGEST_RECORD,
+    Cells,
+    Format,
+    OpenQuoteError,
+    read_exactly,
+    read_fast,
+)
+from foretaste.data.layouts import attach_tables, ratings_file, read_adjacency
+from foretaste.data.roles import guess_roles
+from foretaste.data.sniffing import Opening, sniff
+from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file
+from foretaste.errors import DataError, RatingsFileError, UsageError
+
+__all__ = ["from_frame", "read", "read_adjacency"]
+
+Told = Mapping[str, str | None]
+
+
+def read(  # noqa: PLR0913 -- the public door; every argument has a default
+    source: str | Path, *, user: str | None = None, item: str | None = None,
+    value: str | None = None, time: str | None = None, separator: str | None = None,
+    encoding: str = "auto", query: str | None = None, bad_rows: str = "error",
+    duplicates: str = "last", name: str | None = None, progress: Progress | None = None,
+) -> Dataset:  # fmt: skip
+    """The ratings or clicks of a delimited or Parquet file, a MovieLens folder, or a query.
+
+    source: a path, or a database URL with `query`.  user, item, value, time: column names where the
+    guess from names is wrong; "" for no such column.  bad_rows: "error" or "drop".  duplicates of
+    user and item: "last", "mean", "sum" or "error".  progress: called with bytes done and in all.
+    """
+    told = {"user": user, "item": item, "value": value, "time": time}
+    _check_rule(duplicates)
+    if "://" in str(source):
+        return _read_sql(str(source), query, told, bad_rows, duplicates, name)
+    if query is not None:
+        raise UsageError(
+            "query= needs a database URL.", fix="Give one such as sqlite:///ratings.db."
+        )
+    path = Path(source).expanduser()
+    folder = path if path.is_dir() else None
+    path = ratings_file(path) if folder else path
+    name = name or (folder.resolve().name if folder else path.name.split(".")[0])
+    magic = check_file(path)
+    if magic.startswith(b"PAR1") or path.suffix == ".parquet":
+        frame, columns = _read_parquet(path, told)
+        clean = CleanColumns(path, columns, bad_rows, by_line=False)
+        clean.add(frame, range(1, len(frame["user"]) + 1), range(len(frame["user"])))
+        ratings = clean.build(duplicates=duplicates, name=name)
+    else:
+        text = TextFile(path, encoding, progress)
+        try:
+            clean = _read_text(text, told, separator, bad_rows)
+        except NotUtf8Error:
+            text = TextFile(path, encoding, progress, encoding="latin-1")
+            clean = _read_text(text, told, separator, bad_rows)
+            clean.notes.append("not UTF-8, so read as latin-1")
+        ratings = clean.build(duplicates=duplicates, name=name, encoding=text.encoding)
+    return attach_tables(ratings, path)
+
+
+def from_frame(
+    frame: Any, *, user: str | None = None, item: str | None = None, value: str | None = None,
+    time: str | None = None, duplicates: str = "last", bad_rows: str = "error", name: str = "frame",
+) -> Dataset:  # fmt: skip
+    """The ratings or clicks of a table: polars, pandas, Arrow, or a mapping of columns."""
+    _check_rule(duplicates)
+    told = {"user": user, "item": item, "value": value, "time": time}
+    return _from_polars(_as_polars(frame, name), told, bad_rows, duplicates, name, name)
+
+
+def _check_rule(duplicates: str) -> None:
+    if duplicates not in DUPLICATES:
+        raise UsageError(f"duplicates={duplicates!r}.", fix=f"Use one of {', '.join(DUPLICATES)}.")
+
+
+def _from_polars(
+    table: pl.DataFrame, told: Told, bad_rows: str, duplicates: str, name: str, source: str
+) -> Dataset:
+    columns = guess_roles(table.columns, told, source)
+    clean = CleanColumns(source, columns, bad_rows, by_line=False)
+    cells = {role: table[column] for role, column in columns.items()}
+    clean.add(cells, range(1, len(table) + 1), range(len(table)))
+    return clean.build(duplicates=duplicates, name=name)
+
+
+def _as_polars(frame: Any, name: str) -> pl.DataFrame:
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    kind = type(frame).__module__.split(".")[0]
+    try:
+        if kind == "pandas":
+            return pl.from_pandas(frame)
+        if isinstance(frame, Mapping) or hasattr(frame, "__arrow_c_stream__"):
+            return pl.DataFrame(frame)
+        table = pl.from_arrow(frame) if kind == "pyarrow" else None
+    except ImportError as error:
+        raise DataError(
+            f"{error}.", where=name, fix="Install it, or give a polars frame or an Arrow table."
+        ) from None
+    except Exception as error:  # what polars, pandas and Arrow raise here has no common root
+        raise DataError(
+            f"the {kind} table cannot be read: {error}", where=name,
+            fix="Give every column one type, or a polars frame.",
+        ) from error  # fmt: skip
+    if isinstance(table, pl.DataFrame):
+        return table
+    raise UsageError(
+        f"{type(frame).__name__} is not a table.", fix="Give a polars, pandas or Arrow table."
+    )
+
+
+def _read_parquet(path: Path, told: Told) -> tuple[dict[str, pl.Series], dict[str, str]]:
+    try:
+        names = list(pl.read_parquet_schema(path))
+        columns = guess_roles(names, told, path)
+        table = pl.read_parquet(path, columns=list(columns.values()))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"this is not a whole Parquet file ({str(error).splitlines()[0]}).", where=path,
+            fix="Write or download it again.",
+        ) from None  # fmt: skip
+    return {role: table[column] for role, column in columns.items()}, columns
+
+
+def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str) -> CleanColumns:
+    chunks = text.chunks()
+    first = next(chunks)
+    opening = sniff(first, text.path, separator, told)
+    clean = CleanColumns(text.path, opening.roles, bad_rows)
+    place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
+    form = Format(opening.separator, len(opening.columns), place)
+    blank = first.content.count(b"\n", 0, opening.start) - 1 if opening.header else 0
+    for cells in _cells(_from_first_row(first, opening), chunks, form, clean):
+        blank += cells.blank
+        clean.add(cells.columns, cells.line_r, cells.row_r, cells.wrong)
+    if blank:
+        clean.notes.append(f"{blank:,} blank {'line' if blank == 1 else 'lines'} passed over")
+    if not opening.header:
+        clean.notes.append("no header, so columns by position")
+    if not clean.rows and opening.header:
+        raise DataError(
+            "there is a header and no row below it.",
+            where=text.path,
+            fix="Give a file with ratings.",
+        )
+    return clean
+
+
+def _from_first_row(first: Chunk, opening: Opening) -> Chunk:
+    return Chunk(first.content[opening.start :], opening.line)
+
+
+def _cells(
+    first: Chunk, chunks: Iterator[Chunk], form: Format, clean: CleanColumns
+) -> Iterator[Cells]:
+    """The cells of every chunk; a row that runs past the end of one is taken up with the next."""
+    chunk: Chunk | None = first
+    while chunk is not None:
+        cells = read_fast(chunk, form, clean.rows, clean.integers())
+        rest: Chunk | None = None
+        if cells is None:
+            try:
+                cells = read_exactly(chunk, form, clean.rows)
+            except OpenQuoteError as open_quote:
+                rest = Chunk(chunk.content[open_quote.start :], open_quote.line)
+                whole = Chunk(chunk.content[: open_quote.start], chunk.line)
+                cells = read_exactly(whole, form, clean.rows)
+        yield cells
+        following = next(chunks, None)
+        if rest is not None:
+            if following is None or len(rest.content) > LONGEST_RECORD:
+                raise RatingsFileError(
+                    clean.source, rest.line, what="a quote is opened here and never closed.",
+                    fix='Close it, or write a quote inside a cell as "".',
+                )  # fmt: skip
+            following = replace(rest, content=rest.content + following.content)
+        chunk = following
+
+
+def _read_sql(
+    url: str, query: str | None, told: Told, bad_rows: str, duplicates: str, name: str | None
+) -> Dataset:
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if parts.scheme in ("http", "https", "ftp", "s3", "gs", "file"):
+        raise UsageError(
+            "only local files and databases are read.", where=shown, fix="Download the file first."
+        )
+    if query is None:
+        raise UsageError(
+            "a database URL needs a query.", where=shown,
+            fix="Add query='select user, item, rating from ratings' (--query).",
+        )  # fmt: skip
+    if parts.scheme == "sqlite":
+        check_file(Path(unquote(parts.path)))  # a missing database would be created, empty
+    try:
+        table = pl.read_database_uri(query, url, engine="connectorx")
+    except ImportError:
+        raise DataError(
+            "reading a database needs connectorx.", where=shown, fix="pip install 'foretaste[sql]'"
+        ) from None
+    except Exception as error:  # connectorx raises RuntimeError, and some panics of its own
+        raise DataError(
+            f"the query failed: {_without_secrets(str(error), url)}", where=shown,
+            fix="Check the URL and the query.",
+        ) from None  # fmt: skip
+    return _from_polars(table, told, bad_rows, duplicates, name or parts.path.strip("/"), shown)
+
+
+def _without_secrets(message: str, url: str) -> str:
+    """The message without the URL, its password, and what its parameters hold."""
+    parts = urlsplit(url)
+    secrets = [url, parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
+    secrets += [value for _, value in parse_qsl(parts.query)]
+    for secret in {*secrets, *map(unquote, secrets)}:
+        if secret:
+            message = message.replace(secret, "***")
+    return message
