@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import polars as pl
 import torch
 
 from foretaste import metrics
+from foretaste.data.catalog import load as load_data
 from foretaste.data.dataset import Dataset
-from foretaste.data.splitting import Split
-from foretaste.errors import DataError, UsageError
+from foretaste.data.splitting import Split, split
+from foretaste.errors import DataError, RecipeError, UsageError
 from foretaste.models.base import PredictsRatings, UserBatch, batch_of
 from foretaste.ranking import recommend
-from foretaste.recommender import Recommender
+from foretaste.recipes import Recipe
+from foretaste.recommender import Recommender, fit
 
 RESAMPLES = 1000
 
@@ -82,7 +85,7 @@ class _Tally:
 
 
 def evaluate(
-    recommender: Recommender, split: Split, *, k: int | tuple[int, ...] = 10,
+    recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = 10,
     relevant_from: float | None = None, ratings: bool = True, ranking: bool = True,
 ) -> Report:  # fmt: skip
     """Measure a Recommender on the test part of the split it was trained for.
@@ -90,32 +93,32 @@ def evaluate(
     Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen items
     removed, at each k.  relevant_from: the lowest test rating that counts as relevant (default: three
     quarters up the scale, 4 of 5 stars); everything counts where there are no ratings.
-    Raises UsageError where the Recommender was trained on other data than `split.train`.
+    Raises UsageError where the Recommender was trained on other data than `parts.train`.
     """
     train = recommender.dataset
-    if train is not split.train and train.fingerprint != split.train.fingerprint:
+    if train is not parts.train and train.fingerprint != parts.train.fingerprint:
         raise UsageError(
-            "this recommender was not trained on split.train: its numbers would mean nothing.",
-            fix="Fit it to split.train first.",
+            "this recommender was not trained on parts.train: its numbers would mean nothing.",
+            fix="Fit it to parts.train first.",
         )
     started = time.monotonic()
-    rows = split.history.users.find(split.test.users.values)
-    history = train if split.history is split.train else split.history
+    rows = parts.history.users.find(parts.test.users.values)
+    history = train if parts.history is parts.train else parts.history
     batch = batch_of(history, rows, train)
     tallies: dict[str, _Tally] = {}
-    notes = _unseen(split)
-    if ratings and split.test.explicit and isinstance(recommender.model, PredictsRatings):
-        tallies |= _rating_tallies(recommender.model, batch, split, train)
+    notes = _unseen(parts)
+    if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
+        tallies |= _rating_tallies(recommender.model, batch, parts, train)
     if ranking:
         cuts = (k,) if isinstance(k, int) else tuple(k)
-        relevant = _relevant(split.test, relevant_from)
-        tallies |= _ranking_tallies(recommender, batch, relevant, split.test, cuts)
-    per_user = pl.DataFrame({"user": split.test.users.values}).with_columns(
+        relevant = _relevant(parts.test, relevant_from)
+        tallies |= _ranking_tallies(recommender, batch, relevant, parts.test, cuts)
+    per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
         pl.Series(name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True)
         for name, t in tallies.items()
     )
     return Report(
-        recommender.model.name, split.protocol, _intervals(tallies), per_user,
+        recommender.model.name, parts.protocol, _intervals(tallies), per_user,
         recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(), notes,
     )  # fmt: skip
 
@@ -214,3 +217,44 @@ def peak_memory() -> int:
     """Highest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeResult:
+    """A recipe's report, its recommender, and whether every target was met."""
+
+    recipe: Recipe
+    recommender: Recommender
+    report: Report
+
+    @property
+    def met(self) -> bool:
+        """Whether every target was met."""
+        return all(t.met(self.report.metrics[t.metric].value) for t in self.recipe.targets)
+
+    def summary(self) -> dict[str, Any]:
+        """One JSON object: recipe, metrics, target, met, seconds, memory."""
+        targets = [t.model_dump(exclude_none=True) for t in self.recipe.targets]
+        return {"recipe": self.recipe.name, **self.report.summary(), "target": targets, "met": self.met}
+
+
+def evaluate_recipe(
+    recipe: Recipe, *, device: str = "auto", folder: Path | None = None, progress: bool | None = None,
+    meter: Callable[[int, int], None] | None = None,
+) -> RecipeResult:  # fmt: skip
+    """Fetch, split, fit and measure as the recipe says."""
+    dataset = load_data(recipe.data, progress=meter)
+    parts = split(dataset, **recipe.split.model_dump())
+    fitted = fit(
+        recipe.configured(), parts.train, seed=recipe.seed, device=device,
+        precision=recipe.precision, folder=folder, progress=progress,
+    )  # fmt: skip
+    settings = recipe.evaluate.model_dump()
+    report = evaluate(fitted, parts, **{**settings, "k": tuple(settings["k"])})
+    missing = [t.metric for t in recipe.targets if t.metric not in report.metrics]
+    if missing:
+        raise RecipeError(
+            f"the target {missing[0]!r} was not measured.",
+            where=recipe.name, fix=f"It measures {', '.join(report.metrics)}.",
+        )  # fmt: skip
+    return RecipeResult(recipe, fitted, report)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from foretaste.data.canonical import GOWALLA_TRAIN, canonical_splits, canonical_test
+from foretaste.data.canonical import canonical_splits, canonical_test
 from foretaste.data.dataset import Dataset, ReadReport, build
 from foretaste.data.fetching import (
     Files,
@@ -209,12 +209,13 @@ def _read_ratings_small(path: Path) -> Dataset:
 def _read_gowalla(path: Path) -> Dataset:
     """Train, then test, as one Dataset: `order_r` is the position in the two files together."""
     parts = [read_adjacency(path / "train.txt"), read_adjacency(path / "test.txt")]
-    user, item, order = [], [], []
-    for part, start in zip(parts, (0, GOWALLA_TRAIN), strict=True):
+    user, item, order, start = [], [], [], 0
+    for part in parts:
         user.append(part.users[part.interactions.user_r])
         item.append(part.items[part.interactions.item_r])
         order.append(pl.Series(part.interactions.order_r + start))
-    report = ReadReport(source=str(path), rows=sum(part.report.rows for part in parts))
+        start += part.report.rows
+    report = ReadReport(source=str(path), rows=start)
     return build(
         pl.concat(user), pl.concat(item), None, None, order=pl.concat(order), report=report
     )
@@ -274,7 +275,8 @@ _ENTRIES = (
             DataFile(
                 "u.item",
                 "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
-                or_sha256="7698249c0dabca2a0600405079b8f79ea3543313e8c309d13e08b68af34fe12e",  # what _from_recbole makes
+                # As _from_recbole makes it.
+                or_sha256="7698249c0dabca2a0600405079b8f79ea3543313e8c309d13e08b68af34fe12e",
             ),
             DataFile("u.user", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
             DataFile("u.genre", needed=False),

@@ -187,12 +187,12 @@ def _histogram(evidence: Evidence) -> tuple[Bin, ...]:
 
 
 def _time_range(time_r: IntArray) -> TimeRange:
-    first, last = int(time_r.min()), int(time_r.max())
+    ascending = np.sort(time_r)  # np.unique is ten times slower on a million times
+    first, last = int(ascending[0]), int(ascending[-1])
+    distinct = 1 + int((ascending[1:] != ascending[:-1]).sum())
     units = (("day", DAY_MS), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000))
     resolution = next((name for name, ms in units if not (time_r % ms).any()), "millisecond")
-    return TimeRange(
-        utc(first), utc(last), (last - first) / DAY_MS, resolution, len(np.unique(time_r))
-    )
+    return TimeRange(utc(first), utc(last), (last - first) / DAY_MS, resolution, distinct)
 
 
 def _cold_start(dataset: Dataset, time_r: IntArray) -> ColdStart:
@@ -201,15 +201,20 @@ def _cold_start(dataset: Dataset, time_r: IntArray) -> ColdStart:
     border = int(np.partition(time_r, -n_test)[-n_test])
     test_r = time_r >= border
     cold_r = np.zeros(len(x), dtype=bool)
-    counted = []
+    tested, cold = [], []
     for row_r, n in ((x.user_r, len(dataset.users)), (x.item_r, len(dataset.items))):
-        known, tested = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        known[row_r[~test_r]] = True
-        tested[row_r[test_r]] = True
-        cold_r |= test_r & ~known[row_r]
-        counted += [int(tested.sum()), int((tested & ~known).sum())]
+        known_n, tested_n = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        known_n[row_r[~test_r]] = True
+        tested_n[row_r[test_r]] = True
+        cold_r |= test_r & ~known_n[row_r]
+        tested.append(int(tested_n.sum()))
+        cold.append(int((tested_n & ~known_n).sum()))
     n_test = int(test_r.sum())  # rows of the border's moment stay together
-    return ColdStart(utc(border), len(x) - n_test, n_test, *counted, int(cold_r.sum()))
+    return ColdStart(
+        border=utc(border), train=len(x) - n_test, test=n_test,
+        test_users=tested[0], cold_users=cold[0], test_items=tested[1], cold_items=cold[1],
+        cold_interactions=int(cold_r.sum()),
+    )  # fmt: skip
 
 
 def _memory(dataset: Dataset) -> int:

@@ -44,10 +44,10 @@ class Ids:
         asked = asked.cast(self.values.dtype, strict=False)
         if not len(self):
             return np.full(len(asked), -1)
-        place = self.values.search_sorted(asked.fill_null(self.values[0])).to_numpy()
+        place = self.values.search_sorted(asked.fill_null(self.values[0])).to_numpy().astype(np.int64)
         place = np.minimum(place, len(self) - 1)
         same = (self.values.gather(place) == asked).fill_null(False).to_numpy()
-        return np.where(same, place, -1).astype(np.int64)
+        return np.where(same, place, -1)
 
     def rows(self, ids: Sequence[object] | pl.Series) -> IntArray:
         """Rows of external ids; UnknownIdError names those that are not here."""

@@ -58,13 +58,12 @@ class Evidence:
     def of(cls, dataset: Dataset, now_ms: int | None = None) -> Evidence:
         """Count once what several rules need."""
         x = dataset.interactions
-        level_l, count_l = np.unique(x.value_r, return_counts=True)
         return cls(
             dataset,
             np.diff(dataset.pointers),
             np.bincount(x.item_r, minlength=len(dataset.items)),
-            level_l,
-            count_l,
+            dataset.levels,
+            np.bincount(np.searchsorted(dataset.levels, x.value_r)),
             int(time.time() * 1000) if now_ms is None else now_ms,
         )
 

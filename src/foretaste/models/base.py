@@ -61,6 +61,14 @@ class UserBatch:
             self.train_row_b[start:stop],
         )
 
+    def take(self, users: Tensor) -> UserBatch:
+        """The batch of some of its users, in the order given (int64)."""
+        before_b, entry_h = _ragged(self.pointer_b[users].numpy(), self.length_b[users].numpy())
+        time_h = None if self.time_h is None else self.time_h[entry_h]
+        return UserBatch(
+            before_b, self.item_h[entry_h], self.value_h[entry_h], time_h, self.train_row_b[users]
+        )
+
     def dense(self, n_items: int, value_h: Tensor | None = None) -> Tensor:
         """Histories as a matrix: (B, items), value_h (default: ones) where there is an entry."""
         x_bi = torch.zeros(len(self), n_items)
@@ -76,8 +84,7 @@ def batch_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> UserBat
     x = histories.interactions
     start_b = np.where(user_rows < 0, 0, histories.pointers[user_rows])
     length_b = np.where(user_rows < 0, 0, histories.pointers[user_rows + 1] - start_b)
-    before_b = np.concatenate([[0], np.cumsum(length_b)])
-    entry_h = np.arange(before_b[-1]) + np.repeat(start_b - before_b[:-1], length_b)
+    before_b, entry_h = (t.numpy() for t in _ragged(start_b, length_b))
     item_h = x.item_r[entry_h].astype(np.int64)
     train_row_b = user_rows.astype(np.int64)
     if histories is not known:
@@ -93,6 +100,13 @@ def batch_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> UserBat
         None if x.time_r is None else torch.from_numpy(x.time_r[entry_h]),
         torch.from_numpy(train_row_b),
     )
+
+
+def _ragged(start_b: IntArray, length_b: IntArray) -> tuple[Tensor, Tensor]:
+    """Pointers of ranges laid end to end, and the positions that they cover."""
+    before_b = np.concatenate([[0], np.cumsum(length_b)])
+    entry_h = np.arange(before_b[-1]) + np.repeat(start_b - before_b[:-1], length_b)
+    return torch.from_numpy(before_b), torch.from_numpy(entry_h)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ therefore weights, optimizer state and counters: resumed from any step, a run re
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,10 +17,48 @@ from torch import Tensor, nn
 
 from foretaste.errors import ModelError
 from foretaste.training.batches import Batches
-from foretaste.training.dropout import seed_dropout
 from foretaste.training.engine import Engine
 
 Tensors = dict[str, Tensor]
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout` with a `generator`: no global random state is read or seeded."""
+
+    generator: torch.Generator | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Zero each unit with probability p in training, and scale the others by 1 / (1 - p)."""
+        if not self.training or self.p == 0:
+            return input
+        keep = torch.empty(input.shape, dtype=input.dtype)
+        keep.bernoulli_(1 - self.p, generator=self.generator)
+        return input * keep.div_(1 - self.p).to(input.device)
+
+
+def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
+    """Let every Dropout of the network draw from `generator`."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+def constant(step: int, total: int) -> float:
+    """The base rate throughout."""
+    return 1.0
+
+
+def cosine_restarts(step: int, period: int, floor: float = 0.1) -> float:
+    """From 1 to `floor` along a cosine, begun anew every `period` steps (Loshchilov, Hutter 2017)."""
+    return floor + (1 - floor) * (1 + math.cos(math.pi * (step % period) / period)) / 2
+
+
+def one_cycle(step: int, total: int, warm_up: float = 0.25, floor: float = 0.01) -> float:
+    """Linearly up for the first part, then down to `floor` along a cosine (Smith 2018)."""
+    rise = max(1, round(warm_up * total))
+    if step < rise:
+        return max(floor, (step + 1) / rise)
+    return floor + (1 - floor) * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))) / 2
 
 
 @dataclass

@@ -1,0 +1,254 @@
+"""Commands that fit a model or ask one: train, evaluate, recommend, predict, similar."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foretaste.cli.options import (
+    BadRows,
+    Bundle,
+    Device,
+    Duplicates,
+    Fields,
+    ItemColumn,
+    Json,
+    Query,
+    RatingColumn,
+    Seed,
+    Separator,
+    Source,
+    TimeColumn,
+    UserColumn,
+    dataset_from,
+    fields_from,
+    history_from,
+)
+from foretaste.cli.show import byte_meter, emit, say, seconds, show_frame, show_reports
+from foretaste.data.splitting import Split, split
+from foretaste.errors import UsageError
+from foretaste.evaluation import Report, evaluate_recipe
+from foretaste.evaluation import evaluate as measure
+from foretaste.models import MODELS, model_named
+from foretaste.models.base import configure
+from foretaste.recipes import load_recipe
+from foretaste.recommender import Recommender, fit, load
+from foretaste.report import learning_curve
+
+FLOORS = ("global-mean", "bias", "popularity")
+ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
+User = Annotated[str | None, typer.Option(help="A user of the training data.")]
+HistoryText = Annotated[
+    str | None,
+    typer.Option("--history", help="A stranger: item ids (liked), or id=rating, between commas."),
+]
+
+
+def train(
+    source: Source,
+    model: ModelName = "embedding-net",
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("bundle"),
+    settings: Fields = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a checkpoint of an earlier run.")] = False,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    rating_column: RatingColumn = None,
+    time_column: TimeColumn = None,
+    separator: Separator = None,
+    query: Query = None,
+    bad_rows: BadRows = "error",
+    duplicates: Duplicates = "last",
+    as_json: Json = False,
+) -> None:
+    """Fit a model to all of a table and save it as a bundle.
+
+    Killed half-way, the same command goes on exactly where it was; Ctrl-C keeps the best so far.
+
+    Example: foretaste train ratings.csv --model embedding-net --out bundle
+    """
+    chosen = configure(model_named(model), fields_from(settings))
+    ratings = dataset_from(
+        source, user=user_column, item=item_column, value=rating_column, time=time_column,
+        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+    )  # fmt: skip
+    run = training_folder(out)
+    if fresh:
+        shutil.rmtree(run, ignore_errors=True)
+    recommender = fit(chosen, ratings, seed=seed, device=device, precision=precision, folder=run)
+    pictures = finish(recommender, out, run)
+    if as_json:
+        emit({"bundle": out, "model": model, **recommender.training, "curve": pictures})
+        return
+    say(f"{ratings!r}: {model} trained in {seconds(recommender.training['seconds'])}.")
+    if recommender.training.get("interrupted"):
+        say("Stopped by Ctrl-C: the best epoch so far is kept; the same command goes on from there.")
+    for picture in pictures:
+        say(f"Learning curve: {picture}")
+    say(f"Bundle: {out}")
+    say(f"Next: foretaste recommend {out} --user {ratings.users.values[0]}")
+
+
+def training_folder(out: Path) -> Path:
+    """Where the checkpoint, the run log and the learning curve of a bundle lie: beside it."""
+    return out.with_name(out.name + ".training")
+
+
+def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
+    """Save the bundle, draw the curve, and drop the checkpoint of a run that is complete."""
+    recommender.save(out)
+    if not recommender.training.get("interrupted"):
+        (run / "checkpoint.safetensors").unlink(missing_ok=True)
+    curve = getattr(recommender.model, "curve_", None)
+    if not curve:
+        return []
+    title = f"{recommender.model.name} on {recommender.dataset.name}"
+    return learning_curve(curve, run / "curve", title=title)
+
+
+def evaluate(
+    source: Annotated[str | None, typer.Argument(help="A table, as for `train`.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe: data, split, model and target.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Models beside the floors; repeatable.")] = None,
+    how: Annotated[str, typer.Option("--split", help="random, leave-last, time, users, or canonical.")] = "random",
+    test: Annotated[float, typer.Option(help="Fraction that is tested on.")] = 0.2,
+    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    settings: Fields = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    rating_column: RatingColumn = None,
+    time_column: TimeColumn = None,
+    separator: Separator = None,
+    query: Query = None,
+    bad_rows: BadRows = "error",
+    duplicates: Duplicates = "last",
+    as_json: Json = False,
+) -> None:
+    """Measure models on data they have not seen, with 95 % intervals, beside the floors.
+
+    With --recipe the data, split, model and target are the recipe's; exit status 1 if it misses.
+
+    Example: foretaste evaluate --recipe ml-1m-embedding-net --json
+    """
+    if (recipe is None) == (source is None):
+        raise UsageError("give a table or --recipe.", fix="foretaste evaluate --help shows both.")
+    if recipe is not None:
+        _evaluate_recipe(recipe, device, as_json)
+        return
+    names = model or ["embedding-net"]
+    chosen = [configure(model_named(name), fields_from(settings)) for name in names]
+    ratings = dataset_from(
+        str(source), user=user_column, item=item_column, value=rating_column, time=time_column,
+        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+    )  # fmt: skip
+    parts = split(ratings, how, test=test, seed=seed)
+    reports = floors(parts, k)
+    for candidate in chosen:
+        recommender = fit(candidate, parts.train, seed=seed, device=device)
+        reports[candidate.name] = measure(recommender, parts, k=k)
+    if as_json:
+        emit({"reports": {name: report.summary() for name, report in reports.items()}})
+        return
+    show_comparison(parts, reports)
+
+
+def floors(parts: Split, k: int) -> dict[str, Report]:
+    """Reports of the models that anything must beat, as far as they apply to the data."""
+    reports = {}
+    for name in FLOORS:
+        if parts.train.explicit or not MODELS[name].needs_ratings:
+            reports[name] = measure(fit(MODELS[name](), parts.train, progress=False), parts, k=k)
+    return reports
+
+
+def show_comparison(parts: Split, reports: dict[str, Report]) -> None:
+    """The protocol in words, then models down and metrics across."""
+    kept = ("rmse", "mae", "recall", "ndcg", "hit_rate", "mrr")
+    trimmed: dict[str, Any] = {}
+    for name, report in reports.items():
+        metrics = {m: v for m, v in report.metrics.items() if m.partition("@")[0] in kept}
+        trimmed[name] = type(report)(**{**vars(report), "metrics": metrics})
+    say(f"{parts.train.name}: {parts.protocol}; {len(parts.test):,} test interactions.")
+    show_reports(trimmed)
+    for note in next(iter(reports.values())).notes:
+        say(f"Note: {note}.")
+    say("Grey: 95 % bootstrap intervals over users. Rankings are over the full catalogue.")
+
+
+def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
+    recipe = load_recipe(name)
+    with byte_meter(f"fetching {recipe.data}") as meter:
+        result = evaluate_recipe(recipe, device=device, meter=meter)
+    if as_json:
+        emit(result.summary())
+    else:
+        say(f"{recipe.title}: {result.report.protocol}.")
+        show_reports({recipe.model: result.report})
+        for target in recipe.targets:
+            value = result.report.metrics[target.metric].value
+            goal = f"at most {target.at_most}" if target.at_most is not None else f"at least {target.at_least}"
+            verdict = "met" if target.met(value) else "MISSED"
+            say(f"{target.metric} {value:.4f}, target {goal}: {verdict}. {target.source}")
+    raise typer.Exit(0 if result.met else 1)
+
+
+def recommend(
+    bundle: Bundle,
+    user: User = None,
+    history: HistoryText = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
+    where: Annotated[str | None, typer.Option(help="SQL on item columns: year >= 1990")] = None,
+    exclude: Annotated[str | None, typer.Option(help="Item ids never to list, between commas.")] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="List seen items too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The best items for a user, or for a stranger with a history.
+
+    Example: foretaste recommend bundle --history "50,172,181"
+    """
+    frame = load(bundle).recommend(
+        user, history=None if history is None else history_from(history), k=k, where=where,
+        exclude=history_from(exclude or ""), exclude_seen=not include_seen,
+    )  # fmt: skip
+    show_frame(frame, as_json)
+
+
+def predict(
+    bundle: Bundle,
+    items: Annotated[str, typer.Option("--items", "--item", help="Item ids, between commas.")],
+    user: User = None,
+    history: HistoryText = None,
+    as_json: Json = False,
+) -> None:
+    """The ratings that a user, or a stranger with a history, would give to items.
+
+    Example: foretaste predict bundle --user 42 --items 50,172
+    """
+    if (user is None) == (history is None):
+        raise UsageError("give --user or --history.", fix="A stranger is a history: --history 50=5,172=3.")
+    asked = list(history_from(items))
+    if user is not None:
+        frame = load(bundle).predict([user], asked)
+    else:
+        frame = load(bundle).predict(items=asked, history=history_from(str(history)))
+    show_frame(frame, as_json)
+
+
+def similar(
+    bundle: Bundle,
+    item: Annotated[str, typer.Argument(help="An item id.")],
+    k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """The items nearest to one, by cosine of the model's item vectors.
+
+    Example: foretaste similar bundle 50
+    """
+    show_frame(load(bundle).similar(item, k=k), as_json)

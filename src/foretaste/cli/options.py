@@ -1,0 +1,88 @@
+"""Options that several commands share, and the source they describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import tomllib
+from typing import Annotated, Any
+
+import typer
+
+from foretaste.cli.show import byte_meter
+from foretaste.data.catalog import CATALOG
+from foretaste.data.catalog import load as load_data
+from foretaste.data.dataset import Dataset
+from foretaste.data.reading import read
+from foretaste.errors import UsageError
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A ratings file (CSV, TSV, ::, Parquet, .gz), a MovieLens folder, a database URL with "
+        "--query, or the name of a public data set (see `foretaste fetch`)."
+    ),
+]
+UserColumn = Annotated[str | None, typer.Option("--user-column", help="Column of user ids.")]
+ItemColumn = Annotated[str | None, typer.Option("--item-column", help="Column of item ids.")]
+RatingColumn = Annotated[str | None, typer.Option("--rating-column", help="Column of ratings.")]
+TimeColumn = Annotated[str | None, typer.Option("--time-column", help="Column of times.")]
+Separator = Annotated[str | None, typer.Option(help="Between fields; guessed if not given.")]
+Query = Annotated[str | None, typer.Option(help="SQL for a database URL.")]
+BadRows = Annotated[str, typer.Option(help="Rows that cannot be read: error or drop.")]
+Duplicates = Annotated[str, typer.Option(help="Same user and item: last, mean, sum or error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Bundle = Annotated[Path, typer.Argument(help="A folder written by `foretaste train`.")]
+Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Fields = Annotated[
+    list[str] | None, typer.Option("--set", help="A field of the model, as name=value; repeatable.")
+]
+
+
+def dataset_from(source: str, **options: Any) -> Dataset:
+    """The Dataset of a file, folder, URL or catalog name."""
+    if source in CATALOG and not Path(source).exists():
+        given = [name for name in ("user", "item", "value", "time", "separator", "query") if options.get(name)]
+        if given:
+            raise UsageError(f"{source} is a public data set: its columns are known.", fix="Leave them out.")
+        with byte_meter(f"fetching {source}") as meter:
+            return load_data(source, progress=meter)
+    with byte_meter(f"reading {source}") as meter:
+        return read(source, progress=meter, **options)
+
+
+def fields_from(settings: list[str] | None) -> dict[str, object]:
+    """`--set name=value` pairs; values are TOML (numbers, lists, true), anything else is text."""
+    fields: dict[str, object] = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}.", fix="Write --set name=value.")
+        fields[name.strip().replace("-", "_")] = _toml_value(value.strip())
+    return fields
+
+
+def history_from(text: str) -> list[str] | dict[str, float]:
+    """`50,172` (liked) or `50=5,172=2.5` (rated)."""
+    entries = [part.strip() for part in text.split(",") if part.strip()]
+    if not any("=" in entry for entry in entries):
+        return entries
+    rated = {}
+    for entry in entries:
+        item, _, value = entry.rpartition("=")
+        try:
+            rated[item.strip()] = float(value)
+        except ValueError:
+            raise UsageError(
+                f"--history: got {entry!r}.", fix="Write ids, or id=rating for each: 50=5,172=2.5."
+            ) from None
+        if not item:
+            raise UsageError(f"--history: {entry!r} has no rating.", fix="Rate all of them, or none.")
+    return rated
+
+
+def _toml_value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

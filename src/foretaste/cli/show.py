@@ -1,0 +1,104 @@
+"""How things look on a terminal: tables, numbers with units, meters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from foretaste.evaluation import Report
+
+console = Console(highlight=False)
+
+
+def say(text: str = "") -> None:
+    """One line of text, without markup."""
+    console.print(Text(text))
+
+
+def headline(text: str) -> None:
+    """The title of a part."""
+    console.print()
+    console.print(Text(text, style="bold"))
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output."""
+    typer.echo(json.dumps(value, default=str, allow_nan=False))
+
+
+def show_frame(frame: pl.DataFrame, as_json: bool) -> None:
+    """A table of recommendations or predictions."""
+    if as_json:
+        emit({"rows": frame.to_dicts()})
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, dtype in frame.schema.items():
+        table.add_column(name, justify="right" if dtype.is_numeric() and name != "item" else "left")
+    for row in frame.iter_rows():
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def show_reports(reports: Mapping[str, Report]) -> None:
+    """Models down, metrics across, each with its 95 % interval."""
+    names = list(dict.fromkeys(name for report in reports.values() for name in report.metrics))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("model")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("fit", justify="right")
+    for label, report in reports.items():
+        cells = [_interval(report, name) for name in names]
+        table.add_row(Text(label), *cells, f"{report.fit_seconds:.1f} s")
+    console.print(table)
+
+
+def _interval(report: Report, name: str) -> Text:
+    found = report.metrics.get(name)
+    if found is None:
+        return Text("–", style="dim")
+    return Text(f"{found.value:.4f} ").append(f"{found.low:.3f}–{found.high:.3f}", style="dim")
+
+
+@contextlib.contextmanager
+def byte_meter(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar in bytes on standard error, on a terminal only; gone when it is done."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(24), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024 or unit == "GiB":
+            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1024
+    return ""
+
+
+def seconds(value: float) -> str:
+    """A duration as people read it."""
+    if value < 1:
+        return "under a second"
+    return f"{value:,.0f} s" if value < 120 else f"{value / 60:,.0f} min"

@@ -1,0 +1,111 @@
+"""Recipes: a TOML file says data, split, model, fields, and the number that must come out."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from foretaste.errors import RecipeError
+from foretaste.models import MODELS
+from foretaste.models.base import Model, configure
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSpec(_Strict):
+    """Arguments of `split`."""
+
+    how: str
+    test: float = 0.2
+    seed: int = 0
+    hidden: float = 0.2
+
+
+class EvaluateSpec(_Strict):
+    """Arguments of `evaluate`."""
+
+    k: list[int] = [10]
+    relevant_from: float | None = None
+    ratings: bool = True
+    ranking: bool = True
+
+
+class Target(_Strict):
+    """A metric, the value it must reach, and where that value comes from."""
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    source: str
+
+    @pydantic.model_validator(mode="after")
+    def _one_side(self) -> Target:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("give exactly one of at_most and at_least")
+        return self
+
+    def met(self, value: float) -> bool:
+        """Whether the value reaches the target."""
+        if self.at_most is not None:
+            return value <= self.at_most
+        return value >= (self.at_least or 0.0)
+
+
+class Recipe(_Strict):
+    """Everything needed to repeat a number."""
+
+    name: str
+    title: str
+    data: str
+    split: SplitSpec
+    model: str
+    fields: dict[str, Any] = {}
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    evaluate: EvaluateSpec = EvaluateSpec()
+    targets: list[Target] = []
+
+    def configured(self) -> Model:
+        """The model with the recipe's fields."""
+        if self.model not in MODELS:
+            raise RecipeError(
+                f"there is no model {self.model!r}.",
+                where=self.name, fix=f"Use one of {', '.join(MODELS)}.",
+            )  # fmt: skip
+        return configure(MODELS[self.model], self.fields)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with foretaste."""
+    files = resources.files(__name__).iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name, or from a TOML file by path; RecipeError names the field that is wrong."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError("there is no such file.", where=name, fix="Name a TOML file.")
+        text = path.read_text()
+    elif name in recipe_names():
+        text = (resources.files(__name__) / f"{name}.toml").read_text()
+    else:
+        close = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(recipe_names())}."
+        raise RecipeError(f"there is no recipe {name!r}.", fix=hint)
+    try:
+        return Recipe(**{"name": Path(name).stem if name.endswith(".toml") else name, **tomllib.loads(text)})
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"is not TOML: {error}.", where=name) from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"field {field!r}: {first['msg']}.", where=name, fix="See docs/recipes.md.") from None

@@ -1,0 +1,53 @@
+"""Pictures of what was measured, as files: PNG to look at, SVG to keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, QUIET, ACCENT = "#22303c", "#9aa5ae", "#c2552d"
+
+
+def learning_curve(
+    curve: Sequence[Mapping[str, Any]], stem: str | Path, *, title: str,
+    floors: Mapping[str, float] | None = None,
+) -> list[Path]:  # fmt: skip
+    """Draw error against epoch, the best epoch marked, floors as lines; returns the two files.
+
+    curve: what the training loop recorded.  stem: path without ending; .png and .svg are written.
+    floors: errors of baselines on the same validation data, by name.
+    """
+    epoch_e = [point["epoch"] for point in curve]
+    train_e = [math.sqrt(point["train_loss"]) for point in curve]
+    valid_e = [point["validation"] for point in curve]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(epoch_e, train_e, color=QUIET, marker="o", markersize=3, label="train (with dropout)")
+    axes.plot(epoch_e, valid_e, color=INK, marker="o", markersize=4, label="validation")
+    best = min(range(len(valid_e)), key=valid_e.__getitem__)
+    axes.plot(epoch_e[best], valid_e[best], "o", color=ACCENT, markersize=9, zorder=3)
+    axes.annotate(
+        f"kept: epoch {epoch_e[best]}, {valid_e[best]:.4f}", (epoch_e[best], valid_e[best]),
+        xytext=(0, 12), textcoords="offset points", ha="center", color=ACCENT,
+    )  # fmt: skip
+    for name, error in (floors or {}).items():
+        axes.axhline(error, color=QUIET, linestyle=":", linewidth=1)
+        axes.annotate(
+            f"{name} {error:.4f}", (0.99, error), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", ha="right", color=QUIET, fontsize=9,
+        )  # fmt: skip
+    axes.set(title=title, xlabel="epoch", ylabel="RMSE")
+    axes.margins(y=0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper right")
+    files = [Path(f"{stem}.png"), Path(f"{stem}.svg")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=150)
+    return files
