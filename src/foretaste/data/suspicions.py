@@ -138,7 +138,11 @@ def _text_ids(ids: Ids) -> Iterator[Finding]:
 
 
 def _named(ids: pl.Series) -> str:
-    return ", ".join(repr(i) for i in ids.head(3)) + (", ..." if len(ids) > 3 else "")
+    return ", ".join(repr(i) for i in ids.head(3)) + _more(len(ids))
+
+
+def _more(n: int) -> str:
+    return f" and {n - 3:,} more" if n > 3 else ""
 
 
 def _swapped(e: Evidence) -> Iterator[Finding]:
@@ -268,7 +272,7 @@ def _missing_codes(e: Evidence) -> Iterator[Finding]:
         shown = ", ".join(f"{value:g}" for value in far[:3])
         yield Finding(
             "warning", "values-outside-the-scale",
-            f"{count:,} values lie far from all others: {shown}{', ...' if len(far) > 3 else ''}.",
+            f"{count:,} values lie far from all others: {shown}{_more(len(far))}.",
             "A mark for 'missing', or a slip? Leave those rows out: they stretch the rating scale.",
         )  # fmt: skip
     negative = e.level_l[e.level_l < 0]
