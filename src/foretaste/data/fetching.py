@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import urllib.error
@@ -160,6 +163,12 @@ class Wheel:
 
 Source = Zip | Files | Wheel
 
+# What zipfile raises for one flipped bit here or there.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError, EOFError, ValueError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
+
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
@@ -295,7 +304,11 @@ def unpack(archive: Path, into: Path, wanted: Mapping[str, str], limits: Limits)
                     continue
                 with opened.open(member) as source:
                     allowed -= _copy(source, into / name, min(allowed, limits.one_file), archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a damaged archive makes zipfile seek to nowhere
+            raise
+        raise FetchError("not a readable zip file.", where=archive) from error
+    except _DAMAGED as error:
         raise FetchError(f"not a readable zip file: {error}.", where=archive) from error
 
 
