@@ -45,7 +45,7 @@ class CleanColumns:
     n_bad: int = 0
     parts: dict[str, list[pl.Series]] = field(default_factory=dict)
     row_parts: list[IntArray | range] = field(default_factory=list)
-    text_ids: set[str] = field(default_factory=set)
+    not_integers: set[str] = field(default_factory=set)
     unit: str = ""  # of the times: one of UNITS, "iso", "given"; "" while not known
     unit_line: int = 0
     spaced: dict[str, int] = field(default_factory=dict)
@@ -57,16 +57,14 @@ class CleanColumns:
 
     def integers(self) -> list[str]:
         """The roles whose cells have been integers so far."""
-        times = () if self.unit in ("iso", "given") else ("time",)
-        ids = (role for role in ("user", "item") if role not in self.text_ids)
-        return [role for role in (*ids, *times) if role in self.columns]
+        return [role for role in self.columns if role not in self.not_integers]
 
     def add(
         self, cells: dict[str, pl.Series], line_r: IntArray | range, row_r: IntArray | range,
         wrong: Sequence[tuple[int, str]] = (),
     ) -> None:  # fmt: skip
-        """Take rows in: cells by role, their lines and positions, and rows that have no cells."""
-        n = len(line_r)
+        """Take a chunk in: cells by role, lines and places of its rows, and rows without cells."""
+        n, before = len(line_r), self.rows
         self.rows += n + len(wrong)
         found = [(line, self._error(line, what=what)) for line, what in wrong]
         clean: dict[str, pl.Series] = {}
@@ -89,7 +87,8 @@ class CleanColumns:
             keep = pl.Series(~bad_r)
             clean = {role: column.filter(keep) for role, column in clean.items()}
             row_r = np.asarray(row_r)[~bad_r]
-        self._append(clean, row_r)
+        whole = isinstance(row_r, range)
+        self._append(clean, range(before, before + n) if whole else row_r + before)
 
     def _append(self, clean: dict[str, pl.Series], row_r: IntArray | range) -> None:
         for role, column in clean.items():
@@ -99,13 +98,13 @@ class CleanColumns:
 
     def _as_ids(self, role: str, column: pl.Series) -> pl.Series:
         """Int64 while every id so far is the canonical text of one, else text for all of them."""
-        if role not in self.text_ids and column.dtype == pl.String:
+        if role not in self.not_integers and column.dtype == pl.String:
             number = column.cast(pl.Int64, strict=False)
             if bool((number.cast(pl.String) == column).fill_null(False).all()):
                 return number
-            self.text_ids.add(role)
+            self.not_integers.add(role)
             self.parts[role] = [part.cast(pl.String) for part in self.parts[role]]
-        if role in self.text_ids:
+        if role in self.not_integers:
             column = column.cast(pl.String)
             spaced = int((column.str.strip_chars() != column).sum())
             self.spaced[role] = self.spaced.get(role, 0) + spaced
@@ -117,6 +116,8 @@ class CleanColumns:
         """The typed column, the mask of its bad rows if it has any, and what to do about them."""
         if role == "value":
             read, bad = self._value(column)
+            if column.dtype == pl.String:
+                self.not_integers.add(role)
             fix = "Write a number such as 4.5, or name another column with --rating-column."
         elif role == "time":
             read, bad = self._time(column, line_r)
@@ -143,9 +144,10 @@ class CleanColumns:
     def _value(self, column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
         if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean)):
             raise self._wrong_type("value", column, "Give numbers, or no value column for clicks.")
-        number = column.cast(pl.Float64, strict=False)
-        read = number.cast(pl.Float32)
-        return read, ~(read.is_finite().fill_null(False))
+        if column.dtype.is_integer() and not column.null_count():
+            return column.cast(pl.Float32), None
+        read = column.cast(pl.Float64, strict=False).cast(pl.Float32)
+        return read, ~read.is_finite().fill_null(False)
 
     def _time(
         self, column: pl.Series, line_r: IntArray | range
@@ -160,6 +162,7 @@ class CleanColumns:
                 read = iso_milliseconds(column)
                 if self.unit or read.count() > known:
                     self.unit = "iso"
+                    self.not_integers.add("time")
                     return read, read.is_null()
             column = number
         if not column.dtype.is_numeric():

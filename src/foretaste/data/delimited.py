@@ -7,17 +7,23 @@ other chunk goes the exact way, row by row, which knows line numbers and what is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from foretaste.data.interactions import IntArray
 from foretaste.data.sources import Chunk
+from foretaste.errors import RatingsFileError
 
 LONGEST_RECORD = 16 << 20  # a quoted cell that runs on for longer was never closed
 MOST_DIGITS = 18
+AHEAD = 2  # chunks parsed at the same time: polars parses one this small on one thread
 
 
 class OpenQuoteError(Exception):
@@ -40,16 +46,15 @@ class Record:
 
 @dataclass
 class Cells:
-    """The cells of some rows by role: text, or Int64 where every cell was canonical.
+    """The cells of a chunk by role: text, or Int64 where every cell was canonical.
 
-    line_r: line of each row.  row_r: position of each row in the file.  wrong: (line, what) of rows
-    without cells.  rows: all of them, with the wrong ones.  blank: blank lines passed over.
+    line_r: line of each row.  row_r: its place in the chunk.  wrong: (line, what) of rows without
+    cells.  blank: blank lines passed over.
     """
 
     columns: dict[str, pl.Series]
     line_r: IntArray | range
     row_r: IntArray | range
-    rows: int
     wrong: list[tuple[int, str]] = field(default_factory=list)
     blank: int = 0
 
@@ -142,7 +147,54 @@ def _decoded(line: int, cells: list[bytes], wrong: str, end: int) -> Record:
     return Record(line, [] if wrong else [cell.decode() for cell in cells], wrong, end)
 
 
-def read_exactly(chunk: Chunk, form: Format, first_row: int) -> Cells:
+def read_cells(
+    first: Chunk, chunks: Iterator[Chunk], form: Format, integers: Callable[[], list[str]],
+    path: Path,
+) -> Iterator[Cells]:  # fmt: skip
+    """The cells of every chunk, in order; the next chunks are parsed while one is taken in.
+
+    integers: the roles to try as Int64, asked again for every chunk.
+    """
+    ahead: deque[tuple[Chunk, Future[Cells | None]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        rest: Chunk | None = None
+        for chunk in chain((first,), chunks, (None,) * AHEAD):
+            if chunk is not None:
+                ahead.append((chunk, pool.submit(read_fast, chunk, form, integers())))
+            if ahead and (chunk is None or len(ahead) > AHEAD):
+                taken, parsed = ahead.popleft()
+                cells, rest = _taken(taken, parsed, rest, form)
+                yield cells
+                if rest is not None and (
+                    not (ahead or chunk) or len(rest.content) > LONGEST_RECORD
+                ):
+                    raise _never_closed(path, rest.line)
+
+
+def _taken(
+    chunk: Chunk, parsed: Future[Cells | None], rest: Chunk | None, form: Format
+) -> tuple[Cells, Chunk | None]:
+    """The cells of a chunk with what the one before left open, and what it leaves open itself."""
+    cells = parsed.result()
+    if rest is not None:
+        chunk = Chunk(rest.content + chunk.content, rest.line)
+    elif cells is not None:
+        return cells, None
+    try:
+        return read_exactly(chunk, form), None
+    except OpenQuoteError as left:
+        whole = Chunk(chunk.content[: left.start], chunk.line)
+        return read_exactly(whole, form), Chunk(chunk.content[left.start :], left.line)
+
+
+def _never_closed(path: Path, line: int) -> RatingsFileError:
+    return RatingsFileError(
+        path, line, what="a quote is opened here and never closed.",
+        fix='Close it, or write a quote inside a cell as "".',
+    )  # fmt: skip
+
+
+def read_exactly(chunk: Chunk, form: Format) -> Cells:
     """The cells of a chunk, row by row; OpenQuoteError where a quote runs past its end."""
     kept: list[list[str]] = []
     lines: list[int] = []
@@ -162,16 +214,16 @@ def read_exactly(chunk: Chunk, form: Format, first_row: int) -> Cells:
         else:
             kept.append(record.cells)
             lines.append(record.line)
-            places.append(first_row + rows)
+            places.append(rows)
         rows += 1
     columns = {
         role: pl.Series(role, [cells[place] or None for cells in kept], dtype=pl.String)
         for role, place in form.place.items()
     }
-    return Cells(columns, np.array(lines, int), np.array(places, int), rows, wrong, blank)
+    return Cells(columns, np.array(lines, int), np.array(places, int), wrong, blank)
 
 
-def read_fast(chunk: Chunk, form: Format, first_row: int, integers: Sequence[str]) -> Cells | None:
+def read_fast(chunk: Chunk, form: Format, integers: Sequence[str]) -> Cells | None:
     """The cells of a chunk by polars, or None where a single byte is not accounted for.
 
     integers: roles to try as Int64; they come out so only where every cell is canonical.
@@ -186,9 +238,7 @@ def read_fast(chunk: Chunk, form: Format, first_row: int, integers: Sequence[str
         if frame is not None:
             n = len(frame)
             columns = {role: frame[f"c{place}"] for role, place in form.place.items()}
-            return Cells(
-                columns, range(chunk.line, chunk.line + n), range(first_row, first_row + n), n
-            )
+            return Cells(columns, range(chunk.line, chunk.line + n), range(n))
     return None
 
 
@@ -228,7 +278,7 @@ def _parse(content: bytes, form: Format, integers: Sequence[str]) -> pl.DataFram
             content, has_header=False, separator=form.separator[0], quote_char=None,
             schema={name: pl.Int64 if name in typed else pl.String for name in names},
             columns=list(range(0, len(names), gap)) if gap > 1 else None,
-        ).rechunk()  # fmt: skip
+        )  # fmt: skip
     except pl.exceptions.PolarsError:
         return None
     n, last = len(frame), frame.to_series(form.width - 1)
@@ -249,10 +299,10 @@ def _digits(column: pl.Series) -> int | None:
     """Characters in the canonical text of all cells; None where some are null or negative."""
     if column.null_count() or not len(column):
         return None
-    number = column.to_numpy()
-    low, high = int(number.min()), int(number.max())
+    low, high = int(column.min()), int(column.max())  # type: ignore[arg-type]
     if low < 0 or high >= 10**MOST_DIGITS:
         return None
     least, most = len(str(low)), len(str(high))
-    longer = sum(int(np.count_nonzero(number >= 10**k)) for k in range(least, most))
-    return len(number) * least + longer
+    return len(column) * least + sum(
+        int((column >= 10**power).sum()) for power in range(least, most)
+    )

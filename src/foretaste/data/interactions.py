@@ -125,20 +125,29 @@ def _sorting(user_r: IntArray, time_r: IntArray | None, order_r: IntArray) -> In
         return None
     if not (order_r[1:] > order_r[:-1]).all():
         return np.lexsort((order_r, np.zeros(n) if time_r is None else time_r, user_r))
+    place_bits, user_bits = (n - 1).bit_length(), int(user_r.max()).bit_length()
     key = user_r.astype(np.int64)
     if time_r is not None:
-        tick = 1 if (time_r % 1000).any() else 1000    # whole seconds leave room in the key
-        span = (int(time_r.max()) - int(time_r.min())) // tick + 1
-        if span * (int(user_r.max()) + 1) >= 2**63:
+        tick_r = _ticks(time_r)
+        time_bits = int(tick_r.max()).bit_length()
+        if user_bits + time_bits > 63:
             return np.lexsort((time_r, user_r))
-        key *= span
-        key += (time_r - time_r.min()) // tick
+        key <<= time_bits
+        key |= tick_r
+        user_bits += time_bits
     if (key[1:] >= key[:-1]).all():
         return None
-    if (int(key.max()) + 1) * n >= 2**63:
+    if user_bits + place_bits > 63:
         return np.argsort(key, kind="stable")
-    key *= n                                     # sorting (key, position) as one number is several
-    key += np.arange(n)                          # times as fast as a stable argsort
+    key <<= place_bits                           # sorting (key, position) as one number is several
+    key |= np.arange(n)                          # times as fast as a stable argsort
     key.sort()
-    key %= n
+    key &= (1 << place_bits) - 1
     return key
+
+
+def _ticks(time_r: IntArray) -> IntArray:
+    """Times from the first on, in seconds where all are whole: it leaves room in the sorting key."""
+    offset_r = time_r - time_r.min()
+    second_r = offset_r // 1000
+    return second_r if np.array_equal(second_r * 1000, offset_r) else offset_r

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -12,19 +11,12 @@ import polars as pl
 
 from foretaste.data.casting import CleanColumns
 from foretaste.data.dataset import DUPLICATES, Dataset
-from foretaste.data.delimited import (
-    LONGEST_RECORD,
-    Cells,
-    Format,
-    OpenQuoteError,
-    read_exactly,
-    read_fast,
-)
+from foretaste.data.delimited import Format, read_cells
 from foretaste.data.layouts import attach_tables, ratings_file, read_adjacency
 from foretaste.data.roles import guess_roles
-from foretaste.data.sniffing import Opening, sniff
+from foretaste.data.sniffing import sniff
 from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file
-from foretaste.errors import DataError, RatingsFileError, UsageError
+from foretaste.errors import DataError, UsageError
 
 __all__ = ["from_frame", "read", "read_adjacency"]
 
@@ -147,7 +139,8 @@ def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str)
     place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
     form = Format(opening.separator, len(opening.columns), place)
     blank = first.content.count(b"\n", 0, opening.start) - 1 if opening.header else 0
-    for cells in _cells(_from_first_row(first, opening), chunks, form, clean):
+    rows = Chunk(first.content[opening.start :], opening.line)
+    for cells in read_cells(rows, chunks, form, clean.integers, text.path):
         blank += cells.blank
         clean.add(cells.columns, cells.line_r, cells.row_r, cells.wrong)
     if blank:
@@ -161,37 +154,6 @@ def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str)
             fix="Give a file with ratings.",
         )
     return clean
-
-
-def _from_first_row(first: Chunk, opening: Opening) -> Chunk:
-    return Chunk(first.content[opening.start :], opening.line)
-
-
-def _cells(
-    first: Chunk, chunks: Iterator[Chunk], form: Format, clean: CleanColumns
-) -> Iterator[Cells]:
-    """The cells of every chunk; a row that runs past the end of one is taken up with the next."""
-    chunk: Chunk | None = first
-    while chunk is not None:
-        cells = read_fast(chunk, form, clean.rows, clean.integers())
-        rest: Chunk | None = None
-        if cells is None:
-            try:
-                cells = read_exactly(chunk, form, clean.rows)
-            except OpenQuoteError as open_quote:
-                rest = Chunk(chunk.content[open_quote.start :], open_quote.line)
-                whole = Chunk(chunk.content[: open_quote.start], chunk.line)
-                cells = read_exactly(whole, form, clean.rows)
-        yield cells
-        following = next(chunks, None)
-        if rest is not None:
-            if following is None or len(rest.content) > LONGEST_RECORD:
-                raise RatingsFileError(
-                    clean.source, rest.line, what="a quote is opened here and never closed.",
-                    fix='Close it, or write a quote inside a cell as "".',
-                )  # fmt: skip
-            following = replace(rest, content=rest.content + following.content)
-        chunk = following
 
 
 def _read_sql(

@@ -14,8 +14,8 @@ NAMES = {
             "reader readerid listener listenerid player playerid",
     "item": "item itemid iid movie movieid mid film filmid sku asin product productid productcode "
             "stockcode book bookid isbn article articleid song songid track trackid artist "
-            "artistid game gameid business businessid venue venueid poi poiid show showid anime animeid "
-            "recipe recipeid content contentid",
+            "artistid game gameid business businessid venue venueid poi poiid show showid anime "
+            "animeid recipe recipeid content contentid",
     "value": "rating ratings rate stars star starrating score value overall bookrating userrating "
              "reviewscore count plays playcount weight quantity",
     "time": "timestamp time date datetime ts unixtime unixreviewtime reviewtime unixtimestamp "
