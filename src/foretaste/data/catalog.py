@@ -1,4 +1,4 @@
-"""The public data sets: where each comes from, how its files are recognised."""
+"""The public data sets: where each comes from and how its files are recognised."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def fetch_entry(
     if _complete(entry, target):
         return target
     if offline:
-        raise _not_fetched(entry, target, ["nothing: offline"])
+        raise _not_fetched(entry, target, ["nothing, offline as asked"])
     try:
         root.mkdir(parents=True, exist_ok=True)
         with alone(root / f".{entry.name}.lock"):
@@ -154,7 +154,8 @@ def _from_sources(
             source.bring([file.name for file in entry.files], work, fresh, progress)
             _check_fresh(entry, fresh)
         except FetchError as error:
-            tried.append(f"{source.place}: {error.what} ({time.monotonic() - start:.1f} s)")
+            seconds = time.monotonic() - start
+            tried.append(f"{source.place}: {error.what.rstrip('.')} ({seconds:.1f} s)")
             if say is not None:
                 say(f"{entry.name}: tried {tried[-1]}")
             continue
@@ -177,11 +178,12 @@ def _check_fresh(entry: CatalogEntry, fresh: Path) -> None:
 def _not_fetched(entry: CatalogEntry, target: Path, tried: list[str]) -> FetchError:
     needed = [file.name for file in entry.files if file.needed]
     lacking = [name for name in needed if not (target / name).exists()]
-    lines = [f"{entry.name} cannot be fetched. Tried:", *(f"  {line}" for line in tried), ""]
     put = [f"Get {entry.title} from {entry.home} and put"]
     put += [f"  {name} at {target / name}" for name in lacking]
-    put += ["or set FORETASTE_DATA to the folder that has a folder " + entry.name + "."]
-    return FetchError("\n".join(lines), fix="\n".join(put))
+    put += [f"or set FORETASTE_DATA to the folder that has a folder {entry.name}."]
+    return FetchError(
+        f"{entry.name} cannot be fetched; tried {'; '.join(tried)}.", fix="\n".join(put)
+    )
 
 
 def load(
@@ -196,10 +198,6 @@ def load(
             fix=f"Fetch it with `foretaste fetch {name}` and use it as a table of items.",
         )
     return replace(read_files(fetch(name, folder, progress, offline, say)), name=name)
-
-
-def _read_folder(path: Path) -> Dataset:
-    return read(path)
 
 
 def _read_ratings_small(path: Path) -> Dataset:
@@ -249,7 +247,6 @@ def _item_line(row: str) -> str:
     return "|".join([item, named, "", "", "", *flags])
 
 
-_PARTS = ("1", "2", "3", "4", "5", "a", "b")
 _RECBOLE = Wheel(
     "recbole==1.2.1",
     sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
@@ -281,7 +278,11 @@ _ENTRIES = (
             DataFile("u.user", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
             DataFile("u.genre", needed=False),
             DataFile("README", needed=False),
-            *(DataFile(f"u{k}.{part}", needed=False) for k in _PARTS for part in ("base", "test")),
+            *(
+                DataFile(f"u{k}.{part}", needed=False)
+                for k in "12345ab"
+                for part in ("base", "test")
+            ),
         ),
         (
             _grouplens(
@@ -289,7 +290,7 @@ _ENTRIES = (
             ),
             _RECBOLE,
         ),
-        _read_folder,
+        read,
     ),
     CatalogEntry(
         "ml-1m",
@@ -313,7 +314,7 @@ _ENTRIES = (
             DataFile("README", needed=False),
         ),
         (_grouplens("ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),),
-        _read_folder,
+        read,
     ),
     CatalogEntry(
         "ml-latest-small",
@@ -337,7 +338,7 @@ _ENTRIES = (
                 "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
             ),
         ),
-        _read_folder,
+        read,
     ),
     CatalogEntry(
         "gowalla-lightgcn",
