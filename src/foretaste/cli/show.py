@@ -22,7 +22,7 @@ console = Console(highlight=False)
 
 def say(text: str = "") -> None:
     """One line of text, without markup."""
-    console.print(Text(text))
+    console.print(Text(text), soft_wrap=True)
 
 
 def headline(text: str) -> None:

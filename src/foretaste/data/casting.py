@@ -11,7 +11,7 @@ import polars as pl
 
 from foretaste.data.dataset import Dataset, ReadReport, build
 from foretaste.data.interactions import IntArray
-from foretaste.data.roles import KNOWN
+
 from foretaste.errors import BadRowsError, DataError, RatingsFileError, UsageError
 
 BAD_ROWS = ("error", "drop")
@@ -97,18 +97,21 @@ class CleanColumns:
         self.row_parts.append(row_r)
 
     def _as_ids(self, role: str, column: pl.Series) -> pl.Series:
-        """Int64 while every id so far is the canonical text of one, else text for all of them."""
+        """Integers while every id so far is the canonical text of one, else text for all of them."""
         if role not in self.not_integers and column.dtype == pl.String:
             number = column.cast(pl.Int64, strict=False)
             if bool((number.cast(pl.String) == column).fill_null(False).all()):
-                return number
-            self.not_integers.add(role)
-            self.parts[role] = [part.cast(pl.String) for part in self.parts[role]]
+                column = number
+            else:
+                self.not_integers.add(role)
+                self.parts[role] = [part.cast(pl.String) for part in self.parts[role]]
         if role in self.not_integers:
             column = column.cast(pl.String)
             spaced = int((column.str.strip_chars() != column).sum())
             self.spaced[role] = self.spaced.get(role, 0) + spaced
-        return column
+            return column
+        narrow = column.cast(pl.Int32, strict=False)  # half the memory, where they fit
+        return column if narrow.null_count() else narrow
 
     def _cast(
         self, role: str, column: pl.Series, line_r: IntArray | range
@@ -251,7 +254,8 @@ class CleanColumns:
         order = None
         if self.n_bad:
             order = pl.Series("order", np.concatenate([np.asarray(r) for r in self.row_parts]))
-        user, item, value, time = (self._whole(role) for role in KNOWN)
+        user, item = self._whole("user"), self._whole("item")
+        value, time = self._whole("value"), self._whole("time")
         assert user is not None
         assert item is not None
         return build(
@@ -259,7 +263,12 @@ class CleanColumns:
         )
 
     def _whole(self, role: str) -> pl.Series | None:
-        return pl.concat(self.parts.pop(role)) if role in self.parts else None
+        parts = self.parts.pop(role, None)
+        if parts is None:
+            return None
+        if len({part.dtype for part in parts}) > 1:
+            parts = [part.cast(pl.Int64) for part in parts]
+        return pl.concat(parts, rechunk=True)
 
 
 def _numbers(column: pl.Series) -> pl.Series:

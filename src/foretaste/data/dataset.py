@@ -9,7 +9,15 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions, arrange, map_ids
+from foretaste.data.interactions import (
+    BoolArray,
+    Ids,
+    IntArray,
+    Interactions,
+    arrange,
+    map_ids,
+    stable_order,
+)
 from foretaste.errors import DataError, UsageError
 
 DUPLICATES = ("last", "mean", "sum", "error")
@@ -138,24 +146,26 @@ def build(
 ) -> Dataset:  # fmt: skip
     """A Dataset of clean columns, sorted, with duplicates of a user and an item resolved.
 
-    user, item: Int64 or String, no nulls.  value: Float32, or None for clicks.  time: Int64
+    user, item: integers or String, no nulls.  value: Float32, or None for clicks.  time: Int64
     milliseconds, or None.  order: position in the source where rows are missing from it.
     """
     if duplicates not in DUPLICATES:
         raise UsageError(f"duplicates={duplicates!r}.", fix=f"Use one of {', '.join(DUPLICATES)}.")
     if not len(user):
         raise DataError("there is no row in it.", where=name, fix="Give a file with ratings.")
+    rows, explicit = len(user), value is not None
     users, user_r = map_ids(user, "user")
     items, item_r = map_ids(item, "item")
-    value_r = np.ones(len(user), dtype=np.float32) if value is None else value.to_numpy()
+    value_r = np.ones(rows, dtype=np.float32) if value is None else value.to_numpy()
     time_r = None if time is None else time.to_numpy()
-    order_r = np.arange(len(user)) if order is None else order.to_numpy()
+    order_r = None if order is None else order.to_numpy()
     arranged = arrange(user_r, item_r, value_r, time_r, order_r)
+    del user, item, value, time, order, user_r, item_r, value_r, time_r, order_r   # the peak is next
     kept = _without_duplicates(arranged, users, items, duplicates, name)
     report = replace(
-        report or ReadReport(rows=len(user)), merged=len(arranged) - len(kept), duplicates=duplicates
+        report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates
     )
-    return Dataset(users, items, kept, explicit=value is not None, name=name, report=report)
+    return Dataset(users, items, kept, explicit=explicit, name=name, report=report)
 
 
 def _without_duplicates(
@@ -167,24 +177,27 @@ def _without_duplicates(
     pair_r += x.item_r
     if _all_different(pair_r, len(users) * len(items)):
         return x
+    place_r = stable_order(pair_r.copy())       # by pair, and within a pair by time
+    pair_r = pair_r[place_r]
+    last_r = np.append(pair_r[1:] != pair_r[:-1], True)
     if rule == "error":
-        ordered = np.sort(pair_r)
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        twice = pair_r[~last_r]
         user, item = users.values[int(twice[0] // len(items))], items.values[int(twice[0] % len(items))]
         raise DataError(
             f"user {user!r} has item {item!r} more than once ({len(twice):,} such rows in all).",
             where=name, fix="Choose --duplicates last, mean or sum.",
         )  # fmt: skip
-    _, last_from_end, group_r, count_g = np.unique(
-        pair_r[::-1], return_index=True, return_inverse=True, return_counts=True
-    )
-    keep = np.sort(len(x) - 1 - last_from_end)
-    kept = x.take(keep)
+    keep = np.zeros(len(x), dtype=bool)
+    keep[place_r[last_r]] = True
     if rule == "last":
-        return kept
-    total_g = np.bincount(group_r, weights=x.value_r[::-1])
-    value_g = total_g / count_g if rule == "mean" else total_g
-    return replace(kept, value_r=value_g[group_r[::-1][keep]].astype(np.float32))
+        return x.take(keep)
+    first_g = np.append(0, np.flatnonzero(last_r)[:-1] + 1)
+    value_g = np.add.reduceat(x.value_r[place_r].astype(np.float64), first_g)
+    if rule == "mean":
+        value_g /= np.diff(np.append(first_g, len(x)))
+    value_r = x.value_r.copy()
+    value_r[place_r[last_r]] = value_g
+    return replace(x, value_r=value_r).take(keep)
 
 
 def _all_different(pair_r: IntArray, n_pairs: int) -> bool:

@@ -62,17 +62,20 @@ class Ids:
 
 
 def map_ids(column: pl.Series, kind: str) -> tuple[Ids, IntArray]:
-    """Ids of a column (Int64 or String, no nulls), and the row of every cell."""
-    if column.dtype == pl.Int64 and len(column):
+    """Ids of a column (integers or String, no nulls), and the row of every cell."""
+    if column.dtype.is_integer() and len(column):
         cells = column.to_numpy()
         low = int(cells.min())
         span = int(cells.max()) - low + 1
         if span <= min(_DENSE_LOOKUP, 16 * len(cells) + 65_536):
-            offset = cells - low
+            offset = cells - low if low < 0 or low > span else cells
+            low, span = (low, span) if offset is not cells else (0, low + span)
             seen = np.zeros(span, dtype=bool)
             seen[offset] = True
             row_of = np.cumsum(seen, dtype=np.int32) - np.int32(1)
             return Ids(pl.Series(kind, np.flatnonzero(seen) + low), kind), row_of[offset]
+    if column.dtype.is_integer():
+        column = column.cast(pl.Int64)
     values = column.unique().sort().alias(kind)
     rows = (column.rank("dense") - 1).cast(pl.Int32).to_numpy()
     return Ids(values, kind), rows
@@ -108,39 +111,61 @@ class Interactions:
 
 
 def arrange(
-    user_r: IntArray, item_r: IntArray, value_r: FloatArray, time_r: IntArray | None, order_r: IntArray
+    user_r: IntArray,
+    item_r: IntArray,
+    value_r: FloatArray,
+    time_r: IntArray | None,
+    order_r: IntArray | None = None,
 ) -> Interactions:
-    """Interactions sorted by (user, time, file order), whatever order they came in."""
+    """Interactions sorted by (user, time, file order), whatever order they came in.
+
+    order_r: None for 0, 1, 2, ...
+    """
     first = _sorting(user_r, time_r, order_r)
-    if first is not None:
-        user_r, item_r, value_r, order_r = user_r[first], item_r[first], value_r[first], order_r[first]
-        time_r = None if time_r is None else time_r[first]
-    return Interactions(user_r, item_r, value_r, time_r, order_r)
+    if first is None:
+        order_r = np.arange(len(user_r)) if order_r is None else order_r
+        return Interactions(user_r, item_r, value_r, time_r, order_r)
+    return Interactions(
+        user_r[first],
+        item_r[first],
+        value_r[first],
+        None if time_r is None else time_r[first],
+        first if order_r is None else order_r[first],
+    )
 
 
-def _sorting(user_r: IntArray, time_r: IntArray | None, order_r: IntArray) -> IntArray | None:
+def _sorting(
+    user_r: IntArray, time_r: IntArray | None, order_r: IntArray | None
+) -> IntArray | None:
     """Positions that sort by (user, time, order), or None where they are sorted already."""
     n = len(user_r)
     if n < 2:
         return None
-    if not (order_r[1:] > order_r[:-1]).all():
+    if order_r is not None and not (order_r[1:] > order_r[:-1]).all():
         return np.lexsort((order_r, np.zeros(n) if time_r is None else time_r, user_r))
-    place_bits, user_bits = (n - 1).bit_length(), int(user_r.max()).bit_length()
     key = user_r.astype(np.int64)
     if time_r is not None:
         tick_r = _ticks(time_r)
         time_bits = int(tick_r.max()).bit_length()
-        if user_bits + time_bits > 63:
+        if int(user_r.max()).bit_length() + time_bits > 63:
             return np.lexsort((time_r, user_r))
         key <<= time_bits
         key |= tick_r
-        user_bits += time_bits
-    if (key[1:] >= key[:-1]).all():
-        return None
-    if user_bits + place_bits > 63:
+        del tick_r
+    return None if (key[1:] >= key[:-1]).all() else stable_order(key)
+
+
+def stable_order(key: IntArray) -> IntArray:
+    """Positions that sort a key, equal ones in the order they came.
+
+    key: int64, not negative; overwritten.  Sorting (key, position) as one number is several times
+    as fast as a stable argsort.
+    """
+    place_bits = (len(key) - 1).bit_length()
+    if int(key.max()).bit_length() + place_bits > 63:
         return np.argsort(key, kind="stable")
-    key <<= place_bits                           # sorting (key, position) as one number is several
-    key |= np.arange(n)                          # times as fast as a stable argsort
+    key <<= place_bits
+    key |= np.arange(len(key))
     key.sort()
     key &= (1 << place_bits) - 1
     return key
@@ -150,4 +175,7 @@ def _ticks(time_r: IntArray) -> IntArray:
     """Times from the first on, in seconds where all are whole: it leaves room in the sorting key."""
     offset_r = time_r - time_r.min()
     second_r = offset_r // 1000
-    return second_r if np.array_equal(second_r * 1000, offset_r) else offset_r
+    second_r *= 1000
+    if np.array_equal(second_r, offset_r):
+        offset_r //= 1000
+    return offset_r

@@ -1,0 +1,193 @@
+"""Commands about data and the machine: fetch, check, doctor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from foretaste.cli.options import (
+    BadRows,
+    Duplicates,
+    ItemColumn,
+    Json,
+    Query,
+    RatingColumn,
+    Separator,
+    Source,
+    TimeColumn,
+    UserColumn,
+    dataset_from,
+)
+from foretaste.cli.show import byte_meter, console, emit, headline, say, seconds, size
+from foretaste.data.catalog import CATALOG, data_folder
+from foretaste.data.catalog import fetch as fetch_files
+from foretaste.data.checking import CheckReport, Spread
+from foretaste.data.checking import check as examine
+from foretaste.data.dataset import Dataset
+from foretaste.models import MODELS
+from foretaste.models.base import Shape
+from foretaste.version import __version__
+
+SEVERITY_STYLE = {"note": "dim", "warning": "yellow", "error": "red"}
+
+
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="A public data set; none lists them.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where data sets live ($FORETASTE_DATA).")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Only look whether it is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a public data set: from its publisher, else from a mirror; checksums are verified.
+
+    Example: foretaste fetch ml-100k
+    """
+    if name is None:
+        _list_catalog(folder, as_json)
+        return
+    with byte_meter(f"fetching {name}") as meter:
+        path = fetch_files(
+            name, folder, progress=meter, offline=offline, say=lambda line: typer.echo(line, err=True)
+        )
+    if as_json:
+        emit({"name": name, "folder": path, "licence": CATALOG[name].licence})
+        return
+    say(f"{CATALOG[name].title}: {path}")
+    say(f"Licence: {CATALOG[name].licence}")
+
+
+def _list_catalog(folder: Path | None, as_json: bool) -> None:
+    root = data_folder(folder)
+    rows = [
+        {"name": e.name, "title": e.title, "licence": e.licence, "present": (root / e.name).is_dir()}
+        for e in CATALOG.values()
+    ]
+    if as_json:
+        emit({"folder": root, "data": rows})
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("name", "title", "here"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["name"], Text(row["title"]), "yes" if row["present"] else "")
+    console.print(table)
+    say(f"They live in {root}; set FORETASTE_DATA to change that.")
+
+
+def check(
+    source: Source,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    rating_column: RatingColumn = None,
+    time_column: TimeColumn = None,
+    separator: Separator = None,
+    query: Query = None,
+    bad_rows: BadRows = "error",
+    duplicates: Duplicates = "last",
+    as_json: Json = False,
+) -> None:
+    """Look a table over before anything is trained on it: counts, oddities, what models would cost.
+
+    Example: foretaste check ratings.csv
+    """
+    ratings = dataset_from(
+        source, user=user_column, item=item_column, value=rating_column, time=time_column,
+        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+    )  # fmt: skip
+    report = checked(ratings)
+    if as_json:
+        emit(report.as_json())
+        return
+    show_check(report)
+
+
+def checked(ratings: Dataset) -> CheckReport:
+    """The report with the costs of every model that fits the data."""
+    shape = Shape(len(ratings.users), len(ratings.items), len(ratings))
+    able = {n: m for n, m in MODELS.items() if ratings.explicit or not m.needs_ratings}
+    return examine(ratings, {name: model.cost(shape) for name, model in able.items()})
+
+
+def show_check(report: CheckReport) -> None:
+    """The whole report as text."""
+    what = "ratings" if report.explicit else "interactions without ratings"
+    headline(f"{report.name}: {report.interactions:,} {what}")
+    say(f"{report.users:,} users, {report.items:,} items, {report.density:.2%} of all pairs.")
+    lost = f"{report.rows:,} rows read, {report.dropped:,} dropped, {report.merged:,} merged"
+    say(f"{lost} (same user and item: {report.duplicates} kept).")
+    for note in report.notes:
+        say(f"Note: {note}.")
+    say(_spread("Per user", report.per_user))
+    say(_spread("Per item", report.per_item))
+    if report.times:
+        t = report.times
+        say(f"From {t.first} to {t.last}: {t.days:,.0f} days, to the {t.resolution}.")
+    if report.cold:
+        c = report.cold
+        say(
+            f"Trained before {c.border[:10]}: {c.cold_users:,} of {c.test_users:,} later users and "
+            f"{c.cold_items:,} of {c.test_items:,} items would be new."
+        )
+    if report.explicit:
+        _show_histogram(report)
+    headline("Suspicious" if report.findings else "Nothing suspicious.")
+    for finding in report.findings:
+        console.print(Text(finding.severity, style=SEVERITY_STYLE.get(finding.severity, "")), end="  ")
+        say(f"{finding.what} {finding.fix}")
+    headline("What models would take, roughly, on two cores")
+    for name, cost in report.costs.items():
+        say(f"  {name:<16} {seconds(cost.seconds):>16}  {size(cost.memory_bytes):>12}  {cost.note}")
+
+
+def _spread(label: str, spread: Spread) -> str:
+    return (
+        f"{label}: median {spread.median:,.0f}, mean {spread.mean:,.1f}, "
+        f"from {spread.lowest:,.0f} to {spread.highest:,.0f}."
+    )
+
+
+def _show_histogram(report: CheckReport) -> None:
+    most = max(b.count for b in report.histogram)
+    say(f"Values from {report.scale[0]:g} to {report.scale[1]:g}, mean {report.mean:.3f}:")
+    for b in report.histogram:
+        label = f"{b.low:g}" if b.low == b.high else f"{b.low:g} to {b.high:g}"
+        bar = "█" * round(40 * b.count / most)
+        say(f"  {label:>12} {bar} {b.count:,}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """What this installation has: versions, device, threads, where data lives.
+
+    Example: foretaste doctor
+    """
+    root = data_folder()
+    found = {
+        "foretaste": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: metadata.version(name) for name in ("torch", "polars", "numpy", "scipy")},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "data_folder": str(root),
+        "data_free": size(shutil.disk_usage(_existing(root)).free),
+    }
+    if as_json:
+        emit(found)
+        return
+    for name, value in found.items():
+        say(f"{name:<12} {value}")
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

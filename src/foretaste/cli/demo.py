@@ -1,0 +1,108 @@
+"""`foretaste demo`: the whole way once, on real data, in a few minutes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from foretaste.cli.data import checked
+from foretaste.cli.models import finish, floors, show_comparison, training_folder
+from foretaste.cli.options import Json, dataset_from
+from foretaste.cli.show import emit, headline, say, seconds, show_frame
+from foretaste.data.catalog import CATALOG
+from foretaste.data.dataset import Dataset
+from foretaste.data.splitting import split
+from foretaste.evaluation import evaluate
+from foretaste.models.base import configure
+from foretaste.models.embedding_net import EmbeddingModel
+from foretaste.recipes import load_recipe
+from foretaste.recommender import Recommender, fit
+
+ARTICLE = "ml-1m-article-embedding-net"
+STRANGER = ["50", "172", "181"]         # Star Wars, The Empire Strikes Back, Return of the Jedi
+
+
+def demo(
+    data: Annotated[str, typer.Option(help="A public data set with ratings, or a ratings file.")] = "ml-100k",
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("demo-bundle"),
+    as_json: Json = False,
+) -> None:
+    """Fetch MovieLens 100K, check it, train the article's network and ours, measure, recommend.
+
+    Example: foretaste demo
+    """
+    started = time.monotonic()
+    _narrate(as_json, f"1. Fetch {data}")
+    ratings = dataset_from(data)
+    _narrate(as_json, None, *_about(ratings, data))
+    _narrate(as_json, "2. Train the article's embedding network, then ours")
+    parts = split(ratings, "random", test=0.2, seed=1)
+    reports = floors(parts, k=10)
+    article = configure(EmbeddingModel, load_recipe(ARTICLE).fields)
+    for label, model, folder in (
+        ("the article's network", article, training_folder(out) / "article"),
+        ("embedding-net (ours)", EmbeddingModel(), training_folder(out)),
+    ):
+        _narrate(as_json, None, f"{label}, {model.epochs} epochs at most:")
+        fitted = fit(model, parts.train, folder=folder, progress=True)
+        reports[label] = evaluate(fitted, parts)
+        fitted.metrics = reports[label].summary()
+        pictures = finish(fitted, out if folder == training_folder(out) else folder / "bundle", folder)
+        _narrate(as_json, None, f"Learning curve: {pictures[0]}")
+    if as_json:
+        emit({"bundle": out, "reports": {name: r.summary() for name, r in reports.items()}})
+        return
+    headline("3. How good are they? On ratings that none of them has seen")
+    show_comparison(parts, reports)
+    _recommend(fitted, out)
+    say(f"\nDone in {seconds(time.monotonic() - started)}.")
+
+
+def _narrate(quiet: bool, title: str | None, *lines: str) -> None:
+    if quiet:
+        return
+    if title:
+        headline(title)
+    for line in lines:
+        say(line)
+
+
+def _about(ratings: Dataset, data: str) -> list[str]:
+    report = checked(ratings)
+    lines = [
+        f"{ratings!r}",
+        f"Ratings from {report.scale[0]:g} to {report.scale[1]:g}, mean {report.mean:.2f}; "
+        f"{report.per_user.median:.0f} per user in the middle; "
+        f"{len(report.findings) or 'nothing'} suspicious (foretaste check {data} says more).",
+    ]
+    return [*lines, f"Licence: {CATALOG[data].licence}"] if data in CATALOG else lines
+
+
+def _recommend(recommender: Recommender, out: Path) -> None:
+    user = recommender.dataset.users.values[41 % len(recommender.dataset.users)]
+    headline(f"4. Ten for user {user}, whom it knows")
+    show_frame(_readable(recommender.recommend(user)), as_json=False)
+    known = recommender.dataset.items.find(STRANGER)
+    named = [i for i, row in zip(STRANGER, known, strict=True) if row >= 0]
+    named = named or [str(i) for i in recommender.dataset.items.values.head(3)]
+    titles = recommender.dataset.item_table
+    if titles is not None and "title" in titles.columns:
+        liked = titles[recommender.dataset.items.rows(named)]["title"].to_list()
+        headline("5. Ten for a stranger who likes " + "; ".join(liked))
+    else:
+        headline("5. Ten for a stranger who likes " + ", ".join(named))
+    show_frame(_readable(recommender.recommend(history=named)), as_json=False)
+    headline("Try next")
+    say(f'  foretaste recommend {out} --history "{",".join(named)}" --where "year >= 1990"')
+    say(f"  foretaste similar {out} {named[0]}")
+    say(f"  foretaste predict {out} --user {user} --items {','.join(named)}")
+    say("  foretaste check your-ratings.csv")
+    say("  foretaste evaluate your-ratings.csv --model embedding-net --split time")
+
+
+def _readable(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(c for c in ("rank", "item", "score", "title", "year", "genres") if c in frame.columns)

@@ -1,0 +1,143 @@
+"""What every model owes: a model added to MODELS is tested here before it gets tests of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import foretaste as ft
+from foretaste.errors import ModelError
+from foretaste.models import MODELS
+from foretaste.models.base import HasItemVectors, PredictsRatings, Shape, batch_of, configure
+from foretaste.training.engine import Engine
+
+# fields that make a model small enough for a test; none for models that are fast anyway
+SMALL = {"embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]}}
+
+
+def small(name: str):
+    return configure(MODELS[name], SMALL.get(name, {}))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def fitted(request, ratings):
+    return ft.fit(small(request.param), ratings, seed=3, progress=False)
+
+
+def everyone(fitted, stranger=False):
+    rows = np.arange(len(fitted.dataset.users))
+    batch = batch_of(fitted.dataset, rows, fitted.dataset)
+    if stranger:
+        batch.train_row_b[:] = -1
+    return batch
+
+
+def test_scores_are_one_finite_number_for_every_user_and_item(fitted):
+    score_ui = fitted.model.score(everyone(fitted))
+    assert score_ui.shape == (len(fitted.dataset.users), len(fitted.dataset.items))
+    assert torch.isfinite(score_ui).all()
+    assert score_ui.dtype == torch.float32
+
+
+def test_a_users_scores_do_not_depend_on_who_else_is_in_the_batch(fitted):
+    batch = everyone(fitted, stranger=True)
+    alone = torch.cat([fitted.model.score(batch[b : b + 1]) for b in range(5)])
+    torch.testing.assert_close(alone, fitted.model.score(batch)[:5], rtol=1e-4, atol=1e-4)
+
+
+def test_someone_without_a_history_gets_scores_too(fitted):
+    nobody = batch_of(fitted.dataset, np.array([-1]), fitted.dataset)
+    assert torch.isfinite(fitted.model.score(nobody)).all()
+    assert len(fitted.recommend(history=[], k=5)) == 5
+
+
+def test_a_stranger_with_a_users_history_is_served_much_like_the_user(fitted):
+    known, stranger = (fitted.model.score(everyone(fitted, s)) for s in (False, True))
+    assert (known - stranger).abs().mean() < 0.35
+
+
+def test_lists_hold_only_unseen_items(fitted):
+    seen = fitted.dataset.frame().filter(user="u7")["item"].to_list()
+    listed = fitted.recommend("u7", k=100)["item"].to_list()
+    assert not set(listed) & set(seen)
+    assert len(listed) + len(seen) == len(fitted.dataset.items)
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_global_randomness_alone(fitted, ratings):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()      # noqa: NPY002
+    again = ft.fit(small(fitted.model.name), ratings, seed=3, progress=False)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()                 # noqa: NPY002
+    assert torch.equal(again.model.score(everyone(again)), fitted.model.score(everyone(fitted)))
+
+
+def test_a_bundle_serves_what_the_model_served(fitted, tmp_path):
+    fitted.save(tmp_path / "bundle")
+    loaded = ft.load(tmp_path / "bundle")
+    assert loaded.model.hyperparameters() == fitted.model.hyperparameters()
+    assert loaded.dataset.fingerprint == fitted.dataset.fingerprint
+    assert loaded.recommend(users=["u1", "u2"]).equals(fitted.recommend(users=["u1", "u2"]))
+    history = {"i1": 5.0, "i2": 1.0}
+    assert loaded.recommend(history=history).equals(fitted.recommend(history=history))
+
+
+def test_predicted_ratings_stay_on_the_scale_and_beat_the_mean(fitted, ratings):
+    if not isinstance(fitted.model, PredictsRatings):
+        with pytest.raises(ModelError, match="is no model that predicts ratings"):
+            fitted.predict(["u1"], ["i1"])
+        return
+    x = ratings.interactions
+    rated = fitted.model.predict(
+        everyone(fitted), torch.from_numpy(x.user_r).long(), torch.from_numpy(x.item_r).long()
+    )
+    low, high = ratings.scale
+    assert rated.mean_p.min() >= low
+    assert rated.mean_p.max() <= high
+    error = float((rated.mean_p - torch.from_numpy(x.value_r)).square().mean().sqrt())
+    assert error <= float(x.value_r.std()) + 1e-6
+
+
+def test_an_item_that_training_never_saw_gets_a_rating(fitted):
+    if isinstance(fitted.model, PredictsRatings):
+        rated = fitted.model.predict(everyone(fitted), torch.tensor([0, 1]), torch.tensor([-1, -1]))
+        assert torch.isfinite(rated.mean_p).all()
+
+
+def test_item_vectors_have_one_row_for_each_item(fitted):
+    if isinstance(fitted.model, HasItemVectors):
+        assert len(fitted.model.item_vectors()) == len(fitted.dataset.items)
+        assert fitted.similar("i3", k=4)["item"].to_list() != ["i3"]
+    else:
+        with pytest.raises(ModelError, match="is no model that has item vectors"):
+            fitted.similar("i3")
+
+
+def test_the_cost_is_a_positive_estimate(fitted):
+    cost = type(fitted.model).cost(Shape(users=1000, items=500, interactions=20_000))
+    assert cost.seconds > 0
+    assert cost.memory_bytes > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_needs_ratings_refuses_clicks(name, ratings):
+    clicks = ft.from_frame(ratings.frame().drop("value"))
+    if MODELS[name].needs_ratings:
+        with pytest.raises(ModelError, match="needs ratings, and frame has none"):
+            ft.fit(small(name), clicks, progress=False)
+    else:
+        assert len(ft.fit(small(name), clicks, progress=False).recommend("u1", k=3)) == 3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fields_survive_the_way_through_a_manifest(name):
+    model = configure(MODELS[name], SMALL.get(name, {}))
+    assert configure(MODELS[name], model.hyperparameters()).hyperparameters() == model.hyperparameters()
+
+
+def test_engines_of_one_seed_agree_and_keys_differ():
+    a, b = Engine(seed=1), Engine(seed=1)
+    assert torch.equal(torch.rand(3, generator=a.generator("x")), torch.rand(3, generator=b.generator("x")))
+    assert not torch.equal(
+        torch.rand(3, generator=a.generator("x")), torch.rand(3, generator=a.generator("y"))
+    )
