@@ -11,7 +11,6 @@ import polars as pl
 
 from foretaste.data.dataset import Dataset, ReadReport, build
 from foretaste.data.interactions import IntArray
-
 from foretaste.errors import BadRowsError, DataError, RatingsFileError, UsageError
 
 BAD_ROWS = ("error", "drop")
@@ -97,7 +96,7 @@ class CleanColumns:
         self.row_parts.append(row_r)
 
     def _as_ids(self, role: str, column: pl.Series) -> pl.Series:
-        """Integers while every id so far is the canonical text of one, else text for all of them."""
+        """Integers while every id so far is the canonical text of one, else text for all."""
         if role not in self.not_integers and column.dtype == pl.String:
             number = column.cast(pl.Int64, strict=False)
             if bool((number.cast(pl.String) == column).fill_null(False).all()):

@@ -21,7 +21,6 @@ from foretaste.data.interactions import (
 from foretaste.errors import DataError, UsageError
 
 DUPLICATES = ("last", "mean", "sum", "error")
-_MARKED = 32  # bytes of a map of pairs for each interaction: half the time of sorting, as much memory
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def build(
     time_r = None if time is None else time.to_numpy()
     order_r = None if order is None else order.to_numpy()
     arranged = arrange(user_r, item_r, value_r, time_r, order_r)
-    del user, item, value, time, order, user_r, item_r, value_r, time_r, order_r   # the peak is next
+    del user, item, value, time, order, user_r, item_r, value_r, time_r, order_r  # room for a sort
     kept = _without_duplicates(arranged, users, items, duplicates, name)
     report = replace(
         report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates
@@ -171,18 +170,21 @@ def build(
 def _without_duplicates(
     x: Interactions, users: Ids, items: Ids, rule: str, name: str
 ) -> Interactions:
-    """One interaction for each user and item: the last in time, with its own, mean or summed value."""
-    pair_r = x.user_r.astype(np.int64)
+    """One interaction for each user and item: the last in time; its value, the mean or the sum."""
+    n_pairs = len(users) * len(items)
+    pair_r = x.user_r.astype(np.uint32 if n_pairs < 2**32 else np.int64)
     pair_r *= len(items)
-    pair_r += x.item_r
-    if _all_different(pair_r, len(users) * len(items)):
+    pair_r += x.item_r.astype(pair_r.dtype)
+    ordered = np.sort(pair_r)
+    if not (ordered[1:] == ordered[:-1]).any():
         return x
-    place_r = stable_order(pair_r.copy())       # by pair, and within a pair by time
+    place_r = stable_order(pair_r.astype(np.int64))  # by pair, and within a pair by time
     pair_r = pair_r[place_r]
     last_r = np.append(pair_r[1:] != pair_r[:-1], True)
     if rule == "error":
         twice = pair_r[~last_r]
-        user, item = users.values[int(twice[0] // len(items))], items.values[int(twice[0] % len(items))]
+        user_row, item_row = divmod(int(twice[0]), len(items))
+        user, item = users.values[user_row], items.values[item_row]
         raise DataError(
             f"user {user!r} has item {item!r} more than once ({len(twice):,} such rows in all).",
             where=name, fix="Choose --duplicates last, mean or sum.",
@@ -198,16 +200,6 @@ def _without_duplicates(
     value_r = x.value_r.copy()
     value_r[place_r[last_r]] = value_g
     return replace(x, value_r=value_r).take(keep)
-
-
-def _all_different(pair_r: IntArray, n_pairs: int) -> bool:
-    """Whether no pair comes twice: marked in a map of them where it is small, else by sorting."""
-    if n_pairs <= _MARKED * len(pair_r):
-        seen = np.zeros(n_pairs, dtype=bool)
-        seen[pair_r] = True
-        return int(np.count_nonzero(seen)) == len(pair_r)
-    ordered = np.sort(pair_r)
-    return not bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:

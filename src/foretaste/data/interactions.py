@@ -65,11 +65,11 @@ def map_ids(column: pl.Series, kind: str) -> tuple[Ids, IntArray]:
     """Ids of a column (integers or String, no nulls), and the row of every cell."""
     if column.dtype.is_integer() and len(column):
         cells = column.to_numpy()
-        low = int(cells.min())
-        span = int(cells.max()) - low + 1
+        low, high = int(cells.min()), int(cells.max())
+        low = 0 if 0 <= low <= high - low else low  # a little more room spares a copy
+        span = high - low + 1
         if span <= min(_DENSE_LOOKUP, 16 * len(cells) + 65_536):
-            offset = cells - low if low < 0 or low > span else cells
-            low, span = (low, span) if offset is not cells else (0, low + span)
+            offset = cells if low == 0 else cells - low
             seen = np.zeros(span, dtype=bool)
             seen[offset] = True
             row_of = np.cumsum(seen, dtype=np.int32) - np.int32(1)
@@ -172,7 +172,7 @@ def stable_order(key: IntArray) -> IntArray:
 
 
 def _ticks(time_r: IntArray) -> IntArray:
-    """Times from the first on, in seconds where all are whole: it leaves room in the sorting key."""
+    """Times from the first on, in seconds where all are whole: short, for the sorting key."""
     offset_r = time_r - time_r.min()
     second_r = offset_r // 1000
     second_r *= 1000
