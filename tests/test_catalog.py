@@ -154,6 +154,7 @@ def test_with_no_source_left_the_error_says_where_to_put_which_file(tmp_path: Pa
         f"  two.csv at {tmp_path}/tiny/two.csv",
         "or set FORETASTE_DATA to the folder that has a folder tiny.",
     ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".tiny.lock", "tiny"]
 
 
 def test_offline_nothing_is_asked_and_nothing_is_written(tmp_path: Path):

@@ -162,6 +162,9 @@ def _from_sources(
         move_in(fresh, target)
         shutil.rmtree(work, ignore_errors=True)
         return
+    shutil.rmtree(fresh)
+    if not list(work.glob("*.part")):  # half a download stays, to be gone on with
+        shutil.rmtree(work, ignore_errors=True)
     raise _not_fetched(entry, target, tried)
 
 
@@ -276,13 +279,7 @@ _ENTRIES = (
                 or_sha256="7698249c0dabca2a0600405079b8f79ea3543313e8c309d13e08b68af34fe12e",
             ),
             DataFile("u.user", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
-            DataFile("u.genre", needed=False),
             DataFile("README", needed=False),
-            *(
-                DataFile(f"u{k}.{part}", needed=False)
-                for k in "12345ab"
-                for part in ("base", "test")
-            ),
         ),
         (
             _grouplens(

@@ -143,8 +143,8 @@ class Wheel:
     def _download(self, folder: Path) -> Path:
         command = [
             *self.pip, "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input",
-            "--disable-pip-version-check", "--retries", "1", "--dest", str(folder),
-            self.requirement,
+            "--disable-pip-version-check", "--timeout", "15", "--retries", "1",
+            "--dest", str(folder), self.requirement,
         ]  # fmt: skip
         try:
             done = subprocess.run(
