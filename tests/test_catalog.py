@@ -171,6 +171,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
         fetch_entry(tiny(full()), tmp_path / "file" / "root")
 
 
+def test_a_listener_who_has_gone_is_not_taken_for_a_full_disk(tmp_path: Path):
+    def say(line: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        fetch_entry(tiny(Shelf({}, fails="no answer.")), tmp_path, say=say)
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
         UsageError, match=r"no data set 'ml-20m' in the catalog\. Use one of ml-100k, "

@@ -117,6 +117,8 @@ def fetch_entry(
         with alone(root / f".{entry.name}.lock"):
             if not _complete(entry, target):  # another process may have been first
                 _from_sources(entry, target, progress, say)
+    except BrokenPipeError:  # from `say` or `progress`: nobody listens any more
+        raise
     except OSError as error:
         raise FetchError(
             f"cannot be written to: {error}.", where=root,
