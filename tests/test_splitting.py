@@ -34,7 +34,7 @@ def test_train_equals_a_dataset_read_from_a_file_without_the_test_rows(how, rati
 @pytest.mark.parametrize("how", SPLITS)
 def test_nothing_of_the_test_reaches_training(how, ratings):
     """Ratings of the test part are turned upside down: what is learned must not change."""
-    parts = ft.split(ratings, how, test=0.2, seed=5)
+    parts = ft.split(ft.from_frame(ratings.frame()), how, test=0.2, seed=5)
     hidden = parts.test.frame().select("user", "item", test=True)
     frame = ratings.frame().join(hidden, on=["user", "item"], how="left", maintain_order="left")
     flipped = frame.with_columns(

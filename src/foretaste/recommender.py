@@ -241,7 +241,11 @@ def fit(
     started = time.monotonic()
     model.fit(train, engine)
     seconds = time.monotonic() - started
-    return Recommender(model, train, {"seed": seed, "precision": precision, "seconds": seconds})
+    training: dict[str, Any] = {"seed": seed, "precision": precision, "seconds": seconds}
+    curve = getattr(model, "curve_", [])
+    if curve and curve[-1].get("interrupted"):
+        training["interrupted"] = True
+    return Recommender(model, train, training)
 
 
 def load(folder: str | Path) -> Recommender:

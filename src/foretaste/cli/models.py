@@ -37,6 +37,7 @@ from foretaste.models.base import configure
 from foretaste.recipes import load_recipe
 from foretaste.recommender import Recommender, fit, load
 from foretaste.report import learning_curve
+from foretaste.training.engine import Engine
 
 FLOORS = ("global-mean", "bias", "popularity")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
@@ -103,7 +104,7 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
     """Save the bundle, draw the curve, and drop the checkpoint of a run that is complete."""
     recommender.save(out)
     if not recommender.training.get("interrupted"):
-        (run / "checkpoint.safetensors").unlink(missing_ok=True)
+        Engine(folder=run).drop_checkpoints()
     curve = getattr(recommender.model, "curve_", None)
     if not curve:
         return []

@@ -91,8 +91,9 @@ class CleanColumns:
 
     def _append(self, clean: dict[str, pl.Series], row_r: IntArray | range) -> None:
         for role, column in clean.items():
-            is_id = role in ("user", "item")
-            self.parts[role].append(self._as_ids(role, column) if is_id else column)
+            if role in ("user", "item"):
+                column = self._as_ids(role, column)  # may replace the parts by text
+            self.parts[role].append(column)
         self.row_parts.append(row_r)
 
     def _as_ids(self, role: str, column: pl.Series) -> pl.Series:

@@ -95,6 +95,12 @@ class Interactions:
     time_r: IntArray | None
     order_r: IntArray
 
+    def __post_init__(self) -> None:
+        """Own every array: torch cannot share memory that polars or a file lent read-only."""
+        for name, array in vars(self).items():
+            if array is not None:
+                object.__setattr__(self, name, np.require(array, requirements="W"))
+
     def __len__(self) -> int:
         return len(self.user_r)
 

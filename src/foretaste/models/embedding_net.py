@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
@@ -17,38 +17,43 @@ from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
-from foretaste.training.loop import Loop, cosine_restarts, one_cycle
+from foretaste.training.loop import Loop, Progress, cosine_restarts, one_cycle
 from foretaste.training.losses import root_mean_square, squared_error
 
 
 @dataclass(eq=False)
 class EmbeddingModel(Model):
-    """Rates user-item pairs by a network; the epoch that rates validation data best is kept.
+    """Rates user-item pairs by a network, trained by Adam on squared error.
 
-    architecture: "history" (ours, HistoryNet) or "article" (EmbeddingNet).  l2: pull on the squared
-    length of both vectors, per rating.  weight_decay: Adam's, on layers (ours) or on everything (the
-    article's).  batch_size: None for a hundredth of the ratings.  validation: fraction of the ratings
-    that chooses the epoch.  fold_in_*: how a stranger's vector is fitted.
+    architecture: "history" (ours, HistoryNet) or "article" (EmbeddingNet).  learning_rate and
+    table_decay: of the tables of vectors; layer_rate and weight_decay: of the layers.  l2: pull on a
+    vector's own part, per rating; l2_pooled: on what histories add (ours only).  batch_size: None
+    for a hundredth of the ratings.  validation: fraction of the ratings that chooses the epoch.
+    refit: train again on all ratings for so many epochs.  fold_in_*: how a stranger's vector is fitted.
     """
 
     name: ClassVar[str] = "embedding-net"
     needs_ratings: ClassVar[bool] = True
 
     architecture: Literal["history", "article"] = "history"
-    n_factors: int = 32
-    hidden: list[int] = field(default_factory=lambda: [64, 32])
+    n_factors: int = 64
+    hidden: list[int] = field(default_factory=lambda: [128, 64])
     dropouts: list[float] = field(default_factory=lambda: [0.2, 0.2])
-    embedding_dropout: float = 0.2
-    l2: float = 0.04
+    embedding_dropout: float = 0.1
+    l2: float = 0.1
+    l2_pooled: float = 0.2
     learning_rate: float = 5e-3
-    schedule: Literal["one-cycle", "cosine-restarts"] = "one-cycle"
+    table_decay: float = 0.0
+    layer_rate: float = 1e-3
     weight_decay: float = 1e-5
+    schedule: Literal["one-cycle", "cosine-restarts"] = "one-cycle"
     batch_size: int | None = None
-    epochs: int = 10
-    patience: int = 3
+    epochs: int = 8
+    patience: int = 4
     validation: float = 0.05
-    fold_in_steps: int = 100
-    fold_in_rate: float = 0.02
+    refit: bool = True
+    fold_in_steps: int = 50
+    fold_in_rate: float = 0.05
     network_: RatingNet = field(init=False, repr=False)
     own_user_: Tensor = field(init=False, repr=False)      # the mean user, before and after
     mean_user_: Tensor = field(init=False, repr=False)     # the sums over histories
@@ -56,38 +61,56 @@ class EmbeddingModel(Model):
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Train by Adam on squared error."""
+        """Choose the number of epochs on validation data carved from train, then train on all of it."""
         self.scale_ = list(train.scale)
         parts = split(train, "random", test=self.validation, seed=engine.seed)
         # rows of the whole of train, so that every user and item has its place in the network
         fit_columns, valid_columns = (_columns(part, train) for part in (parts.train, parts.test))
-        network = self._network_for(train, fit_columns, engine)
-        batches = Batches(fit_columns, self.batch_size or max(1, len(fit_columns[0]) // 100), engine)
+        network, chosen = self._train("choose", train, fit_columns, valid_columns, engine)
+        self.curve_ = chosen.curve
+        if self.refit and not chosen.interrupted:
+            again, run = self._train(
+                "refit", train, _columns(train, train), None, engine, epochs=chosen.best_epoch + 1
+            )
+            if not run.interrupted:
+                network = again
+            self.curve_[-1]["interrupted"] = run.interrupted
+        self.own_user_ = network.user.weight.detach().mean(dim=0).cpu()
+        network.settle()
+        self.network_ = network.cpu().eval()
+        self.mean_user_ = self.network_.user.weight.detach().mean(dim=0)
+        return self
+
+    def _train(
+        self, phase: str, train: Dataset, columns: tuple[Tensor, ...],
+        valid_columns: tuple[Tensor, ...] | None, engine: Engine, epochs: int | None = None,
+    ) -> tuple[RatingNet, Progress]:  # fmt: skip
+        """One run over `columns`; without validation data, the weights after the last epoch."""
+        network = self._network_for(train, columns, engine)
+        batches = Batches(columns, self.batch_size or max(1, len(columns[0]) // 100), engine)
+        validate = None
+        if valid_columns is not None:
+            validate = _validation_error(network, valid_columns, self.scale_, engine)
         loop = Loop(
             network=network,
             optimizer=self._optimizer(network),
             batches=batches,
             loss=self._loss(network),
-            validate=_validation_error(network, valid_columns, self.scale_, engine),
+            validate=validate,
             rate=self._rate(batches.per_epoch),
-            epochs=self.epochs,
+            epochs=epochs or self.epochs,
             patience=self.patience,
             engine=engine,
             identity=self._identity(train, engine),
+            phase=phase,
         )
-        self.curve_ = loop.run().curve
-        self.network_ = network.cpu().eval()
-        self.own_user_ = network.user.weight.detach().mean(dim=0)
-        network.settle()
-        self.mean_user_ = network.user.weight.detach().mean(dim=0)
-        return self
+        return network, loop.run()
 
     def _network_for(self, train: Dataset, pairs: tuple[Tensor, ...], engine: Engine) -> RatingNet:
         n_users, n_items = len(train.users), len(train.items)
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
-            low, high = train.scale
-            half = train.step / 2
+            low, high, half = *train.scale, train.step / 2
             return self._empty(n_users, n_items, low=low - half, high=high + half, generator=rng).to(device)
         network = self._empty(n_users, n_items, mean=float(pairs[2].mean()), generator=rng)
         network.incidence = Incidence.of(pairs[0], pairs[1], n_users, n_items).to(device)
@@ -100,32 +123,21 @@ class EmbeddingModel(Model):
         return kind(n_users, n_items, *sizes, **extra)
 
     def _optimizer(self, network: RatingNet) -> torch.optim.Optimizer:
-        layers = {id(p) for part in (network.hidden, network.output) for p in part.parameters()}
-        tables = [p for p in network.parameters() if id(p) not in layers]
-        decay = self.weight_decay if self.architecture == "article" else 0.0
+        layers = [*network.hidden.parameters(), *network.output.parameters()]
+        of_layers = set(map(id, layers))
+        tables = [p for p in network.parameters() if id(p) not in of_layers]
         groups = [
-            {"params": tables, "weight_decay": decay},
-            {"params": [p for p in network.parameters() if id(p) in layers]},
+            {"params": tables, "lr": self.learning_rate, "weight_decay": self.table_decay},
+            {"params": layers, "lr": self.layer_rate, "weight_decay": self.weight_decay},
         ]
-        return torch.optim.Adam(
-            groups, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        return torch.optim.Adam(groups, fused=True)
 
     def _loss(self, network: RatingNet) -> Callable[..., Tensor]:
         def loss(user_b: Tensor, item_b: Tensor, rating_b: Tensor) -> Tensor:
-            user_ud, item_id = network.vectors()
-            user_bd = nn.functional.embedding(user_b, user_ud)
-            item_bd = nn.functional.embedding(item_b, item_id)
-            error = squared_error(network.rate(user_bd, item_bd), rating_b)
-            return error + self._pull(user_bd) + self._pull(item_bd)
+            error = squared_error(network(user_b, item_b), rating_b)
+            return error + network.penalty(user_b, item_b, self.l2, self.l2_pooled)
 
         return loss
-
-    def _pull(self, vector_bd: Tensor) -> Tensor | float:
-        """The l2 penalty of our network on the dot-product part of vectors, a mean over rows."""
-        if self.architecture == "article":
-            return 0.0
-        return self.l2 * vector_bd[:, : self.n_factors].square().sum(dim=1).mean()
 
     def _rate(self, per_epoch: int) -> Callable[[int], float]:
         if self.schedule == "cosine-restarts":
@@ -151,20 +163,21 @@ class EmbeddingModel(Model):
     def fold_in(self, batch: UserBatch) -> Tensor:
         """Vectors of users from their histories alone, everything else frozen: (B, d).
 
-        Adam on the training loss of each history, all users at once, from the mean user.
+        Adam on the training loss, all users at once: its steps do not depend on how long a history
+        is.  A vector starts at the mean user's own part (the article's) or at none (ours).
         """
         network, user_h = self.network_, batch.user_h
-        share_h = 1 / batch.length_b[user_h]
         item_hd = network.item.weight.detach()[batch.item_h]
         with torch.no_grad():
             pooled = network.pooled(batch.item_h, batch.pointer_b)
-        own_bd = self.own_user_.repeat(len(batch), 1).requires_grad_(True)
+        start_d = self.own_user_ if self.architecture == "article" else torch.zeros_like(self.own_user_)
+        own_bd = start_d.repeat(len(batch), 1).requires_grad_(True)
         optimizer = torch.optim.Adam([own_bd], lr=self.fold_in_rate)
-        for _ in range(self.fold_in_steps):
-            user_bd = own_bd + pooled
-            error_h = (network.rate(user_bd[user_h], item_hd) - batch.value_h).square()
-            loss = (share_h * error_h).sum() + self._pull(user_bd) * len(batch)
-            own_bd.grad = torch.autograd.grad(loss, own_bd)[0]
+        for step in range(self.fold_in_steps):
+            optimizer.param_groups[0]["lr"] = self.fold_in_rate * (1 - step / self.fold_in_steps)
+            error_h = (network.rate((own_bd + pooled)[user_h], item_hd) - batch.value_h).square()
+            pull_b = batch.length_b * (own_bd - start_d)[:, : self.n_factors].square().sum(dim=1)
+            own_bd.grad = torch.autograd.grad(error_h.sum() + self.l2 * pull_b.sum(), own_bd)[0]
             optimizer.step()
         return (own_bd + pooled).detach()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init      # torch's own initialisation seeds from global state
 
 from foretaste.training.loop import Dropout
 
@@ -43,6 +44,10 @@ class RatingNet(nn.Module, ABC):
         """User and item vectors as training sees them: (users, d), (items, d)."""
         return self.user.weight, self.item.weight
 
+    def penalty(self, user_b: Tensor, item_b: Tensor, l2: float, l2_pooled: float) -> Tensor | float:
+        """What training adds to the squared error of a batch."""
+        return 0.0
+
     def pooled(self, item_h: Tensor, pointer_b: Tensor) -> Tensor | float:
         """What a history adds to the user's own vector, (B, d)."""
         return 0.0
@@ -54,11 +59,11 @@ class RatingNet(nn.Module, ABC):
         """Linear, ReLU and (where a rate is given) Dropout for each size, then one output."""
         self.hidden = nn.Sequential()
         for place, size in enumerate(hidden):
-            self.hidden.extend([nn.Linear(width, size), nn.ReLU()])
+            self.hidden.extend([skip_init(nn.Linear, width, size), nn.ReLU()])
             if place < len(dropouts):
                 self.hidden.append(Dropout(dropouts[place]))
             width = size
-        self.output = nn.Linear(width, 1)
+        self.output = skip_init(nn.Linear, width, 1)
 
     def _initialise_layers(self, generator: torch.Generator | None) -> None:
         for layer in [*self.hidden, self.output]:
@@ -91,8 +96,8 @@ class EmbeddingNet(RatingNet):
         low: float = 0.5, high: float = 5.5, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.user = nn.Embedding(n_users, n_factors)
-        self.item = nn.Embedding(n_items, n_factors)
+        self.user = skip_init(nn.Embedding, n_users, n_factors)
+        self.item = skip_init(nn.Embedding, n_items, n_factors)
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
         self.register_buffer("range", torch.tensor([low, high]))
@@ -180,29 +185,28 @@ class _Pool(torch.autograd.Function):
 
 
 class HistoryNet(RatingNet):
-    """Ours: biases, a dot product of vectors that know the histories, and a small network beside it.
+    """Ours: biases, a dot product and ReLU layers over vectors that know the histories.
 
-    r_ui = mean + b_u + b_i + P_u . Q_i + net([m_u, m_i]), with
+    r_ui = mean + b_u + b_i + P_u . Q_i + layers([P_u, Q_i]), with
     P_u = p_u + |N(u)|^-1/2 sum of y_j over the items j that u rated   (SVD++, Koren 2008)
     Q_i = q_i + |N(i)|^-1/2 sum of z_v over the users v who rated i    (the same, flipped)
 
-    A row of the tables `user` and `item` is [p, m, b]: k + k + 1 numbers.  `incidence`: who rated
-    what in training; None once `settle` has added the sums to the tables.
+    A row of the tables `user` and `item` is [p, b]: k + 1 numbers.  `incidence`: who rated what in
+    training; None once `settle` has added the sums to the tables.
     """
 
     incidence: Incidence | None = None
 
     def __init__(
-        self, n_users: int, n_items: int, n_factors: int = 32, hidden: Sequence[int] = (64, 32),
-        dropouts: Sequence[float] = (0.2, 0.2), embedding_dropout: float = 0.2, mean: float = 0.0,
+        self, n_users: int, n_items: int, n_factors: int = 64, hidden: Sequence[int] = (128, 64),
+        dropouts: Sequence[float] = (0.2, 0.2), embedding_dropout: float = 0.1, mean: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.k = n_factors
-        self.user = nn.Embedding(n_users, 2 * n_factors + 1)
-        self.item = nn.Embedding(n_items, 2 * n_factors + 1)
-        self.rated = nn.Embedding(n_items, n_factors)          # y
-        self.raters = nn.Embedding(n_users, n_factors)         # z
+        self.user = skip_init(nn.Embedding, n_users, n_factors + 1)
+        self.item = skip_init(nn.Embedding, n_items, n_factors + 1)
+        self.rated = skip_init(nn.Embedding, n_items, n_factors)          # y
+        self.raters = skip_init(nn.Embedding, n_users, n_factors)         # z
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
         self.register_buffer("mean", torch.tensor(mean))
@@ -218,33 +222,39 @@ class HistoryNet(RatingNet):
         user_ud, item_id = self.user.weight, self.item.weight
         if self.incidence is None:
             return user_ud, item_id
-        user_ud = user_ud + self._widened(self.incidence.over_items(self.rated.weight))
-        return user_ud, item_id + self._widened(self.incidence.over_users(self.raters.weight))
+        user_ud = user_ud + _no_bias(self.incidence.over_items(self.rated.weight))
+        return user_ud, item_id + _no_bias(self.incidence.over_users(self.raters.weight))
+
+    def penalty(self, user_b: Tensor, item_b: Tensor, l2: float, l2_pooled: float) -> Tensor:
+        """l2 on the free part of the vectors, once per rating; l2_pooled on y and z, once per row."""
+        p_bk, q_bk = self.user(user_b)[:, :-1], self.item(item_b)[:, :-1]
+        free = p_bk.square().sum(dim=1).mean() + q_bk.square().sum(dim=1).mean()
+        y_ik, z_uk = self.rated.weight, self.raters.weight
+        return l2 * free + l2_pooled * (y_ik.square().sum(1).mean() + z_uk.square().sum(1).mean())
 
     def settle(self) -> None:
         """Put the sums over training histories into the tables: from here on, rows are vectors."""
         user_ud, item_id = (vectors.detach().clone() for vectors in self.vectors())
         self.user.weight.data, self.item.weight.data, self.incidence = user_ud, item_id, None
-        self.raters.weight.data.zero_()
 
     def pooled(self, item_h: Tensor, pointer_b: Tensor) -> Tensor:
         """What a history adds to the user's own vector, (B, d)."""
-        return self._widened(pool(self.rated.weight, item_h, pointer_b))
+        return _no_bias(pool(self.rated.weight, item_h, pointer_b))
 
     def rate(self, user_bd: Tensor, item_bd: Tensor) -> Tensor:
         """Ratings of pairs of vectors: (B, d), (B, d) to (B,)."""
-        k = self.k
+        p_bk, q_bk = user_bd[:, :-1], item_bd[:, :-1]
         bias_b = self.mean + user_bd[:, -1] + item_bd[:, -1]
-        dot_b = (user_bd[:, :k] * item_bd[:, :k]).sum(dim=-1)
-        joined = self.drop(torch.cat([user_bd[:, k : 2 * k], item_bd[:, k : 2 * k]], dim=-1))
-        return bias_b + dot_b + self.output(self.hidden(joined)).squeeze(-1).float()
+        layers_b = self.output(self.hidden(self.drop(torch.cat([p_bk, q_bk], dim=1)))).squeeze(-1)
+        return bias_b + (p_bk * q_bk).sum(dim=1) + layers_b.float()
 
     def rate_all(self, user_bd: Tensor) -> Tensor:
         """Ratings of every item for each user vector, in evaluation mode: (B, d) to (B, items)."""
-        k, item_id = self.k, self.item.weight
-        bias_bi = self.mean + user_bd[:, -1:] + item_id[:, -1]
-        dot_bi = user_bd[:, :k] @ item_id[:, :k].T
-        return bias_bi + dot_bi + self._through_layers(user_bd[:, k : 2 * k], item_id[:, k : 2 * k])
+        p_bk, q_ik = user_bd[:, :-1], self.item.weight[:, :-1]
+        bias_bi = self.mean + user_bd[:, -1:] + self.item.weight[:, -1]
+        return bias_bi + p_bk @ q_ik.T + self._through_layers(p_bk, q_ik)
 
-    def _widened(self, pooled_bk: Tensor) -> Tensor:
-        return nn.functional.pad(pooled_bk, (0, self.k + 1))
+
+def _no_bias(vector_bk: Tensor) -> Tensor:
+    """The vectors with a zero in the place of the bias: (B, k + 1)."""
+    return nn.functional.pad(vector_bk, (0, 1))

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -117,22 +116,24 @@ class Engine:
     # -- checkpoints: one safetensors file, written to a temporary name and renamed
 
     def save_checkpoint(
-        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], identity: str
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], phase: str, identity: str
     ) -> None:
-        """Replace the checkpoint by this state; killed at any moment, one of the two is there."""
+        """Replace the checkpoint of a phase by this state; killed at any moment, one of the two is there."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        path, fresh = self.folder / "checkpoint.safetensors", self.folder / "checkpoint.new"
+        path, fresh = self.folder / f"{phase}.checkpoint", self.folder / f"{phase}.checkpoint.new"
         metadata = {"identity": identity, "values": json.dumps(values)}
         save_file({k: t.contiguous() for k, t in tensors.items()}, fresh, metadata=metadata)
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         fresh.replace(path)
 
-    def load_checkpoint(self, identity: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def load_checkpoint(
+        self, phase: str, identity: str
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last checkpoint of this very run, or None; CheckpointError for one of another run."""
-        path = None if self.folder is None else self.folder / "checkpoint.safetensors"
+        path = None if self.folder is None else self.folder / f"{phase}.checkpoint"
         if path is None or not path.exists():
             return None
         try:
@@ -154,16 +155,16 @@ class Engine:
             )
         return tensors, values
 
-    def log(self, lines: list[dict[str, Any]]) -> None:
-        """Write the run log (log.jsonl), a JSON object for each epoch, replacing the old one."""
+    def drop_checkpoints(self) -> None:
+        """The run is complete and saved elsewhere: what it could be resumed from goes."""
+        for path in self.folder.glob("*.checkpoint*") if self.folder else ():
+            path.unlink(missing_ok=True)
+
+    def log(self, phase: str, lines: list[dict[str, Any]]) -> None:
+        """Write the run log (PHASE.jsonl), a JSON object for each epoch, replacing the old one."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        path, fresh = self.folder / "log.jsonl", self.folder / "log.new"
+        path, fresh = self.folder / f"{phase}.jsonl", self.folder / f"{phase}.jsonl.new"
         fresh.write_text("".join(json.dumps(line) + "\n" for line in lines))
         fresh.replace(path)
-
-
-def quiet_engine(**fields: Any) -> Engine:
-    """An engine for use from Python: progress on a terminal's standard error only."""
-    return Engine(progress=sys.stderr if sys.stderr.isatty() else None, **fields)

@@ -79,21 +79,23 @@ class Progress:
 class Loop:
     """Trains `network` in place and leaves the weights of the best epoch in it.
 
-    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train.
-    rate: step to learning-rate factor.  patience: epochs without improvement before it stops.
-    identity: names the run; a checkpoint of another one is refused.
+    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train; None
+    keeps the last epoch.  rate: step to learning-rate factor.  patience: epochs without improvement
+    before it stops.  identity: names the run; a checkpoint of another one is refused.  phase: names
+    this loop within the run.
     """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     batches: Batches
     loss: Callable[..., Tensor]
-    validate: Callable[[], float]
+    validate: Callable[[], float] | None
     rate: Callable[[int], float]
     epochs: int
     patience: int
     engine: Engine
     identity: str
+    phase: str = "train"
 
     def run(self) -> Progress:
         """Train to the end, to early stopping or to Ctrl-C; returns the learning curve."""
@@ -102,7 +104,7 @@ class Loop:
         generator = torch.Generator()
         seed_dropout(self.network, generator)
         per_epoch = self.batches.per_epoch
-        with self.engine.meter("training", self.epochs * per_epoch) as meter:
+        with self.engine.meter(self.phase, self.epochs * per_epoch) as meter:
             meter.advance(state.epoch * per_epoch + state.batch)
             try:
                 while state.epoch < self.epochs and self._hopeful(state):
@@ -110,14 +112,14 @@ class Loop:
                     if self._finish_epoch(state):
                         best = self._weights()
                     self._save(state, best)
-                    self.engine.log(state.curve)
+                    self.engine.log(self.phase, state.curve)
             except KeyboardInterrupt:
                 if not best:
                     raise ModelError(
                         "interrupted before the first epoch was done: there is nothing to keep yet.",
                         fix="Run the same command again to go on from the last checkpoint.",
                     ) from None
-                state.interrupted = True
+                state.interrupted = state.curve[-1]["interrupted"] = True
         self.network.load_state_dict(best)
         self.network.eval()
         return state
@@ -156,7 +158,7 @@ class Loop:
         """Validate, extend the curve, move to the next epoch; whether this one was the best."""
         self.network.eval()
         with torch.no_grad(), self.engine.autocast():
-            error = self.validate()
+            error = None if self.validate is None else self.validate()
         before = state.curve[-1]["seconds"] if state.curve else 0.0
         state.curve.append(
             {
@@ -168,9 +170,9 @@ class Loop:
                 "samples_per_second": self.batches.n_samples / max(state.seconds - before, 1e-9),
             }
         )
-        improved = error < state.best
+        improved = error is None or error < state.best
         if improved:
-            state.best, state.best_epoch = error, state.epoch
+            state.best, state.best_epoch = error or 0.0, state.epoch
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         return improved
 
@@ -178,10 +180,10 @@ class Loop:
         if not state.curve:
             return "epoch 1"
         last = state.curve[-1]
-        return (
-            f"epoch {state.epoch + 1}, {last['samples_per_second']:,.0f} samples/s, "
-            f"validation {last['validation']:.4f} (best {state.best:.4f})"
-        )
+        rate = f"epoch {state.epoch + 1}, {last['samples_per_second']:,.0f} samples/s"
+        if self.validate is None:
+            return rate
+        return f"{rate}, validation {last['validation']:.4f} (best {state.best:.4f})"
 
     def _weights(self) -> Tensors:
         return {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
@@ -194,11 +196,11 @@ class Loop:
         }
         weights = {f"weights.{key}": tensor for key, tensor in self.network.state_dict().items()}
         kept = {f"best.{key}": tensor for key, tensor in best.items()}
-        self.engine.save_checkpoint(moments | weights | kept, vars(state), self.identity)
+        self.engine.save_checkpoint(moments | weights | kept, vars(state), self.phase, self.identity)
 
     def _resume(self) -> tuple[Progress, Tensors]:
         """The state of the last checkpoint, its weights and moments back in place; or a fresh start."""
-        found = self.engine.load_checkpoint(self.identity)
+        found = self.engine.load_checkpoint(self.phase, self.identity)
         if found is None:
             return Progress(), {}
         tensors, values = found
