@@ -1,5 +1,6 @@
 """foretaste: from a file of ratings or clicks to recommendations people can trust."""
 
+from foretaste.bundle import __version__
 from foretaste.data.catalog import fetch
 from foretaste.data.catalog import load as load_data
 from foretaste.data.checking import check
@@ -12,7 +13,6 @@ from foretaste.models import MODELS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.recommender import Recommender, fit, load
-from foretaste.version import __version__
 
 __all__ = [
     "MODELS",

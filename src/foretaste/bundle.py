@@ -23,6 +23,7 @@ from torch import Tensor
 
 from foretaste.errors import BundleError
 
+__version__ = "0.1.0"  # of foretaste; a bundle says what wrote it
 FORMAT = 1
 MANIFEST = "manifest.json"
 
@@ -82,7 +83,9 @@ def read(folder: str | Path) -> Bundle:
             content = path.read_bytes()
         except FileNotFoundError:
             raise BundleError(
-                "the file is missing from the bundle.", where=path, fix="Restore it, or train again."
+                "the file is missing from the bundle.",
+                where=path,
+                fix="Restore it, or train again.",
             ) from None
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise BundleError(
@@ -144,7 +147,9 @@ def _refuse_foreign(folder: Path) -> None:
     leftovers = [p for p in folder.iterdir() if not _ours(p)] if folder.is_dir() else []
     if leftovers or (folder.exists() and not folder.is_dir()):
         raise BundleError(
-            "exists and is not a bundle: nothing was written.", where=folder, fix="Choose another --out."
+            "exists and is not a bundle: nothing was written.",
+            where=folder,
+            fix="Choose another --out.",
         )
 
 

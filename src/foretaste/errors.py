@@ -17,7 +17,8 @@ class ForetasteError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{self.what} {self.fix}".rstrip()
+        gap = "" if self.what.endswith("\n") else " "
+        return f"{place}{self.what}{gap}{self.fix}".rstrip()
 
 
 class DataError(ForetasteError):

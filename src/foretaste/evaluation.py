@@ -114,7 +114,9 @@ def evaluate(
         relevant = _relevant(parts.test, relevant_from)
         tallies |= _ranking_tallies(recommender, batch, relevant, parts.test, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
-        pl.Series(name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True)
+        pl.Series(
+            name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True
+        )
         for name, t in tallies.items()
     )
     return Report(
@@ -178,7 +180,7 @@ def _ranking_tallies(
         recommender.model.score, batch, max(cuts), n_items=len(train.items), probe=probe
     )
     ranks = metrics.ranks(lists, probe, relevant_b)
-    weight_b = (relevant_b > 0).numpy().astype(float)     # users with nothing to find do not count
+    weight_b = (relevant_b > 0).numpy().astype(float)  # users with nothing to find do not count
     return {
         f"{name}@{k}": _Tally(metric(ranks, k).numpy() * weight_b, weight_b)
         for k in cuts
@@ -235,7 +237,12 @@ class RecipeResult:
     def summary(self) -> dict[str, Any]:
         """One JSON object: recipe, metrics, target, met, seconds, memory."""
         targets = [t.model_dump(exclude_none=True) for t in self.recipe.targets]
-        return {"recipe": self.recipe.name, **self.report.summary(), "target": targets, "met": self.met}
+        return {
+            "recipe": self.recipe.name,
+            **self.report.summary(),
+            "target": targets,
+            "met": self.met,
+        }
 
 
 def evaluate_recipe(

@@ -111,7 +111,7 @@ def _first_place(ranks: Ranks, k: int) -> Tensor:
         0, ranks.user_r[best_r], torch.ones_like(ranks.user_r[best_r])
     )
     place_k = torch.arange(k)
-    drawn_bk = (place_k - above_b[:, None]).double()          # places of the group already seen
+    drawn_bk = (place_k - above_b[:, None]).double()  # places of the group already seen
     in_group_bk = (drawn_bk >= 0) & (drawn_bk < tied_b[:, None])
     left_bk = (tied_b[:, None] - drawn_bk).clamp(min=1)
     found_bk = torch.where(in_group_bk, (among_b[:, None] / left_bk).clamp(max=1), 0.0)
@@ -133,7 +133,9 @@ RANKING = {
 
 def squared_errors(error_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
     """Sum of squared errors of each user: (B,), double."""
-    return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, error_p.double().square())
+    return torch.zeros(n_users, dtype=torch.float64).index_add_(
+        0, user_p, error_p.double().square()
+    )
 
 
 def absolute_errors(error_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from foretaste.errors import ModelError
 from foretaste.models.base import UserBatch
 
-CHUNK_BYTES = 256 << 20      # of scores at a time, whatever the number of users
+CHUNK_BYTES = 256 << 20  # of scores at a time, whatever the number of users
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     score_bk, item_bk = torch.topk(score_bi, k, dim=1, sorted=True)
     last_b1 = score_bk[:, -1:]
     tied_b = (score_bi == last_b1).sum(dim=1)
-    cut_b = tied_b > (score_bk == last_b1).sum(dim=1)     # topk chose among equals: choose again
+    cut_b = tied_b > (score_bk == last_b1).sum(dim=1)  # topk chose among equals: choose again
     cut_b &= last_b1[:, 0] > -torch.inf
     if cut_b.any():
         score_ci, last_c1 = score_bi[cut_b], last_b1[cut_b]

@@ -14,6 +14,7 @@ import polars as pl
 import torch
 
 from foretaste import bundle
+from foretaste.bundle import __version__
 from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.interactions import Ids, Interactions
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
@@ -29,7 +30,6 @@ from foretaste.models.base import (
 from foretaste.ranking import recommend as rank
 from foretaste.ranking import top_k
 from foretaste.training.engine import Engine
-from foretaste.version import __version__
 
 Id = str | int
 History = Sequence[Id] | Mapping[Id, float]
@@ -69,7 +69,9 @@ class Recommender:
         )  # fmt: skip
         listed_bk = (lists.item_bk >= 0).numpy()
         rows = lists.item_bk.numpy()[listed_bk]
-        table = self._item_columns(rows).insert_column(1, pl.Series("score", lists.score_bk.numpy()[listed_bk]))
+        table = self._item_columns(rows).insert_column(
+            1, pl.Series("score", lists.score_bk.numpy()[listed_bk])
+        )
         place_bk = np.broadcast_to(np.arange(1, listed_bk.shape[1] + 1), listed_bk.shape)
         table.insert_column(2, pl.Series("rank", place_bk[listed_bk].astype(np.int32)))
         if users is not None:
@@ -91,14 +93,19 @@ class Recommender:
         if history is not None:
             if users is not None:
                 raise UsageError("users and history were both given.", fix="Give one of them.")
-            named, batch, user_p = [None] * len(items), self._batch(None, None, history), torch.zeros_like(item_p)
+            named, batch, user_p = (
+                [None] * len(items),
+                self._batch(None, None, history),
+                torch.zeros_like(item_p),
+            )
         else:
             named = list(users or ())
             if len(named) == 1:
                 named *= len(items)
             if len(named) != len(items):
                 raise UsageError(
-                    f"{len(named)} users and {len(items)} items.", fix="Give one user for each item."
+                    f"{len(named)} users and {len(items)} items.",
+                    fix="Give one user for each item.",
                 )
             batch, user_p = self._batch(None, named, None), torch.arange(len(items))
         rated = model.predict(batch, user_p, item_p)
@@ -123,7 +130,9 @@ class Recommender:
         found = item_1k[0] >= 0
         table = self._item_columns(item_1k[0][found].numpy())
         table.insert_column(1, pl.Series("score", score_1k[0][found].numpy()))
-        return table.insert_column(2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32)))
+        return table.insert_column(
+            2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32))
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write the bundle; an older one in the same folder is replaced in one step."""
@@ -159,7 +168,8 @@ class Recommender:
         if not isinstance(self.model, ability):
             able = [name for name, model in MODELS.items() if issubclass(model, ability)]
             raise ModelError(
-                f"{self.model.name} is no model that {words}.", fix=f"Train one of {', '.join(able)}."
+                f"{self.model.name} is no model that {words}.",
+                fix=f"Train one of {', '.join(able)}.",
             )
         return self.model
 
@@ -188,7 +198,8 @@ class Recommender:
         for item, value in rated.items():
             if self.dataset.explicit and not low <= value <= high:
                 raise UsageError(
-                    f"history: item {item!r}: got {value}.", fix=f"Ratings lie in {low:g} to {high:g}."
+                    f"history: item {item!r}: got {value}.",
+                    fix=f"Ratings lie in {low:g} to {high:g}.",
                 )
         return UserBatch(
             torch.tensor([0, len(item_h)]), item_h,
@@ -214,7 +225,9 @@ class Recommender:
         table = self.dataset.item_table
         if table is None:
             return pl.DataFrame({"item": self.dataset.items[rows]})
-        clash = {name: f"item_{name}" for name in ("score", "rank", "user") if name in table.columns}
+        clash = {
+            name: f"item_{name}" for name in ("score", "rank", "user") if name in table.columns
+        }
         return table[rows].rename(clash)
 
 
@@ -299,5 +312,7 @@ def _matches(where: str, dataset: Dataset) -> np.ndarray:
     except pl.exceptions.PolarsError as error:
         raise UsageError(f"where: {str(error).splitlines()[0]}.", fix=columns) from None
     if matched.dtype != pl.Boolean or len(matched) != len(table):
-        raise UsageError(f"where: {where!r} is not a condition.", fix="Write one like year >= 1990.")
+        raise UsageError(
+            f"where: {where!r} is not a condition.", fix="Write one like year >= 1990."
+        )
     return matched.fill_null(False).to_numpy()

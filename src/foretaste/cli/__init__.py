@@ -38,9 +38,11 @@ def main() -> None:
             typer.secho("error: ", fg="red", nl=False, err=True)
             typer.echo(str(error), err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:          # `foretaste ... | head`
+    except BrokenPipeError:  # `foretaste ... | head`
         sys.stderr.close()
         sys.exit(1)
     except MemoryError:
-        typer.echo("error: out of memory. Try a smaller model; `foretaste check` estimates.", err=True)
+        typer.echo(
+            "error: out of memory. Try a smaller model; `foretaste check` estimates.", err=True
+        )
         sys.exit(1)

@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from foretaste.bundle import __version__
 from foretaste.cli.options import (
     BadRows,
     Duplicates,
@@ -35,15 +36,18 @@ from foretaste.data.checking import check as examine
 from foretaste.data.dataset import Dataset
 from foretaste.models import MODELS
 from foretaste.models.base import Shape
-from foretaste.version import __version__
 
 SEVERITY_STYLE = {"note": "dim", "warning": "yellow", "error": "red"}
 
 
 def fetch(
     name: Annotated[str | None, typer.Argument(help="A public data set; none lists them.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where data sets live ($FORETASTE_DATA).")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Only look whether it is there.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where data sets live ($FORETASTE_DATA).")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only look whether it is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fetch a public data set: from its publisher, else from a mirror; checksums are verified.
@@ -55,7 +59,11 @@ def fetch(
         return
     with byte_meter(f"fetching {name}") as meter:
         path = fetch_files(
-            name, folder, progress=meter, offline=offline, say=lambda line: typer.echo(line, err=True)
+            name,
+            folder,
+            progress=meter,
+            offline=offline,
+            say=lambda line: typer.echo(line, err=True),
         )
     if as_json:
         emit({"name": name, "folder": path, "licence": CATALOG[name].licence})
@@ -67,7 +75,12 @@ def fetch(
 def _list_catalog(folder: Path | None, as_json: bool) -> None:
     root = data_folder(folder)
     rows = [
-        {"name": e.name, "title": e.title, "licence": e.licence, "present": (root / e.name).is_dir()}
+        {
+            "name": e.name,
+            "title": e.title,
+            "licence": e.licence,
+            "present": (root / e.name).is_dir(),
+        }
         for e in CATALOG.values()
     ]
     if as_json:
@@ -140,7 +153,9 @@ def show_check(report: CheckReport) -> None:
         _show_histogram(report)
     headline("Suspicious" if report.findings else "Nothing suspicious.")
     for finding in report.findings:
-        console.print(Text(finding.severity, style=SEVERITY_STYLE.get(finding.severity, "")), end="  ")
+        console.print(
+            Text(finding.severity, style=SEVERITY_STYLE.get(finding.severity, "")), end="  "
+        )
         say(f"{finding.what} {finding.fix}")
     headline("What models would take, roughly, on two cores")
     for name, cost in report.costs.items():

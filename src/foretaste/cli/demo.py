@@ -23,11 +23,13 @@ from foretaste.recipes import load_recipe
 from foretaste.recommender import Recommender, fit
 
 ARTICLE = "ml-1m-article-embedding-net"
-STRANGER = ["50", "172", "181"]         # Star Wars, The Empire Strikes Back, Return of the Jedi
+STRANGER = ["50", "172", "181"]  # Star Wars, The Empire Strikes Back, Return of the Jedi
 
 
 def demo(
-    data: Annotated[str, typer.Option(help="A public data set with ratings, or a ratings file.")] = "ml-100k",
+    data: Annotated[
+        str, typer.Option(help="A public data set with ratings, or a ratings file.")
+    ] = "ml-100k",
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("demo-bundle"),
     as_json: Json = False,
 ) -> None:
@@ -51,7 +53,9 @@ def demo(
         fitted = fit(model, parts.train, folder=folder, progress=True)
         reports[label] = evaluate(fitted, parts)
         fitted.metrics = reports[label].summary()
-        pictures = finish(fitted, out if folder == training_folder(out) else folder / "bundle", folder)
+        pictures = finish(
+            fitted, out if folder == training_folder(out) else folder / "bundle", folder
+        )
         _narrate(as_json, None, f"Learning curve: {pictures[0]}")
     if as_json:
         emit({"bundle": out, "reports": {name: r.summary() for name, r in reports.items()}})
@@ -105,4 +109,6 @@ def _recommend(recommender: Recommender, out: Path) -> None:
 
 
 def _readable(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(c for c in ("rank", "item", "score", "title", "year", "genres") if c in frame.columns)
+    return frame.select(
+        c for c in ("rank", "item", "score", "title", "year", "genres") if c in frame.columns
+    )

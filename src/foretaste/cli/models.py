@@ -56,7 +56,9 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a checkpoint of an earlier run.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget a checkpoint of an earlier run.")
+    ] = False,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
     rating_column: RatingColumn = None,
@@ -88,7 +90,9 @@ def train(
         return
     say(f"{ratings!r}: {model} trained in {seconds(recommender.training['seconds'])}.")
     if recommender.training.get("interrupted"):
-        say("Stopped by Ctrl-C: the best epoch so far is kept; the same command goes on from there.")
+        say(
+            "Stopped by Ctrl-C: the best epoch so far is kept; the same command goes on from there."
+        )
     for picture in pictures:
         say(f"Learning curve: {picture}")
     say(f"Bundle: {out}")
@@ -114,9 +118,15 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
 
 def evaluate(
     source: Annotated[str | None, typer.Argument(help="A table, as for `train`.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe: data, split, model and target.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Models beside the floors; repeatable.")] = None,
-    how: Annotated[str, typer.Option("--split", help="random, leave-last, time, users, or canonical.")] = "random",
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe: data, split, model and target.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Models beside the floors; repeatable.")
+    ] = None,
+    how: Annotated[
+        str, typer.Option("--split", help="random, leave-last, time, users, or canonical.")
+    ] = "random",
     test: Annotated[float, typer.Option(help="Fraction that is tested on.")] = 0.2,
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
     settings: Fields = None,
@@ -194,7 +204,11 @@ def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
         show_reports({recipe.model: result.report})
         for target in recipe.targets:
             value = result.report.metrics[target.metric].value
-            goal = f"at most {target.at_most}" if target.at_most is not None else f"at least {target.at_least}"
+            goal = (
+                f"at most {target.at_most}"
+                if target.at_most is not None
+                else f"at least {target.at_least}"
+            )
             verdict = "met" if target.met(value) else "MISSED"
             say(f"{target.metric} {value:.4f}, target {goal}: {verdict}. {target.source}")
     raise typer.Exit(0 if result.met else 1)
@@ -206,8 +220,12 @@ def recommend(
     history: HistoryText = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
     where: Annotated[str | None, typer.Option(help="SQL on item columns: year >= 1990")] = None,
-    exclude: Annotated[str | None, typer.Option(help="Item ids never to list, between commas.")] = None,
-    include_seen: Annotated[bool, typer.Option("--include-seen", help="List seen items too.")] = False,
+    exclude: Annotated[
+        str | None, typer.Option(help="Item ids never to list, between commas.")
+    ] = None,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="List seen items too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """The best items for a user, or for a stranger with a history.
@@ -233,7 +251,9 @@ def predict(
     Example: foretaste predict bundle --user 42 --items 50,172
     """
     if (user is None) == (history is None):
-        raise UsageError("give --user or --history.", fix="A stranger is a history: --history 50=5,172=3.")
+        raise UsageError(
+            "give --user or --history.", fix="A stranger is a history: --history 50=5,172=3."
+        )
     asked = list(history_from(items))
     if user is not None:
         frame = load(bundle).predict([user], asked)

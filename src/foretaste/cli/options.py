@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import tomllib
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -42,9 +42,15 @@ Fields = Annotated[
 def dataset_from(source: str, **options: Any) -> Dataset:
     """The Dataset of a file, folder, URL or catalog name."""
     if source in CATALOG and not Path(source).exists():
-        given = [name for name in ("user", "item", "value", "time", "separator", "query") if options.get(name)]
+        given = [
+            name
+            for name in ("user", "item", "value", "time", "separator", "query")
+            if options.get(name)
+        ]
         if given:
-            raise UsageError(f"{source} is a public data set: its columns are known.", fix="Leave them out.")
+            raise UsageError(
+                f"{source} is a public data set: its columns are known.", fix="Leave them out."
+            )
         with byte_meter(f"fetching {source}") as meter:
             return load_data(source, progress=meter)
     with byte_meter(f"reading {source}") as meter:
@@ -77,7 +83,9 @@ def history_from(text: str) -> list[str] | dict[str, float]:
                 f"--history: got {entry!r}.", fix="Write ids, or id=rating for each: 50=5,172=2.5."
             ) from None
         if not item:
-            raise UsageError(f"--history: {entry!r} has no rating.", fix="Rate all of them, or none.")
+            raise UsageError(
+                f"--history: {entry!r} has no rating.", fix="Rate all of them, or none."
+            )
     return rated
 
 

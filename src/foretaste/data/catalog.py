@@ -11,7 +11,6 @@ from pathlib import Path
 
 import polars as pl
 
-from foretaste.data.canonical import canonical_splits, canonical_test
 from foretaste.data.dataset import Dataset, ReadReport, build
 from foretaste.data.fetching import (
     Files,
@@ -30,7 +29,7 @@ from foretaste.data.reading import read
 from foretaste.errors import FetchError, UsageError
 
 __all__ = [
-    "CATALOG", "CatalogEntry", "DataFile", "canonical_splits", "canonical_test", "data_folder",
+    "CATALOG", "CatalogEntry", "DataFile", "data_folder",
     "entry", "fetch", "fetch_entry", "load",
 ]  # fmt: skip
 

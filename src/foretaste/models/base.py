@@ -123,7 +123,7 @@ class Model(ABC):
     """Init fields are hyperparameters; fields ending in `_` are what `fit` learned and bundles save."""
 
     name: ClassVar[str]
-    needs_ratings: ClassVar[bool] = False   # True: a table of clicks is refused
+    needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
 
     @abstractmethod
     def fit(self, train: Dataset, engine: Engine) -> Self:
@@ -159,7 +159,10 @@ class Model(ABC):
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
         """The inverse of `state`; a model with a network rebuilds it from the shapes first."""
-        for name, learned in {**values, **{n: t for n, t in tensors.items() if "." not in n}}.items():
+        for name, learned in {
+            **values,
+            **{n: t for n, t in tensors.items() if "." not in n},
+        }.items():
             setattr(self, name, learned)
         return self
 

@@ -74,7 +74,9 @@ class Bias(Model):
         rest_r = torch.from_numpy(x.value_r) - self.mean_
         user_u = torch.zeros(len(train.users))
         for _ in range(self.sweeps):
-            self.item_i_ = shrunk_mean(rest_r - user_u[user_r], item_r, len(train.items), self.l2_item)
+            self.item_i_ = shrunk_mean(
+                rest_r - user_u[user_r], item_r, len(train.items), self.l2_item
+            )
             user_u = shrunk_mean(
                 rest_r - self.item_i_[item_r], user_r, len(train.users), self.l2_user
             )

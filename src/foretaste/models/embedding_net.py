@@ -55,8 +55,8 @@ class EmbeddingModel(Model):
     fold_in_steps: int = 50
     fold_in_rate: float = 0.05
     network_: RatingNet = field(init=False, repr=False)
-    own_user_: Tensor = field(init=False, repr=False)      # the mean user, before and after
-    mean_user_: Tensor = field(init=False, repr=False)     # the sums over histories
+    own_user_: Tensor = field(init=False, repr=False)  # the mean user, before and after
+    mean_user_: Tensor = field(init=False, repr=False)  # the sums over histories
     scale_: list[float] = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
@@ -111,7 +111,9 @@ class EmbeddingModel(Model):
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
             low, high, half = *train.scale, train.step / 2
-            return self._empty(n_users, n_items, low=low - half, high=high + half, generator=rng).to(device)
+            return self._empty(
+                n_users, n_items, low=low - half, high=high + half, generator=rng
+            ).to(device)
         network = self._empty(n_users, n_items, mean=float(pairs[2].mean()), generator=rng)
         network.incidence = Incidence.of(pairs[0], pairs[1], n_users, n_items).to(device)
         return network.to(device)
@@ -147,7 +149,9 @@ class EmbeddingModel(Model):
     def _identity(self, train: Dataset, engine: Engine) -> str:
         """What a checkpoint must agree on to be resumed."""
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
-        return json.dumps(run | {"seed": engine.seed, "precision": engine.precision}, sort_keys=True)
+        return json.dumps(
+            run | {"seed": engine.seed, "precision": engine.precision}, sort_keys=True
+        )
 
     def user_vectors(self, batch: UserBatch) -> Tensor:
         """Trained vectors where the history is the one trained on, fitted ones elsewhere: (B, d)."""
@@ -170,7 +174,9 @@ class EmbeddingModel(Model):
         item_hd = network.item.weight.detach()[batch.item_h]
         with torch.no_grad():
             pooled = network.pooled(batch.item_h, batch.pointer_b)
-        start_d = self.own_user_ if self.architecture == "article" else torch.zeros_like(self.own_user_)
+        start_d = (
+            self.own_user_ if self.architecture == "article" else torch.zeros_like(self.own_user_)
+        )
         own_bd = start_d.repeat(len(batch), 1).requires_grad_(True)
         optimizer = torch.optim.Adam([own_bd], lr=self.fold_in_rate)
         for step in range(self.fold_in_steps):
@@ -192,7 +198,7 @@ class EmbeddingModel(Model):
         user_bd = self.user_vectors(batch)
         with torch.no_grad():
             item_id = self.network_.item.weight
-            item_id = torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])     # row -1
+            item_id = torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])  # row -1
             rated = [
                 self.network_.rate(user_bd[user_c], item_id[item_c])
                 for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
@@ -206,7 +212,9 @@ class EmbeddingModel(Model):
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
         """Rebuild the network from the shapes of its tables."""
         super().restore(tensors, values)
-        weights = {n.removeprefix("network_."): t for n, t in tensors.items() if n.startswith("network_.")}
+        weights = {
+            n.removeprefix("network_."): t for n, t in tensors.items() if n.startswith("network_.")
+        }
         self.network_ = self._empty(len(weights["user.weight"]), len(weights["item.weight"]))
         self.network_.load_state_dict(weights)
         self.network_.eval()

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init      # torch's own initialisation seeds from global state
+from torch.nn.utils import skip_init  # torch's own initialisation seeds from global state
 
 from foretaste.training.loop import Dropout
 
-PAIRS = 1 << 16      # user-item pairs that go through the layers at a time
+PAIRS = 1 << 16  # user-item pairs that go through the layers at a time
 
 
 class RatingNet(nn.Module, ABC):
@@ -30,7 +30,9 @@ class RatingNet(nn.Module, ABC):
     def forward(self, user_b: Tensor, item_b: Tensor) -> Tensor:
         """Ratings of the pairs of rows (user_b[b], item_b[b]): (B,)."""
         user_ud, item_id = self.vectors()
-        return self.rate(nn.functional.embedding(user_b, user_ud), nn.functional.embedding(item_b, item_id))
+        return self.rate(
+            nn.functional.embedding(user_b, user_ud), nn.functional.embedding(item_b, item_id)
+        )
 
     @abstractmethod
     def rate(self, user_bd: Tensor, item_bd: Tensor) -> Tensor:
@@ -44,7 +46,9 @@ class RatingNet(nn.Module, ABC):
         """User and item vectors as training sees them: (users, d), (items, d)."""
         return self.user.weight, self.item.weight
 
-    def penalty(self, user_b: Tensor, item_b: Tensor, l2: float, l2_pooled: float) -> Tensor | float:
+    def penalty(
+        self, user_b: Tensor, item_b: Tensor, l2: float, l2_pooled: float
+    ) -> Tensor | float:
         """What training adds to the squared error of a batch."""
         return 0.0
 
@@ -141,7 +145,9 @@ class Incidence:
 
     def to(self, device: torch.device) -> Incidence:
         """The same on another device."""
-        return Incidence(*(t.to(device) for t in (self.item_h, self.start_u, self.user_h, self.start_i)))
+        return Incidence(
+            *(t.to(device) for t in (self.item_h, self.start_u, self.user_h, self.start_i))
+        )
 
     def over_items(self, table_id: Tensor) -> Tensor:
         """For each user the sum of the rows of its items over the root of their number: (users, d)."""
@@ -153,7 +159,9 @@ class Incidence:
 
 
 def _starts(row_r: Tensor, n_rows: int) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(row_r, minlength=n_rows)]).cumsum(0)
+    return torch.cat(
+        [torch.zeros(1, dtype=torch.int64), torch.bincount(row_r, minlength=n_rows)]
+    ).cumsum(0)
 
 
 def pool(table_jd: Tensor, index_h: Tensor, start_b: Tensor) -> Tensor:
@@ -169,7 +177,12 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: Tensor, index: Tensor, start: Tensor, back_index: Tensor, back_start: Tensor
+        ctx: Any,
+        table: Tensor,
+        index: Tensor,
+        start: Tensor,
+        back_index: Tensor,
+        back_start: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(start, back_index, back_start)
         return pool(table, index, start)
@@ -205,8 +218,8 @@ class HistoryNet(RatingNet):
         super().__init__()
         self.user = skip_init(nn.Embedding, n_users, n_factors + 1)
         self.item = skip_init(nn.Embedding, n_items, n_factors + 1)
-        self.rated = skip_init(nn.Embedding, n_items, n_factors)          # y
-        self.raters = skip_init(nn.Embedding, n_users, n_factors)         # z
+        self.rated = skip_init(nn.Embedding, n_items, n_factors)  # y
+        self.raters = skip_init(nn.Embedding, n_users, n_factors)  # z
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
         self.register_buffer("mean", torch.tensor(mean))

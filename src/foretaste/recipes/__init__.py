@@ -102,10 +102,14 @@ def load_recipe(name: str) -> Recipe:
         hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(recipe_names())}."
         raise RecipeError(f"there is no recipe {name!r}.", fix=hint)
     try:
-        return Recipe(**{"name": Path(name).stem if name.endswith(".toml") else name, **tomllib.loads(text)})
+        return Recipe(
+            **{"name": Path(name).stem if name.endswith(".toml") else name, **tomllib.loads(text)}
+        )
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"is not TOML: {error}.", where=name) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"field {field!r}: {first['msg']}.", where=name, fix="See docs/recipes.md.") from None
+        raise RecipeError(
+            f"field {field!r}: {first['msg']}.", where=name, fix="See docs/recipes.md."
+        ) from None

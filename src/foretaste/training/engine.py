@@ -46,7 +46,7 @@ class Meter:
             self._printed = time.monotonic()
             left = (self._printed - self._started) * (self.total - self._done) / max(self._done, 1)
             done = f"{self._done:,}/{self.total:,}"
-            print(f"{self.label}: {done}, {left:.0f} s left  {note}", file=self.stream, flush=True)  # noqa: T201
+            print(f"{self.label}: {done}, {left:.0f} s left  {note}", file=self.stream, flush=True)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0
-    loss_sum: float = 0.0                # over the samples of the epoch so far
-    seconds: float = 0.0                 # of training, before this process and in it
+    loss_sum: float = 0.0  # over the samples of the epoch so far
+    seconds: float = 0.0  # of training, before this process and in it
     best: float = float("inf")
     best_epoch: int = -1
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -196,7 +196,9 @@ class Loop:
         }
         weights = {f"weights.{key}": tensor for key, tensor in self.network.state_dict().items()}
         kept = {f"best.{key}": tensor for key, tensor in best.items()}
-        self.engine.save_checkpoint(moments | weights | kept, vars(state), self.phase, self.identity)
+        self.engine.save_checkpoint(
+            moments | weights | kept, vars(state), self.phase, self.identity
+        )
 
     def _resume(self) -> tuple[Progress, Tensors]:
         """The state of the last checkpoint, its weights and moments back in place; or a fresh start."""
