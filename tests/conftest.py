@@ -11,7 +11,7 @@ import torch
 import foretaste as ft
 from foretaste.data.dataset import Dataset
 
-torch.set_num_threads(1)     # small tensors: a second thread only waits
+torch.set_num_threads(1)  # small tensors: a second thread only waits
 
 
 def synthetic(

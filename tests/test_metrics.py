@@ -25,7 +25,8 @@ def batch(histories: list[list[int]]) -> UserBatch:
 def every_order(scores: dict[int, float]) -> list[list[int]]:
     """All rankings that sort by score, each equally likely."""
     groups = [
-        [i for i, s in scores.items() if s == score] for score in sorted(set(scores.values()), reverse=True)
+        [i for i, s in scores.items() if s == score]
+        for score in sorted(set(scores.values()), reverse=True)
     ]
     orders = itertools.product(*(itertools.permutations(group) for group in groups))
     return [[i for group in order for i in group] for order in orders]
@@ -51,7 +52,7 @@ def brute(name: str, order: list[int], relevant: set[int], n_relevant: int, k: i
 def cases(draw):
     n_items = draw(st.integers(2, 6))
     n_users = draw(st.integers(1, 3))
-    score = st.sampled_from([0.0, 0.5, 1.0])         # few values: many ties
+    score = st.sampled_from([0.0, 0.5, 1.0])  # few values: many ties
     rows = st.lists(score, min_size=n_items, max_size=n_items)
     scores = draw(st.lists(rows, min_size=n_users, max_size=n_users))
     parts = [draw(st.permutations(range(n_items))) for _ in range(n_users)]
@@ -87,7 +88,8 @@ def test_a_constant_scorer_gets_what_a_random_one_gets():
     n_items, k = 50, 5
     probe = batch([[3, 7]])
     relevant_b = torch.tensor([2])
-    flat = recommend(lambda _: torch.zeros(1, n_items), batch([[]]), k, n_items=n_items, probe=probe)
+    nothing = torch.zeros(1, n_items)
+    flat = recommend(lambda _: nothing, batch([[]]), k, n_items=n_items, probe=probe)
     constant = metrics.ndcg(metrics.ranks(flat, probe, relevant_b), k).item()
     generator = torch.Generator().manual_seed(1)
     drawn = []

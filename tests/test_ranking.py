@@ -10,10 +10,12 @@ from foretaste.errors import ModelError
 from foretaste.ranking import recommend, top_k
 from tests.test_metrics import batch
 
+SCORES = st.sampled_from([-1.0, 0.0, 2.0, float("-inf")])
+
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.lists(st.sampled_from([-1.0, 0.0, 2.0, float("-inf")]), min_size=7, max_size=7), min_size=1, max_size=4),
+    st.lists(st.lists(SCORES, min_size=7, max_size=7), min_size=1, max_size=4),
     st.integers(1, 7),
 )
 def test_equal_scores_are_listed_in_the_order_of_item_rows(rows, k):

@@ -1,8 +1,8 @@
 """The bundle: a directory that holds a trained recommender as data, never as code.
 
 `manifest.json` names every other file with its SHA-256 and carries one of its own. New files are
-written beside the old ones under names of their own, and the manifest is replaced last, in one rename:
-killed at any moment, the directory holds the old bundle or the new one.
+written beside the old ones under names of their own, and the manifest is replaced last, in one
+rename: killed at any moment, the directory holds the old bundle or the new one.
 """
 
 from __future__ import annotations

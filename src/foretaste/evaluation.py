@@ -40,8 +40,8 @@ class Interval:
 class Report:
     """What was measured, on whom and how.
 
-    per_user: one line per test user, a column per metric (null where it does not apply to the user).
-    score_seconds: scoring, ranking and metrics.  peak_memory_bytes: of the process so far.
+    per_user: one line per test user, a column per metric (null where it does not apply to the
+    user). score_seconds: scoring, ranking and metrics.  peak_memory_bytes: of the process so far.
     """
 
     model: str
@@ -90,10 +90,10 @@ def evaluate(
 ) -> Report:  # fmt: skip
     """Measure a Recommender on the test part of the split it was trained for.
 
-    Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen items
-    removed, at each k.  relevant_from: the lowest test rating that counts as relevant (default: three
-    quarters up the scale, 4 of 5 stars); everything counts where there are no ratings.
-    Raises UsageError where the Recommender was trained on other data than `parts.train`.
+    Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen
+    items removed, at each k.  relevant_from: the lowest test rating that counts as relevant
+    (default: three quarters up the scale, 4 of 5 stars); everything counts where there are no
+    ratings. Raises UsageError where the Recommender was trained on other data than `parts.train`.
     """
     train = recommender.dataset
     if train is not parts.train and train.fingerprint != parts.train.fingerprint:
@@ -246,7 +246,8 @@ class RecipeResult:
 
 
 def evaluate_recipe(
-    recipe: Recipe, *, device: str = "auto", folder: Path | None = None, progress: bool | None = None,
+    recipe: Recipe, *, device: str = "auto", folder: Path | None = None,
+    progress: bool | None = None,
     meter: Callable[[int, int], None] | None = None,
 ) -> RecipeResult:  # fmt: skip
     """Fetch, split, fit and measure as the recipe says."""

@@ -19,8 +19,8 @@ from foretaste.ranking import Lists
 class Ranks:
     """Where the relevant items of B users stand, as far as the lists reach.
 
-    user_r: user of each relevant item that made the list's scores.  above_r: candidates with a higher
-    score.  tied_r: candidates with the same score, itself included: the rank is uniform over
+    user_r: user of each relevant item that made the list's scores.  above_r: candidates with a
+    higher score.  tied_r: candidates with the same score, itself included: the rank is uniform over
     above_r + 1 ... above_r + tied_r.  relevant_b: relevant items of each user, found or not.
     depth: ranks beyond it are not known, and count as misses.
     """
@@ -99,7 +99,8 @@ def _first_place(ranks: Ranks, k: int) -> Tensor:
     """Probability that the first relevant item stands at each of k places: (B, k), double.
 
     Only the best group of ties matters: r relevant among m tied items, a of them better. The chance
-    that the first j places of the group hold none is C(m - j, r) / C(m, r), built up factor by factor.
+    that the first j places of the group hold none is C(m - j, r) / C(m, r), built up factor by
+    factor.
     """
     n_users = len(ranks.relevant_b)
     far = torch.iinfo(torch.int64).max

@@ -35,9 +35,9 @@ def recommend(
 ) -> Lists:  # fmt: skip
     """The k best items for every history, over the full catalogue, in chunks of users.
 
-    score: UserBatch to (B, items).  exclude_seen: leave out what the history holds.  allowed_i: (items,)
-    bool, the candidates; None for all.  probe: for the same users, items whose scores are wanted too.
-    Raises ModelError where a score is NaN.
+    score: UserBatch to (B, items).  exclude_seen: leave out what the history holds.  allowed_i:
+    (items,) bool, the candidates; None for all.  probe: for the same users, items whose scores are
+    wanted too. Raises ModelError where a score is NaN.
     """
     rows = max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
     parts = []
@@ -80,8 +80,8 @@ def _candidates(
 def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k highest scores of each row; equal scores in the order of the columns, always.
 
-    Returns items (B, k), scores (B, k), and how many columns of the row equal the last score listed.
-    Columns of -inf are no candidates: item -1.
+    Returns items (B, k), scores (B, k), and how many columns of the row equal the last score
+    listed. Columns of -inf are no candidates: item -1.
     """
     score_bk, item_bk = torch.topk(score_bi, k, dim=1, sorted=True)
     last_b1 = score_bk[:, -1:]

@@ -32,15 +32,15 @@ from foretaste.ranking import top_k
 from foretaste.training.engine import Engine
 
 Id = str | int
-History = Sequence[Id] | Mapping[Id, float]
+History = Sequence[Id] | Sequence[str] | Mapping[str, float] | Mapping[int, float]
 
 
 @dataclass(eq=False)
 class Recommender:
     """A fitted model with the Dataset it learned from.
 
-    training: how it was fitted (seconds, seed, learning curve, ...).  metrics: what `evaluate` found,
-    kept with the bundle.
+    training: how it was fitted (seconds, seed, learning curve, ...).  metrics: what `evaluate`
+    found, kept with the bundle.
     """
 
     model: Model
@@ -51,13 +51,14 @@ class Recommender:
     def recommend(
         self, user: Id | None = None, *, users: Sequence[Id] | None = None,
         history: History | None = None, k: int = 10, where: str | None = None,
-        exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None, exclude_seen: bool = True,
+        exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None,
+        exclude_seen: bool = True,
     ) -> pl.DataFrame:  # fmt: skip
         """The k best items for a user, for many users, or for someone described by a history.
 
-        history: item ids, or item ids with ratings; ids alone count as liked (the top of the scale).
-        where: an SQL condition on the item columns.  Returns item, score, rank and the item columns
-        (user first, where `users` was given).  Raises UnknownIdError, UsageError.
+        history: item ids, or item ids with ratings; ids alone count as liked (the top of the
+        scale). where: an SQL condition on the item columns.  Returns item, score, rank and the
+        item columns (user first, where `users` was given).  Raises UnknownIdError, UsageError.
         """
         if k < 1:
             raise UsageError(f"k={k}.", fix="Ask for at least one item.")
@@ -120,7 +121,7 @@ class Recommender:
         )
 
     def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
-        """The k items nearest to one, by cosine of the model's item vectors: item, score, rank, ..."""
+        """The k items nearest to one, by cosine of item vectors: item, score, rank and columns."""
         model = self._able(HasItemVectors, "has item vectors")
         vector_id = torch.nn.functional.normalize(model.item_vectors().float(), dim=1)
         row = int(self.dataset.items.rows([item])[0])
@@ -232,14 +233,14 @@ class Recommender:
 
 
 def fit(
-    model: Model, train: Dataset, *, seed: int = 0, device: str = "auto", precision: str = "float32",
-    folder: str | Path | None = None, progress: bool | None = None,
+    model: Model, train: Dataset, *, seed: int = 0, device: str = "auto",
+    precision: str = "float32", folder: str | Path | None = None, progress: bool | None = None,
 ) -> Recommender:  # fmt: skip
     """Fit a model to a Dataset.
 
     folder: where to keep checkpoints and the run log; called again with the same arguments after a
-    crash, training goes on from there exactly.  progress: show a bar on standard error (default: on a
-    terminal).
+    crash, training goes on from there exactly.  progress: show a bar on standard error (by default
+    on a terminal).
     """
     show = sys.stderr.isatty() if progress is None else progress
     engine = Engine(
@@ -249,7 +250,7 @@ def fit(
     if model.needs_ratings and not train.explicit:
         raise ModelError(
             f"{model.name} needs ratings, and {train.name} has none.",
-            fix="Name the column with --value-column, or choose a model for clicks such as popularity.",
+            fix="Name the column with --rating-column, or choose a model for clicks: popularity.",
         )
     started = time.monotonic()
     model.fit(train, engine)

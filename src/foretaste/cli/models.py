@@ -234,7 +234,7 @@ def recommend(
     """
     frame = load(bundle).recommend(
         user, history=None if history is None else history_from(history), k=k, where=where,
-        exclude=history_from(exclude or ""), exclude_seen=not include_seen,
+        exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
     )  # fmt: skip
     show_frame(frame, as_json)
 

@@ -91,9 +91,9 @@ class CleanColumns:
 
     def _append(self, clean: dict[str, pl.Series], row_r: IntArray | range) -> None:
         for role, column in clean.items():
-            if role in ("user", "item"):
-                column = self._as_ids(role, column)  # may replace the parts by text
-            self.parts[role].append(column)
+            # _as_ids may replace the parts by text: it runs before they are looked up
+            taken = self._as_ids(role, column) if role in ("user", "item") else column
+            self.parts[role].append(taken)
         self.row_parts.append(row_r)
 
     def _as_ids(self, role: str, column: pl.Series) -> pl.Series:

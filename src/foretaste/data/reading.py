@@ -15,7 +15,7 @@ from foretaste.data.delimited import Format, read_cells
 from foretaste.data.layouts import attach_tables, ratings_file, read_adjacency
 from foretaste.data.roles import guess_roles
 from foretaste.data.sniffing import sniff
-from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file
+from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file, first_bytes
 from foretaste.errors import DataError, UsageError
 
 __all__ = ["from_frame", "read", "read_adjacency"]
@@ -171,19 +171,21 @@ def _read_sql(
             fix="Add query='select user, item, rating from ratings' (--query).",
         )  # fmt: skip
     if parts.scheme == "sqlite":
-        check_file(Path(unquote(parts.path)))  # a missing database would be created, empty
+        first_bytes(Path(unquote(parts.path)))  # a missing database would be created, empty
     try:
         table = pl.read_database_uri(query, url, engine="connectorx")
     except ImportError:
         raise DataError(
             "reading a database needs connectorx.", where=shown, fix="pip install 'foretaste[sql]'"
         ) from None
-    except Exception as error:  # connectorx raises RuntimeError, and some panics of its own
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # connectorx also panics, which is no Exception
         raise DataError(
             f"the query failed: {_without_secrets(str(error), url)}", where=shown,
             fix="Check the URL and the query.",
         ) from None  # fmt: skip
-    return _from_polars(table, told, bad_rows, duplicates, name or parts.path.strip("/"), shown)
+    return _from_polars(table, told, bad_rows, duplicates, name or Path(parts.path).stem, shown)
 
 
 def _without_secrets(message: str, url: str) -> str:
@@ -191,7 +193,7 @@ def _without_secrets(message: str, url: str) -> str:
     parts = urlsplit(url)
     secrets = [url, parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
     secrets += [value for _, value in parse_qsl(parts.query)]
-    for secret in {*secrets, *map(unquote, secrets)}:
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if secret:
             message = message.replace(secret, "***")
     return message

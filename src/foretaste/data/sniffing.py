@@ -42,6 +42,8 @@ def sniff(
             what="lines end in a bare carriage return.",
             fix="Save it with line ends LF or CRLF.",
         )
+    if not chunk.content.strip():
+        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
     head = _head(chunk, separator) if separator else _best_head(chunk, path)
     chosen, rows = head
     first = next((row for row in rows if row.cells or row.wrong), None)

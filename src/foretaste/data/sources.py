@@ -50,7 +50,21 @@ def line_ends(content: bytes) -> int:
 
 
 def check_file(path: Path) -> bytes:
-    """The first bytes of a file that can be read; a clear error for any other."""
+    """The first bytes of a file that may hold ratings; a clear error for any other."""
+    magic = first_bytes(path)
+    for start, (what, fix) in FOREIGN.items():
+        if magic.startswith(start):
+            raise DataError(f"the file {what}.", where=path, fix=fix)
+    if path.suffix == ".gz" and not magic.startswith(b"\x1f\x8b"):
+        raise DataError(
+            "the name ends in .gz but this is not a gzip file.", where=path,
+            fix="Rename it to what it is, such as .csv, or download it again.",
+        )  # fmt: skip
+    return magic
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first bytes of a file that can be read and is not empty."""
     try:
         with path.open("rb") as file:
             magic = file.read(16)
@@ -66,14 +80,6 @@ def check_file(path: Path) -> bytes:
         ) from None
     if not magic:
         raise DataError("the file is empty.", where=path, fix="Give a file with ratings.")
-    for start, (what, fix) in FOREIGN.items():
-        if magic.startswith(start):
-            raise DataError(f"the file {what}.", where=path, fix=fix)
-    if path.suffix == ".gz" and not magic.startswith(b"\x1f\x8b"):
-        raise DataError(
-            "the name ends in .gz but this is not a gzip file.", where=path,
-            fix="Rename it to what it is, such as .csv, or download it again.",
-        )  # fmt: skip
     return magic
 
 

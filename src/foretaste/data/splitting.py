@@ -22,8 +22,8 @@ class Split:
     """Three Datasets without a row in common, except that `history` is `train` for users in it.
 
     train: all that `fit` sees, with ids of its own: a user or item of the test alone is not in it.
-    history: what the model may be shown of the test users (`train`, or the fold-in of held-out users).
-    test: what must be predicted or found.  protocol: the split in words, for reports.
+    history: what the model may be shown of the test users (`train`, or the fold-in of held-out
+    users). test: what must be predicted or found.  protocol: the split in words, for reports.
     """
 
     train: Dataset
@@ -38,8 +38,9 @@ def split(
     """Divide a Dataset into what is learned from and what is tested on.
 
     how: "random" (interactions), "leave-last" (each user's last one), "time" (the newest), "users"
-    (held-out users, folded in from all but `hidden` of their interactions), or the name of a canonical
-    split of a catalog data set ("u1", "article").  test: fraction of interactions or users.
+    (held-out users, folded in from all but `hidden` of their interactions), or the name of a
+    canonical split of a catalog data set ("u1", "article").  test: fraction of interactions or of
+    users.
     Validation data is carved from `split.train` by the same function.
     """
     if not 0 < test < 1 or not 0 < hidden < 1:

@@ -24,10 +24,11 @@ from foretaste.training.engine import Engine
 
 @dataclass(frozen=True, eq=False)
 class UserBatch:
-    """Histories of B users as ragged arrays: user b has the entries h in [pointer_b[b], pointer_b[b+1]).
+    """Histories of B users as ragged arrays: user b has entries pointer_b[b] to pointer_b[b + 1].
 
-    item_h: item rows (int64).  value_h: ratings or weights (float32).  time_h: milliseconds (int64),
-    or None.  train_row_b: the user's row in training where the history is the one trained on, else -1.
+    item_h: item rows (int64).  value_h: ratings or weights (float32).  time_h: milliseconds
+    (int64), or None.  train_row_b: the user's row in training where the history is the one trained
+    on, else -1.
     """
 
     pointer_b: Tensor
@@ -120,7 +121,7 @@ class Shape:
 
 @dataclass(eq=False)
 class Model(ABC):
-    """Init fields are hyperparameters; fields ending in `_` are what `fit` learned and bundles save."""
+    """Init fields are hyperparameters; fields ending in `_` are learned, and saved in bundles."""
 
     name: ClassVar[str]
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
@@ -169,7 +170,7 @@ class Model(ABC):
 
 @dataclass(frozen=True, eq=False)
 class RatingPrediction:
-    """Expected ratings of P pairs, and their predictive standard deviation where the model has one."""
+    """Expected ratings of P pairs, and their predictive standard deviation where there is one."""
 
     mean_p: Tensor
     std_p: Tensor | None = None

@@ -52,7 +52,8 @@ class Bias(Model):
     """Mean plus user bias plus item bias, each shrunk towards zero by ridge regression.
 
     l2_user, l2_item: how many ratings of zero bias each one starts with (Koren 2010, section 2.1).
-    The user's bias is computed from the history alone, so strangers and users in training are equal.
+    The user's bias is computed from the history alone, so strangers and users in training are
+    equal.
     """
 
     name: ClassVar[str] = "bias"
@@ -115,7 +116,8 @@ def shrunk_mean(value_r: Tensor, group_r: Tensor, n_groups: int, l2: float) -> T
 class Popularity(Model):
     """The most interactions first, the same list for everyone (less what each has seen).
 
-    half_life_days: an interaction this much older than the newest counts half; None counts all alike.
+    half_life_days: an interaction this much older than the newest counts half; None counts all
+    alike.
     """
 
     name: ClassVar[str] = "popularity"

@@ -26,10 +26,11 @@ class EmbeddingModel(Model):
     """Rates user-item pairs by a network, trained by Adam on squared error.
 
     architecture: "history" (ours, HistoryNet) or "article" (EmbeddingNet).  learning_rate and
-    table_decay: of the tables of vectors; layer_rate and weight_decay: of the layers.  l2: pull on a
-    vector's own part, per rating; l2_pooled: on what histories add (ours only).  batch_size: None
+    table_decay: of the tables of vectors; layer_rate and weight_decay: of the layers.  l2: pull on
+    a vector's own part, per rating; l2_pooled: on what histories add (ours only).  batch_size: None
     for a hundredth of the ratings.  validation: fraction of the ratings that chooses the epoch.
-    refit: train again on all ratings for so many epochs.  fold_in_*: how a stranger's vector is fitted.
+    refit: train again on all ratings for so many epochs.  fold_in_*: how a stranger's vector is
+    fitted.
     """
 
     name: ClassVar[str] = "embedding-net"
@@ -61,7 +62,7 @@ class EmbeddingModel(Model):
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Choose the number of epochs on validation data carved from train, then train on all of it."""
+        """Choose the number of epochs on validation data carved from train, then train on all."""
         self.scale_ = list(train.scale)
         parts = split(train, "random", test=self.validation, seed=engine.seed)
         # rows of the whole of train, so that every user and item has its place in the network
@@ -154,7 +155,7 @@ class EmbeddingModel(Model):
         )
 
     def user_vectors(self, batch: UserBatch) -> Tensor:
-        """Trained vectors where the history is the one trained on, fitted ones elsewhere: (B, d)."""
+        """Trained vectors where the history is the trained one, fitted ones elsewhere: (B, d)."""
         table_ud = self.network_.user.weight.detach()
         vector_bd = self.mean_user_.repeat(len(batch), 1)
         known_b = batch.train_row_b >= 0

@@ -5,15 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init  # torch's own initialisation seeds from global state
+from torch.nn.utils import skip_init
 
 from foretaste.training.loop import Dropout
 
 PAIRS = 1 << 16  # user-item pairs that go through the layers at a time
+
+
+# torch's own initialisation draws from global random state: these are filled by their network
+def _table(n_rows: int, width: int) -> nn.Embedding:
+    return cast(nn.Embedding, skip_init(nn.Embedding, n_rows, width))
+
+
+def _linear(width: int, size: int) -> nn.Linear:
+    return cast(nn.Linear, skip_init(nn.Linear, width, size))
 
 
 class RatingNet(nn.Module, ABC):
@@ -24,6 +33,7 @@ class RatingNet(nn.Module, ABC):
 
     user: nn.Embedding
     item: nn.Embedding
+    drop: Dropout
     hidden: nn.Sequential
     output: nn.Linear
 
@@ -63,11 +73,11 @@ class RatingNet(nn.Module, ABC):
         """Linear, ReLU and (where a rate is given) Dropout for each size, then one output."""
         self.hidden = nn.Sequential()
         for place, size in enumerate(hidden):
-            self.hidden.extend([skip_init(nn.Linear, width, size), nn.ReLU()])
+            self.hidden.extend([_linear(width, size), nn.ReLU()])
             if place < len(dropouts):
                 self.hidden.append(Dropout(dropouts[place]))
             width = size
-        self.output = skip_init(nn.Linear, width, 1)
+        self.output = _linear(width, 1)
 
     def _initialise_layers(self, generator: torch.Generator | None) -> None:
         for layer in [*self.hidden, self.output]:
@@ -94,14 +104,17 @@ class EmbeddingNet(RatingNet):
     low, high: the output range, half a step beyond the rating scale.
     """
 
+    range: Tensor
+
     def __init__(
-        self, n_users: int, n_items: int, n_factors: int = 150, hidden: Sequence[int] = (100, 200, 300),
-        dropouts: Sequence[float] = (0.25, 0.5), embedding_dropout: float = 0.05,
+        self, n_users: int, n_items: int, n_factors: int = 150,
+        hidden: Sequence[int] = (100, 200, 300), dropouts: Sequence[float] = (0.25, 0.5),
+        embedding_dropout: float = 0.05,
         low: float = 0.5, high: float = 5.5, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.user = skip_init(nn.Embedding, n_users, n_factors)
-        self.item = skip_init(nn.Embedding, n_items, n_factors)
+        self.user = _table(n_users, n_factors)
+        self.item = _table(n_items, n_factors)
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
         self.register_buffer("range", torch.tensor([low, high]))
@@ -127,7 +140,8 @@ class EmbeddingNet(RatingNet):
 class Incidence:
     """Which rows of one side touch which of the other, both ways round.
 
-    item_h with start_u: items of each user in turn.  user_h with start_i: users of each item in turn.
+    item_h with start_u: items of each user in turn.  user_h with start_i: users of each item in
+    turn.
     """
 
     item_h: Tensor
@@ -150,7 +164,7 @@ class Incidence:
         )
 
     def over_items(self, table_id: Tensor) -> Tensor:
-        """For each user the sum of the rows of its items over the root of their number: (users, d)."""
+        """For each user the sum of its items' rows over the root of their number: (users, d)."""
         return _Pool.apply(table_id, self.item_h, self.start_u, self.user_h, self.start_i)
 
     def over_users(self, table_ud: Tensor) -> Tensor:
@@ -208,6 +222,9 @@ class HistoryNet(RatingNet):
     training; None once `settle` has added the sums to the tables.
     """
 
+    rated: nn.Embedding  # y
+    raters: nn.Embedding  # z
+    mean: Tensor
     incidence: Incidence | None = None
 
     def __init__(
@@ -216,10 +233,10 @@ class HistoryNet(RatingNet):
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.user = skip_init(nn.Embedding, n_users, n_factors + 1)
-        self.item = skip_init(nn.Embedding, n_items, n_factors + 1)
-        self.rated = skip_init(nn.Embedding, n_items, n_factors)  # y
-        self.raters = skip_init(nn.Embedding, n_users, n_factors)  # z
+        self.user = _table(n_users, n_factors + 1)
+        self.item = _table(n_items, n_factors + 1)
+        self.rated = _table(n_items, n_factors)
+        self.raters = _table(n_users, n_factors)
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
         self.register_buffer("mean", torch.tensor(mean))
@@ -239,7 +256,7 @@ class HistoryNet(RatingNet):
         return user_ud, item_id + _no_bias(self.incidence.over_users(self.raters.weight))
 
     def penalty(self, user_b: Tensor, item_b: Tensor, l2: float, l2_pooled: float) -> Tensor:
-        """l2 on the free part of the vectors, once per rating; l2_pooled on y and z, once per row."""
+        """l2 on the vectors' own part, once per rating; l2_pooled on y and z, once per row."""
         p_bk, q_bk = self.user(user_b)[:, :-1], self.item(item_b)[:, :-1]
         free = p_bk.square().sum(dim=1).mean() + q_bk.square().sum(dim=1).mean()
         y_ik, z_uk = self.rated.weight, self.raters.weight

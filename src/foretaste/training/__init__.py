@@ -1,1 +1,1 @@
-"""Training on plain torch: engine, batches, losses and the loop. It knows tensors, not recommenders."""
+"""Training on plain torch: engine, batches, losses, loop. It knows tensors, not recommenders."""

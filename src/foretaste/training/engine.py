@@ -118,7 +118,7 @@ class Engine:
     def save_checkpoint(
         self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], phase: str, identity: str
     ) -> None:
-        """Replace the checkpoint of a phase by this state; killed at any moment, one of the two is there."""
+        """Replace a phase's checkpoint; killed at any moment, the old or the new one is there."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Engine:
             ) from None
         if metadata["identity"] != identity:
             raise CheckpointError(
-                "the checkpoint belongs to another run: model, fields, seed, data or precision differ.",
+                "the checkpoint is of another run: model, fields, seed, data or precision differ.",
                 where=path,
                 fix="Run what it was made with, or start again with --fresh, which removes it.",
             )

@@ -49,7 +49,7 @@ def constant(step: int, total: int) -> float:
 
 
 def cosine_restarts(step: int, period: int, floor: float = 0.1) -> float:
-    """From 1 to `floor` along a cosine, begun anew every `period` steps (Loshchilov, Hutter 2017)."""
+    """From 1 to `floor` along a cosine, begun anew every `period` steps (SGDR, 2017)."""
     return floor + (1 - floor) * (1 + math.cos(math.pi * (step % period) / period)) / 2
 
 
@@ -79,10 +79,10 @@ class Progress:
 class Loop:
     """Trains `network` in place and leaves the weights of the best epoch in it.
 
-    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train; None
-    keeps the last epoch.  rate: step to learning-rate factor.  patience: epochs without improvement
-    before it stops.  identity: names the run; a checkpoint of another one is refused.  phase: names
-    this loop within the run.
+    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train;
+    None keeps the last epoch.  rate: step to learning-rate factor.  patience: epochs without
+    improvement before it stops.  identity: names the run; a checkpoint of another one is refused.
+    phase: names this loop within the run.
     """
 
     network: nn.Module
@@ -116,7 +116,7 @@ class Loop:
             except KeyboardInterrupt:
                 if not best:
                     raise ModelError(
-                        "interrupted before the first epoch was done: there is nothing to keep yet.",
+                        "interrupted before the first epoch was done: nothing to keep yet.",
                         fix="Run the same command again to go on from the last checkpoint.",
                     ) from None
                 state.interrupted = state.curve[-1]["interrupted"] = True
@@ -201,7 +201,7 @@ class Loop:
         )
 
     def _resume(self) -> tuple[Progress, Tensors]:
-        """The state of the last checkpoint, its weights and moments back in place; or a fresh start."""
+        """The state of the last checkpoint, weights and moments back in place; or a fresh start."""
         found = self.engine.load_checkpoint(self.phase, self.identity)
         if found is None:
             return Progress(), {}
