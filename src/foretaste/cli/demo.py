@@ -49,7 +49,7 @@ def demo(
         ("the article's network", article, training_folder(out) / "article"),
         ("embedding-net (ours)", EmbeddingModel(), training_folder(out)),
     ):
-        _narrate(as_json, None, f"{label}, {model.epochs} epochs at most:")
+        _narrate(as_json, None, f"{label}:")
         fitted = fit(model, parts.train, folder=folder, progress=True)
         reports[label] = evaluate(fitted, parts)
         fitted.metrics = reports[label].summary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from foretaste.errors import DataError, UsageError
 
 __all__ = ["from_frame", "read", "read_adjacency"]
 
+SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 Told = Mapping[str, str | None]
 
 
@@ -192,7 +194,7 @@ def _without_secrets(message: str, url: str) -> str:
     """The message without the URL, its password, and what its parameters hold."""
     parts = urlsplit(url)
     secrets = [url, parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
-    secrets += [value for _, value in parse_qsl(parts.query)]
+    secrets += [value for key, value in parse_qsl(parts.query) if SECRET.search(key)]
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if secret:
             message = message.replace(secret, "***")

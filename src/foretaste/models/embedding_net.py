@@ -112,9 +112,8 @@ class EmbeddingModel(Model):
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
             low, high, half = *train.scale, train.step / 2
-            return self._empty(
-                n_users, n_items, low=low - half, high=high + half, generator=rng
-            ).to(device)
+            reach = (low - half, high + half)
+            return self._empty(n_users, n_items, reach=reach, generator=rng).to(device)
         network = self._empty(n_users, n_items, mean=float(pairs[2].mean()), generator=rng)
         network.incidence = Incidence.of(pairs[0], pairs[1], n_users, n_items).to(device)
         return network.to(device)

@@ -101,23 +101,23 @@ class RatingNet(nn.Module, ABC):
 class EmbeddingNet(RatingNet):
     """Embeddings of user and item, concatenated, through ReLU layers to a rating: the article's.
 
-    low, high: the output range, half a step beyond the rating scale.
+    reach: the output range, half a step beyond the rating scale.
     """
 
-    range: Tensor
+    reach: Tensor
 
     def __init__(
         self, n_users: int, n_items: int, n_factors: int = 150,
         hidden: Sequence[int] = (100, 200, 300), dropouts: Sequence[float] = (0.25, 0.5),
         embedding_dropout: float = 0.05,
-        low: float = 0.5, high: float = 5.5, generator: torch.Generator | None = None,
+        reach: tuple[float, float] = (0.5, 5.5), generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.user = _table(n_users, n_factors)
         self.item = _table(n_items, n_factors)
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
-        self.register_buffer("range", torch.tensor([low, high]))
+        self.register_buffer("reach", torch.tensor(reach))
         for table in (self.user, self.item):
             nn.init.uniform_(table.weight, -0.05, 0.05, generator=generator)
         self._initialise_layers(generator)
@@ -132,7 +132,7 @@ class EmbeddingNet(RatingNet):
         return self._scaled(self._through_layers(user_bd, self.item.weight))
 
     def _scaled(self, x: Tensor) -> Tensor:
-        low, high = self.range
+        low, high = self.reach
         return low + (high - low) * torch.sigmoid(x.float())
 
 
