@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import polars as pl
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from foretaste.errors import BundleError
@@ -26,6 +27,7 @@ from foretaste.errors import BundleError
 __version__ = "0.1.0"  # of foretaste; a bundle says what wrote it
 FORMAT = 1
 MANIFEST = "manifest.json"
+OURS = re.compile(r"\w+-[0-9a-f]{12}\.(safetensors|parquet)(\.new)?|manifest\.json\.new")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def write(
             _write_durably(path, content)
         manifest = {"format": FORMAT, "values": dict(values), "files": files}
         manifest["sha256"] = _digest(manifest)
-        _write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _write_durably(folder / MANIFEST, _encode(manifest))
     except OSError as error:
         raise BundleError(
             f"cannot be written: {error.strerror}.", where=folder, fix="Choose another --out."
@@ -75,29 +77,37 @@ def write(
 def read(folder: str | Path) -> Bundle:
     """Read a bundle and verify every byte of it; BundleError says what is wrong and what to do."""
     folder = Path(folder)
-    manifest = _manifest(folder)
+    manifest, stamp = _manifest(folder)
+    while True:
+        try:
+            return _contents(folder, manifest)
+        except FileNotFoundError as error:  # or a writer replaced the bundle meanwhile
+            before, (manifest, stamp) = stamp, _manifest(folder)
+            if stamp == before:
+                raise BundleError(
+                    "the file is missing from the bundle.",
+                    where=error.filename, fix="Restore it, or train again.",
+                ) from None  # fmt: skip
+        except OSError as error:
+            raise BundleError(f"cannot be read: {error.strerror}.", where=error.filename) from None
+
+
+def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
     contents = {}
     for name, entry in manifest["files"].items():
         path = folder / Path(entry["file"]).name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise BundleError(
-                "the file is missing from the bundle.",
-                where=path,
-                fix="Restore it, or train again.",
-            ) from None
+        content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise BundleError(
                 "the file is damaged: its SHA-256 is not the one in the manifest.",
                 where=path, fix="Restore it from a backup, or train again.",
             )  # fmt: skip
-        contents[name] = (path, content)
+        contents[name] = content
     try:
-        tensors = load_file(contents.pop("model.safetensors")[0])
+        tensors = load(contents.pop("model.safetensors"))
         tables = {
             name.removesuffix(".parquet"): pl.read_parquet(io.BytesIO(content))
-            for name, (_, content) in contents.items()
+            for name, content in contents.items()
         }
     except (KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(
@@ -106,10 +116,18 @@ def read(folder: str | Path) -> Bundle:
     return Bundle(manifest["values"], tensors, tables)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _stamp(folder: Path) -> tuple[int, int]:
+    """Changes whenever a writer replaces the bundle."""
+    state = (folder / MANIFEST).stat()
+    return state.st_ino, state.st_mtime_ns
+
+
+def _manifest(folder: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        stamp = _stamp(folder)
+        content = path.read_bytes()
+        manifest = json.loads(content)
         version, digest = manifest["format"], manifest.pop("sha256")
     except FileNotFoundError:
         raise BundleError(
@@ -118,6 +136,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
         ) from None  # fmt: skip
     except NotADirectoryError:
         raise BundleError("is not a folder.", where=folder, fix="Name a bundle folder.") from None
+    except OSError as error:
+        raise BundleError(f"cannot be read: {error.strerror}.", where=path) from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise BundleError(
             "the manifest is damaged: it is not the JSON that foretaste writes.",
@@ -128,33 +148,34 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"the bundle has format {version}, this foretaste reads up to {FORMAT}.",
             where=path, fix="Upgrade: pip install --upgrade foretaste.",
         )  # fmt: skip
-    if digest != _digest(manifest):
+    if digest != _digest(manifest) or content != _encode({**manifest, "sha256": digest}):
         raise BundleError(
             "the manifest is damaged: its SHA-256 is not the one it names.",
             where=path, fix="Restore it from a backup, or train again.",
         )  # fmt: skip
-    return manifest
+    return manifest, stamp
+
+
+def _encode(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1).encode()
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_encode(manifest)).hexdigest()
 
 
 def _refuse_foreign(folder: Path) -> None:
     """A bundle goes into a new or empty folder, or over a bundle: never over anything else."""
-    if folder.is_dir() and (folder / MANIFEST).exists():
-        return
-    leftovers = [p for p in folder.iterdir() if not _ours(p)] if folder.is_dir() else []
-    if leftovers or (folder.exists() and not folder.is_dir()):
+    if folder.is_dir():
+        names = {path.name for path in folder.iterdir()}
+        ours = {name for name in names if OURS.fullmatch(name)}
+        if names == ours or (ours and MANIFEST in names):
+            return
+    if folder.exists():
         raise BundleError(
             "exists and is not a bundle: nothing was written.",
-            where=folder,
-            fix="Choose another --out.",
-        )
-
-
-def _ours(path: Path) -> bool:
-    return path.name.endswith((".new", ".safetensors", ".parquet"))
+            where=folder, fix="Choose another --out.",
+        )  # fmt: skip
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -173,5 +194,5 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 def _remove_unnamed(folder: Path, named: set[str]) -> None:
     for path in folder.iterdir():
-        if path.name not in named and path.name != MANIFEST and _ours(path):
+        if path.name not in named and OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -289,7 +289,7 @@ def load(folder: str | Path) -> Recommender:
             report=ReadReport(**{**data["report"], "notes": tuple(data["report"]["notes"])}),
         )  # fmt: skip
         return Recommender(model, dataset, parts.values["training"], parts.values["metrics"])
-    except (KeyError, TypeError, pl.exceptions.PolarsError) as error:
+    except (KeyError, TypeError, RuntimeError, UsageError, pl.exceptions.PolarsError) as error:
         raise BundleError(
             f"a part of the bundle is missing or of the wrong kind ({error}).",
             where=folder, fix="Train again.",

@@ -104,6 +104,7 @@ class EmbeddingModel(Model):
             engine=engine,
             identity=self._identity(train, engine),
             phase=phase,
+            fallback=validate is None,  # the network that chose the number of epochs
         )
         return network, loop.run()
 

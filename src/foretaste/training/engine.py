@@ -121,13 +121,14 @@ class Engine:
         """Replace a phase's checkpoint; killed at any moment, the old or the new one is there."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path, fresh = self.folder / f"{phase}.checkpoint", self.folder / f"{phase}.checkpoint.new"
         metadata = {"identity": identity, "values": json.dumps(values)}
-        save_file({k: t.contiguous() for k, t in tensors.items()}, fresh, metadata=metadata)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        metadata["sha256"] = _digest(tensors, metadata)
+        with _writing(self.folder):
+            save_file({k: t.contiguous() for k, t in tensors.items()}, fresh, metadata=metadata)
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
 
     def load_checkpoint(
         self, phase: str, identity: str
@@ -140,10 +141,11 @@ class Engine:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            values = json.loads(metadata["values"])
-        except (SafetensorError, KeyError, ValueError) as error:
+            if metadata.pop("sha256", None) != _digest(tensors, metadata):
+                raise ValueError("its SHA-256 is another")
+        except (OSError, SafetensorError, ValueError):
             raise CheckpointError(
-                f"the checkpoint cannot be read ({error}).",
+                "the checkpoint is damaged.",
                 where=path,
                 fix="Start again with --fresh, which removes it.",
             ) from None
@@ -153,7 +155,7 @@ class Engine:
                 where=path,
                 fix="Run what it was made with, or start again with --fresh, which removes it.",
             )
-        return tensors, values
+        return tensors, json.loads(metadata["values"])
 
     def drop_checkpoints(self) -> None:
         """The run is complete and saved elsewhere: what it could be resumed from goes."""
@@ -164,7 +166,30 @@ class Engine:
         """Write the run log (PHASE.jsonl), a JSON object for each epoch, replacing the old one."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path, fresh = self.folder / f"{phase}.jsonl", self.folder / f"{phase}.jsonl.new"
-        fresh.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        fresh.replace(path)
+        with _writing(self.folder):
+            fresh.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            fresh.replace(path)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make the folder; a full disk or a file in its place is a CheckpointError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot be written ({error}).",
+            where=folder,
+            fix="Make room, or choose another folder.",
+        ) from None
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over every bit of a checkpoint."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()

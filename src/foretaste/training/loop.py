@@ -82,7 +82,8 @@ class Loop:
     loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train;
     None keeps the last epoch.  rate: step to learning-rate factor.  patience: epochs without
     improvement before it stops.  identity: names the run; a checkpoint of another one is refused.
-    phase: names this loop within the run.
+    phase: names this loop within the run.  fallback: whether the caller has other weights; if not,
+    Ctrl-C before the first epoch is done is an error.
     """
 
     network: nn.Module
@@ -96,6 +97,7 @@ class Loop:
     engine: Engine
     identity: str
     phase: str = "train"
+    fallback: bool = False
 
     def run(self) -> Progress:
         """Train to the end, to early stopping or to Ctrl-C; returns the learning curve."""
@@ -111,16 +113,19 @@ class Loop:
                     self._epoch(state, base_rates, generator, meter, best)
                     if self._finish_epoch(state):
                         best = self._weights()
+                    self.engine.log(self.phase, state.curve)  # first: a checkpoint ends the epoch
                     self._save(state, best)
-                    self.engine.log(self.phase, state.curve)
             except KeyboardInterrupt:
-                if not best:
+                state.interrupted = True
+                if not best and not self.fallback:
                     raise ModelError(
                         "interrupted before the first epoch was done: nothing to keep yet.",
                         fix="Run the same command again to go on from the last checkpoint.",
                     ) from None
-                state.interrupted = state.curve[-1]["interrupted"] = True
-        self.network.load_state_dict(best)
+                for last in state.curve[-1:]:
+                    last["interrupted"] = True
+        if best:
+            self.network.load_state_dict(best)
         self.network.eval()
         return state
 
@@ -159,6 +164,11 @@ class Loop:
         self.network.eval()
         with torch.no_grad(), self.engine.autocast():
             error = None if self.validate is None else self.validate()
+        if not math.isfinite(state.loss_sum if error is None else error):
+            raise ModelError(
+                f"training diverged in epoch {state.epoch + 1}: the error is not a finite number.",
+                fix="Lower the learning rate, and start again with --fresh.",
+            )
         before = state.curve[-1]["seconds"] if state.curve else 0.0
         state.curve.append(
             {
