@@ -40,6 +40,13 @@ def test_scores_are_one_finite_number_for_every_user_and_item(fitted):
     assert score_ui.dtype == torch.float32
 
 
+def test_scores_are_the_callers_to_overwrite(fitted):
+    score_ui = fitted.model.score(everyone(fitted))
+    before = score_ui.clone()
+    score_ui[:] = 0.0
+    assert torch.equal(fitted.model.score(everyone(fitted)), before)
+
+
 def test_a_users_scores_do_not_depend_on_who_else_is_in_the_batch(fitted):
     batch = everyone(fitted, stranger=True)
     alone = torch.cat([fitted.model.score(batch[b : b + 1]) for b in range(5)])

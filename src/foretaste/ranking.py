@@ -63,13 +63,8 @@ def recommend(
 def _candidates(
     score_bi: Tensor, chunk: UserBatch, exclude_seen: bool, allowed_i: Tensor | None
 ) -> Tensor:
-    """Scores with -inf for whatever must not be listed; a copy, the model's tensor is its own."""
-    if torch.isnan(score_bi).any():
-        raise ModelError(
-            "the model scored NaN: no ranking can be made of it.",
-            fix="Train again with a lower learning rate, or report this with the model's fields.",
-        )
-    score_bi = score_bi.float().cpu().clone()
+    """Scores with -inf for whatever must not be listed, in place: scores are ours to overwrite."""
+    score_bi = score_bi.float().cpu()
     if exclude_seen:
         score_bi[chunk.user_h, chunk.item_h] = -torch.inf
     if allowed_i is not None:
@@ -80,22 +75,27 @@ def _candidates(
 def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k highest scores of each row; equal scores in the order of the columns, always.
 
-    Returns items (B, k), scores (B, k), and how many columns of the row equal the last score
-    listed. Columns of -inf are no candidates: item -1.
+    Returns items (B, k), scores (B, k), and how many columns of the row equal the last score listed.
+    Columns of -inf are no candidates: item -1.  Raises ModelError where a score is NaN.
     """
-    score_bk, item_bk = torch.topk(score_bi, k, dim=1, sorted=True)
-    last_b1 = score_bk[:, -1:]
-    tied_b = (score_bi == last_b1).sum(dim=1)
-    cut_b = tied_b > (score_bk == last_b1).sum(dim=1)  # topk chose among equals: choose again
-    cut_b &= last_b1[:, 0] > -torch.inf
-    if cut_b.any():
+    next_bn, item_bn = torch.topk(score_bi, min(k + 1, score_bi.shape[1]), dim=1)
+    if torch.isnan(next_bn[:, 0]).any():                  # topk puts NaN above every number
+        raise ModelError(
+            "the model scored NaN: no ranking can be made of it.",
+            fix="Train again with a lower learning rate, or report this with the model's fields.",
+        )
+    last_b1 = next_bn[:, k - 1 : k]
+    tied_b = (next_bn[:, :k] == last_b1).sum(dim=1)
+    cut_b = (next_bn[:, k:] == last_b1).any(dim=1) & (last_b1[:, 0] > -torch.inf)
+    if cut_b.any():                                       # topk chose among equals: choose again
         score_ci, last_c1 = score_bi[cut_b], last_b1[cut_b]
         equal_ci = score_ci == last_c1
+        tied_b[cut_b] = equal_ci.sum(dim=1)
         room_c1 = k - (score_ci > last_c1).sum(dim=1, keepdim=True)
         surplus_ci = equal_ci & (equal_ci.cumsum(dim=1) > room_c1)
-        _, item_bk[cut_b] = torch.topk(score_ci.masked_fill(surplus_ci, -torch.inf), k, dim=1)
-    item_bk = item_bk.sort(dim=1).values
-    score_bk = score_bi.gather(1, item_bk)
-    score_bk, order_bk = score_bk.sort(dim=1, descending=True, stable=True)
+        chosen_ck = torch.topk(score_ci.masked_fill(surplus_ci, -torch.inf), k, dim=1).indices
+        item_bn[cut_b, :k] = chosen_ck
+    item_bk = item_bn[:, :k].sort(dim=1).values
+    score_bk, order_bk = score_bi.gather(1, item_bk).sort(dim=1, descending=True, stable=True)
     item_bk = item_bk.gather(1, order_bk)
     return item_bk.masked_fill(score_bk == -torch.inf, -1), score_bk, tied_b

@@ -233,6 +233,8 @@ def read_fast(chunk: Chunk, form: Format, integers: Sequence[str]) -> Cells | No
         return None
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n")
+        if b"\r" in content:
+            return None
     for typed in (integers, ()) if integers else ((),):
         frame = _parse(content, form, typed)
         if frame is not None:

@@ -14,7 +14,7 @@ from foretaste.data.casting import CleanColumns
 from foretaste.data.dataset import DUPLICATES, Dataset
 from foretaste.data.delimited import Format, read_cells
 from foretaste.data.layouts import attach_tables, ratings_file, read_adjacency
-from foretaste.data.roles import guess_roles
+from foretaste.data.roles import guess_roles, unused
 from foretaste.data.sniffing import sniff
 from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file, first_bytes
 from foretaste.errors import DataError, UsageError
@@ -51,10 +51,8 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     name = name or (folder.resolve().name if folder else path.name.split(".")[0])
     magic = check_file(path)
     if magic.startswith(b"PAR1") or path.suffix == ".parquet":
-        frame, columns = _read_parquet(path, told)
-        clean = CleanColumns(path, columns, bad_rows, by_line=False)
-        clean.add(frame, range(1, len(frame["user"]) + 1), range(len(frame["user"])))
-        ratings = clean.build(duplicates=duplicates, name=name)
+        names, table = _read_parquet(path, told)
+        ratings = _from_polars(table, names, told, bad_rows, duplicates, name, str(path))
     else:
         text = TextFile(path, encoding, progress)
         try:
@@ -74,7 +72,8 @@ def from_frame(
     """The ratings or clicks of a table: polars, pandas, Arrow, or a mapping of columns."""
     _check_rule(duplicates)
     told = {"user": user, "item": item, "value": value, "time": time}
-    return _from_polars(_as_polars(frame, name), told, bad_rows, duplicates, name, name)
+    table = _as_polars(frame, name)
+    return _from_polars(table, table.columns, told, bad_rows, duplicates, name, name)
 
 
 def _check_rule(duplicates: str) -> None:
@@ -83,10 +82,12 @@ def _check_rule(duplicates: str) -> None:
 
 
 def _from_polars(
-    table: pl.DataFrame, told: Told, bad_rows: str, duplicates: str, name: str, source: str
-) -> Dataset:
-    columns = guess_roles(table.columns, told, source)
-    clean = CleanColumns(source, columns, bad_rows, by_line=False)
+    table: pl.DataFrame, names: list[str], told: Told, bad_rows: str, duplicates: str, name: str,
+    source: str,
+) -> Dataset:  # fmt: skip
+    """A Dataset of a typed table; names: all columns of the source, also those not in the table."""
+    columns = guess_roles(names, told, source)
+    clean = CleanColumns(source, columns, bad_rows, by_line=False, notes=unused(names, columns))
     cells = {role: table[column] for role, column in columns.items()}
     clean.add(cells, range(1, len(table) + 1), range(len(table)))
     return clean.build(duplicates=duplicates, name=name)
@@ -120,24 +121,25 @@ def _as_polars(frame: Any, name: str) -> pl.DataFrame:
     )
 
 
-def _read_parquet(path: Path, told: Told) -> tuple[dict[str, pl.Series], dict[str, str]]:
+def _read_parquet(path: Path, told: Told) -> tuple[list[str], pl.DataFrame]:
+    """The names of all columns, and the table of those that have a role."""
     try:
         names = list(pl.read_parquet_schema(path))
         columns = guess_roles(names, told, path)
-        table = pl.read_parquet(path, columns=list(columns.values()))
+        return names, pl.read_parquet(path, columns=list(columns.values()))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"this is not a whole Parquet file ({str(error).splitlines()[0]}).", where=path,
             fix="Write or download it again.",
         ) from None  # fmt: skip
-    return {role: table[column] for role, column in columns.items()}, columns
 
 
 def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str) -> CleanColumns:
     chunks = text.chunks()
     first = next(chunks)
     opening = sniff(first, text.path, separator, told)
-    clean = CleanColumns(text.path, opening.roles, bad_rows)
+    notes = unused(opening.columns, opening.roles)
+    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes)
     place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
     form = Format(opening.separator, len(opening.columns), place)
     blank = first.content.count(b"\n", 0, opening.start) - 1 if opening.header else 0
@@ -187,7 +189,9 @@ def _read_sql(
             f"the query failed: {_without_secrets(str(error), url)}", where=shown,
             fix="Check the URL and the query.",
         ) from None  # fmt: skip
-    return _from_polars(table, told, bad_rows, duplicates, name or Path(parts.path).stem, shown)
+    return _from_polars(
+        table, table.columns, told, bad_rows, duplicates, name or Path(parts.path).stem, shown
+    )
 
 
 def _without_secrets(message: str, url: str) -> str:

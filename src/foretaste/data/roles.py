@@ -77,12 +77,19 @@ def guess_roles(
     return chosen
 
 
+def unused(columns: Sequence[str], roles: Mapping[str, str]) -> list[str]:
+    """A note of the columns without a role, if there are any: a misspelt name shows there."""
+    left = [c for c in columns if c not in roles.values()]
+    listed = ", ".join(left[:20]) + (", ..." if len(left) > 20 else "")
+    return [f"columns not used: {listed}"] if left else []
+
+
 def roles_by_position(
     columns: Sequence[str], rows: Sequence[Sequence[str]], told: Mapping[str, str | None],
     where: str | Path,
 ) -> dict[str, str]:  # fmt: skip
     """Role -> column name of a file without a header: user, item, value, time."""
-    if any(told.values()):
+    if any(told.values()) or len(columns) < len(NEEDED):
         return guess_roles(columns, told, where)
     if len(columns) > 4:
         first = ", ".join(f"{c} ({cell})" for c, cell in zip(columns, rows[0], strict=False))

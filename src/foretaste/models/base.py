@@ -132,7 +132,10 @@ class Model(ABC):
 
     @abstractmethod
     def score(self, batch: UserBatch) -> Tensor:
-        """Scores of every item for every history: (B, items), higher is better, no NaN."""
+        """Scores of every item for every history: (B, items), higher is better, no NaN.
+
+        The tensor is the caller's to overwrite.
+        """
 
     @classmethod
     @abstractmethod

@@ -143,7 +143,7 @@ class Popularity(Model):
 
     def score(self, batch: UserBatch) -> Tensor:
         """The counts, for every history: (B, items)."""
-        return self.count_i_.expand(len(batch), -1)
+        return self.count_i_.repeat(len(batch), 1)
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:
