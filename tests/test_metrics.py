@@ -71,7 +71,7 @@ def test_a_ranking_metric_is_its_mean_over_all_orders_of_tied_items(name, case):
     score_bi = torch.tensor(scores)
     probe = batch(relevant)
     relevant_b = torch.tensor([len(r) + u for r, u in zip(relevant, unknown, strict=True)])
-    lists = recommend(lambda _: score_bi, batch(seen), k, n_items=score_bi.shape[1], probe=probe)
+    lists = recommend(lambda _: score_bi.clone(), batch(seen), k, n_items=score_bi.shape[1], probe=probe)
     found = metrics.RANKING[name](metrics.ranks(lists, probe, relevant_b), k)
     for user, row in enumerate(scores):
         if not relevant_b[user]:

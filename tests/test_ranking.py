@@ -31,9 +31,9 @@ def test_equal_scores_are_listed_in_the_order_of_item_rows(rows, k):
 def test_lists_leave_out_seen_and_forbidden_items():
     score_bi = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
     allowed_i = torch.tensor([True, True, False, True, True])
-    lists = recommend(lambda _: score_bi, batch([[0]]), 3, n_items=5, allowed_i=allowed_i)
+    lists = recommend(lambda _: score_bi.clone(), batch([[0]]), 3, n_items=5, allowed_i=allowed_i)
     assert lists.item_bk.tolist() == [[1, 3, 4]]
-    seen = recommend(lambda _: score_bi, batch([[0]]), 2, n_items=5, exclude_seen=False)
+    seen = recommend(lambda _: score_bi.clone(), batch([[0]]), 2, n_items=5, exclude_seen=False)
     assert seen.item_bk.tolist() == [[0, 1]]
 
 
