@@ -1,0 +1,93 @@
+"""What tests run in processes of their own, in order to kill them: real processes, real signals."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+import foretaste as ft
+from foretaste.models.embedding_net import EmbeddingModel
+from foretaste.training.engine import Engine
+from tests.conftest import synthetic
+
+# a server that has imported torch once and forks from there: a start takes 0.1 s instead of 5 s
+# (the first step of an optimizer imports torch._dynamo)
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.processes", "torch._dynamo"])
+
+
+@contextmanager
+def started(target: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
+    """A process that runs `target(*arguments, ready)`, from the moment it says it is ready."""
+    ready = FORKS.Event()
+    process = FORKS.Process(target=target, args=(*arguments, ready), daemon=True)
+    process.start()
+    try:
+        assert ready.wait(60), "the process did not start"
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def killed_after(seconds: float, target: Callable[..., None], *arguments: Any) -> int | None:
+    """Exit code of a process that gets SIGKILL after so many seconds, unless it is done before."""
+    with started(target, *arguments) as process:
+        process.join(seconds)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+
+KILLED = -signal.SIGKILL
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Until the condition holds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.002)
+
+
+def small_model(**fields: Any) -> EmbeddingModel:
+    """A network that learns 900 ratings in a tenth of a second."""
+    return EmbeddingModel(
+        **{"n_factors": 8, "hidden": [16, 8], "dropouts": [0.2], "epochs": 3, "batch_size": 128}
+        | fields
+    )
+
+
+# -- targets
+
+
+def train(fields: dict[str, Any], folder: Path | None, out: Path, ready: Any) -> None:
+    """Train with a checkpoint after every step, and write what was learned."""
+    ratings = synthetic()
+    ready.set()
+    model = small_model(**fields).fit(ratings, Engine(seed=5, folder=folder, save_every=0))
+    save_file({name: tensor.contiguous() for name, tensor in model.state()[0].items()}, out)
+
+
+def train_to_bundle(fields: dict[str, Any], folder: Path, out: Path, ready: Any) -> None:
+    """Train as a user does, and save a bundle."""
+    ratings = synthetic()
+    ready.set()
+    ft.fit(small_model(**fields), ratings, folder=folder, progress=False).save(out)
+
+
+def save_alternately(bundles: list[Path], out: Path, ready: Any) -> None:
+    """Save one bundle over the other, for ever."""
+    recommenders = [ft.load(bundle) for bundle in bundles]
+    ready.set()
+    while True:
+        for recommender in recommenders:
+            recommender.save(out)
