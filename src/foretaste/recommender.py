@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from foretaste.ranking import recommend as rank
 from foretaste.ranking import top_k
 from foretaste.training.engine import Engine
 
+LONGEST_CONDITION = 2000  # characters; polars takes seconds from about 500 terms on
+_MATCHED = "__matched__"
 Id = str | int
 History = Sequence[Id] | Sequence[str] | Mapping[str, float] | Mapping[int, float]
 
@@ -60,8 +64,7 @@ class Recommender:
         scale). where: an SQL condition on the item columns.  Returns item, score, rank and the
         item columns (user first, where `users` was given).  Raises UnknownIdError, UsageError.
         """
-        if k < 1:
-            raise UsageError(f"k={k}.", fix="Ask for at least one item.")
+        _at_least_one(k)
         batch = self._batch(user, users, history)
         allowed_i = self._allowed(where, exclude, candidates)
         lists = rank(
@@ -76,8 +79,8 @@ class Recommender:
         place_bk = np.broadcast_to(np.arange(1, listed_bk.shape[1] + 1), listed_bk.shape)
         table.insert_column(2, pl.Series("rank", place_bk[listed_bk].astype(np.int32)))
         if users is not None:
-            owner = np.repeat(np.arange(len(users)), listed_bk.sum(axis=1))
-            ids = self.dataset.users[self.dataset.users.rows(list(users))]
+            owner = np.repeat(np.arange(len(batch)), listed_bk.sum(axis=1))
+            ids = self.dataset.users[batch.train_row_b.numpy()]
             table.insert_column(0, ids.gather(owner).alias("user"))
         return table
 
@@ -90,17 +93,17 @@ class Recommender:
         Returns user, item, rating, std (null where the model has none).
         """
         model = self._able(PredictsRatings, "predicts ratings")
-        item_p = torch.from_numpy(self.dataset.items.rows(list(items)))
+        item_p = torch.from_numpy(self.dataset.items.rows(_several(items, "items")))
+        if (users is None) == (history is None):
+            raise UsageError("give either users or a history.", fix="A stranger is a history.")
         if history is not None:
-            if users is not None:
-                raise UsageError("users and history were both given.", fix="Give one of them.")
             named, batch, user_p = (
                 [None] * len(items),
                 self._batch(None, None, history),
                 torch.zeros_like(item_p),
             )
         else:
-            named = list(users or ())
+            named = [] if users is None else _several(users, "users")
             if len(named) == 1:
                 named *= len(items)
             if len(named) != len(items):
@@ -122,6 +125,7 @@ class Recommender:
 
     def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
         """The k items nearest to one, by cosine of item vectors: item, score, rank and columns."""
+        _at_least_one(k)
         model = self._able(HasItemVectors, "has item vectors")
         vector_id = torch.nn.functional.normalize(model.item_vectors().float(), dim=1)
         row = int(self.dataset.items.rows([item])[0])
@@ -183,7 +187,7 @@ class Recommender:
             )
         if history is not None:
             return self._stranger(history)
-        asked = [user] if user is not None else list(users or ())
+        asked = [user] if users is None else _several(users, "users")
         try:
             rows = self.dataset.users.rows(asked)
         except UnknownIdError as error:
@@ -192,32 +196,39 @@ class Recommender:
         return batch_of(self.dataset, rows, self.dataset)
 
     def _stranger(self, history: History) -> UserBatch:
-        liked = self.dataset.scale[1] if self.dataset.explicit else 1.0
-        rated = dict(history) if isinstance(history, Mapping) else dict.fromkeys(history, liked)
-        item_h = torch.from_numpy(self.dataset.items.rows(list(rated)))
-        low, high = self.dataset.scale
-        for item, value in rated.items():
-            if self.dataset.explicit and not low <= value <= high:
+        low, high = self.dataset.scale if self.dataset.explicit else (-math.inf, math.inf)
+        if not isinstance(history, Mapping):
+            liked = high if self.dataset.explicit else 1.0
+            items = _several(history, "history")
+            values = [liked] * len(items)
+        else:
+            items, values = list(history), list(history.values())
+        rated: dict[int, float] = {}
+        for item, row, value in zip(items, self.dataset.items.rows(items), values, strict=True):
+            if not (isinstance(value, Real) and low <= value <= high and math.isfinite(value)):
+                span = f"Ratings lie in {low:g} to {high:g}."
                 raise UsageError(
-                    f"history: item {item!r}: got {value}.",
-                    fix=f"Ratings lie in {low:g} to {high:g}.",
+                    f"history: item {item!r}: got {value!r}.",
+                    fix=span if self.dataset.explicit else "Weights are finite numbers.",
                 )
+            rated.pop(int(row), None)  # named twice: the last one counts, and its place
+            rated[int(row)] = float(value)
         return UserBatch(
-            torch.tensor([0, len(item_h)]), item_h,
-            torch.tensor([float(v) for v in rated.values()]), None, torch.tensor([-1]),
+            torch.tensor([0, len(rated)]), torch.tensor(list(rated), dtype=torch.int64),
+            torch.tensor(list(rated.values())), None, torch.tensor([-1]),
         )  # fmt: skip
 
     def _allowed(
         self, where: str | None, exclude: Sequence[Id], candidates: Sequence[Id] | None
     ) -> torch.Tensor | None:
-        if where is None and not exclude and candidates is None:
+        if where is None and not len(exclude) and candidates is None:
             return None
         allowed_i = np.ones(len(self.dataset.items), dtype=bool)
         if candidates is not None:
             allowed_i[:] = False
-            allowed_i[self.dataset.items.rows(list(candidates))] = True
-        if exclude:
-            allowed_i[self.dataset.items.rows(list(exclude))] = False
+            allowed_i[self.dataset.items.rows(_several(candidates, "candidates"))] = True
+        if len(exclude):
+            allowed_i[self.dataset.items.rows(_several(exclude, "exclude"))] = False
         if where is not None:
             allowed_i &= _matches(where, self.dataset)
         return torch.from_numpy(allowed_i)
@@ -226,9 +237,11 @@ class Recommender:
         table = self.dataset.item_table
         if table is None:
             return pl.DataFrame({"item": self.dataset.items[rows]})
-        clash = {
-            name: f"item_{name}" for name in ("score", "rank", "user") if name in table.columns
-        }
+        clash = {}
+        for name in {"score", "rank", "user"} & set(table.columns):
+            clash[name] = f"item_{name}"
+            while clash[name] in table.columns:
+                clash[name] = f"item_{clash[name]}"
         return table[rows].rename(clash)
 
 
@@ -300,19 +313,37 @@ def _id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
     return pl.DataFrame({ids.kind: ids.values}) if table is None else table
 
 
+def _at_least_one(k: int) -> None:
+    if k < 1:
+        raise UsageError(f"k={k}.", fix="Ask for at least one item.")
+
+
+def _several(ids: Sequence[Any], what: str) -> list[Any]:
+    """The ids as a list, whatever sequence they came in; one string is no list of characters."""
+    if isinstance(ids, str | bytes):
+        raise UsageError(f"{what}={ids!r} is one text.", fix=f"Give a list: {what}=[{ids!r}].")
+    return list(ids)
+
+
 def _matches(where: str, dataset: Dataset) -> np.ndarray:
     """Items that satisfy an SQL condition on their columns: (items,) bool; null counts as no."""
     table = _id_table(dataset.items, dataset.item_table)
     columns = f"Columns: {', '.join(table.columns)}."
+    if len(where) > LONGEST_CONDITION:
+        raise UsageError(
+            f"where: the condition has {len(where):,} characters, {LONGEST_CONDITION:,} at most.",
+            fix="Give a long list of items as candidates, or as exclude.",
+        )
     try:
         condition = pl.sql_expr(where)
         unknown = [c for c in condition.meta.root_names() if c not in table.columns]
         if unknown:
             raise UsageError(f"where: there is no column {unknown[0]!r}.", fix=columns)
-        matched = table.select(condition.alias("matched"))["matched"]
+        # with_columns, so that 1 = 1 too becomes a value for every item
+        matched = table.with_columns(condition.alias(_MATCHED)).get_column(_MATCHED)
     except pl.exceptions.PolarsError as error:
         raise UsageError(f"where: {str(error).splitlines()[0]}.", fix=columns) from None
-    if matched.dtype != pl.Boolean or len(matched) != len(table):
+    if matched.dtype != pl.Boolean:
         raise UsageError(
             f"where: {where!r} is not a condition.", fix="Write one like year >= 1990."
         )

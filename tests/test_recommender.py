@@ -1,0 +1,427 @@
+"""The public object: ids in, lists out, on a catalogue small enough to know every answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import foretaste as ft
+from foretaste.data.checking import Cost
+from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
+from foretaste.models.base import Model, RatingPrediction
+from tests.conftest import synthetic
+
+FILMS = pl.DataFrame(
+    {
+        "item": [10, 20, 30, 40, 50, 60],
+        "title": ["Alien", "Brazil", "Don't Look Now", 'The "Burbs"', "Élisa", "Fargo"],
+        "year": [1979, 1985, 1973, 1989, 1995, None],
+        "score": [8.5, 7.9, 7.1, 6.9, 7.0, 8.1],
+        "rank": [1, 3, 4, 6, 5, 2],
+        "user": ["ripley", "sam", "laura", "ray", "marie", "marge"],
+    }
+)
+
+
+@dataclass(eq=False)
+class Ladder(Model):
+    """Item row i scores i + 1; a history adds ten times the value of each of its items there."""
+
+    name: ClassVar[str] = "ladder"
+
+    def fit(self, train, engine):
+        self.n_items_ = len(train.items)
+        return self
+
+    def score(self, batch):
+        return torch.arange(1.0, self.n_items_ + 1) + 10 * batch.dense(self.n_items_, batch.value_h)
+
+    def predict(self, batch, user_p, item_p):
+        return RatingPrediction(self.score(batch)[user_p, item_p])
+
+    def item_vectors(self):
+        angle_i = torch.arange(self.n_items_) * 0.1
+        return torch.stack([angle_i.cos(), angle_i.sin()], dim=1) * (1 + angle_i[:, None])
+
+    @classmethod
+    def cost(cls, shape):
+        return Cost(1.0, 1)
+
+
+@pytest.fixture(scope="module")
+def films():
+    """User 1 has seen 10 and 60, user 42 has seen 20, user 7 all but 30."""
+    frame = pl.DataFrame(
+        {
+            "user": [1, 1, 42, 7, 7, 7, 7, 7, 2],
+            "item": [10, 60, 20, 10, 20, 40, 50, 60, 30],
+            "rating": [5.0, 3, 1, 2, 3, 4, 5, 1, 3],
+        }
+    )
+    return ft.fit(Ladder(), ft.from_frame(frame).with_items(FILMS), progress=False)
+
+
+@pytest.fixture(scope="module")
+def bias(ratings):
+    return ft.fit(ft.Bias(), ratings, progress=False)
+
+
+def listed(frame):
+    return frame["item"].to_list()
+
+
+def test_a_user_gets_the_best_unseen_items_best_first(films):
+    table = films.recommend(1, k=3)
+    assert listed(table) == [50, 40, 30]
+    assert table["score"].to_list() == [5.0, 4.0, 3.0]
+    assert table["rank"].to_list() == [1, 2, 3]
+    assert table.columns[:5] == ["item", "score", "rank", "title", "year"]
+    assert table["title"].to_list() == ["Élisa", 'The "Burbs"', "Don't Look Now"]
+
+
+def test_item_columns_named_like_ours_keep_their_values_under_another_name(films):
+    table = films.recommend(users=[1], k=2)
+    assert table.columns == [
+        "user", "item", "score", "rank", "title", "year", "item_score", "item_rank", "item_user",
+    ]  # fmt: skip
+    assert table.row(0) == (1, 50, 5.0, 1, "Élisa", 1995, 7.0, 5, "marie")
+
+
+def test_even_two_columns_named_like_ours_do_not_collide(films):
+    twice = films.dataset.with_items(FILMS.with_columns(item_score=pl.col("score") * 2))
+    table = ft.Recommender(films.model, twice).recommend(1, k=1)
+    assert table.select("score", "item_score", "item_item_score").row(0) == (5.0, 14.0, 7.0)
+
+
+def test_a_user_has_the_same_list_alone_and_among_others(bias):
+    together = bias.recommend(users=["u5", "u1", "u9"], k=6)
+    for user in ("u5", "u1", "u9"):
+        alone = bias.recommend(user, k=6)
+        assert together.filter(user=user).drop("user").equals(alone)
+    assert together["user"].to_list() == ["u5"] * 6 + ["u1"] * 6 + ["u9"] * 6
+
+
+def test_users_come_in_any_sequence_and_may_repeat(films):
+    expected = listed(films.recommend(users=[42, 1, 42], k=2))
+    assert expected == [60, 50, 50, 40, 60, 50]
+    for users in ((42, 1, 42), ["42", "1", "42"], np.array([42, 1, 42]), pl.Series([42, 1, 42])):
+        assert listed(films.recommend(users=users, k=2)) == expected
+    assert len(films.recommend(users=[], k=2)) == 0
+
+
+def test_a_number_and_its_text_name_the_same_id(films):
+    assert films.recommend("42").equals(films.recommend(42))
+    assert films.recommend(users=["42"])["user"].to_list()[0] == 42
+    assert films.recommend(history=["20"]).equals(films.recommend(history=[20]))
+    assert films.predict(["42"], ["10"]).equals(films.predict([42], [10]))
+    assert films.similar("30").equals(films.similar(30))
+
+
+def test_text_that_only_looks_like_a_number_names_nobody(films):
+    for user in ("042", " 42", "42.0", "+42", ""):
+        with pytest.raises(UnknownIdError):
+            films.recommend(user)
+
+
+def test_a_strangers_history_is_left_out_and_counts(films):
+    assert listed(films.recommend(history=[60, 40], k=6)) == [50, 30, 20, 10]
+    seen = films.recommend(history=[60, 40], k=6, exclude_seen=False)
+    assert seen["score"].to_list() == [56, 54, 5, 3, 2, 1]  # ids alone count as the top, 5 stars
+    rated = films.recommend(history={60: 1, 40: 3.0}, k=6, exclude_seen=False)
+    assert rated["score"].to_list() == [34, 16, 5, 3, 2, 1]
+
+
+def test_someone_without_a_history_gets_a_full_list(films):
+    assert listed(films.recommend(history=[], k=2)) == [60, 50]
+    assert listed(films.recommend(history={}, k=2)) == [60, 50]
+
+
+def test_an_item_named_twice_in_a_history_counts_once_with_its_last_rating(films):
+    once = films.recommend(history={60: 2.0}, exclude_seen=False)
+    assert once["score"].to_list()[0] == 26
+    assert films.recommend(history={60: 5.0, "60": 2.0}, exclude_seen=False).equals(once)  # type: ignore[dict-item]
+    assert films.recommend(history=[60, "60", 60]).equals(films.recommend(history=[60]))
+    newest_last = films._stranger([60, 20, "60"]).item_h.tolist()
+    assert newest_last == films.dataset.items.rows([20, 60]).tolist()
+
+
+def test_ratings_of_a_history_stay_on_the_scale_of_the_data(films):
+    for value, said in [
+        (6, "6"),
+        (0.5, "0.5"),
+        (float("nan"), "nan"),
+        (None, "None"),
+        ("4", "'4'"),
+    ]:
+        with pytest.raises(UsageError) as error:
+            films.recommend(history={20: 3.0, 10: value})
+        assert str(error.value) == f"history: item 10: got {said}. Ratings lie in 1 to 5."
+
+
+def test_weights_of_clicks_may_be_any_finite_number():
+    clicks = ft.from_frame(pl.DataFrame({"user": [1, 1, 2], "item": [1, 2, 3]}))
+    fitted = ft.fit(Ladder(), clicks, progress=False)
+    assert listed(fitted.recommend(history={3: 17}, k=3)) == [2, 1]
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(UsageError) as error:
+            fitted.recommend(history={3: weight})
+        assert str(error.value) == f"history: item 3: got {weight}. Weights are finite numbers."
+
+
+def test_excluded_items_are_never_listed_and_candidates_are_all_there_is(films):
+    assert listed(films.recommend(42, exclude=[60, 50])) == [40, 30, 10]
+    assert listed(films.recommend(42, candidates=[10, 20, 50])) == [50, 10]
+    assert listed(films.recommend(42, candidates=[10, 20, 50], exclude_seen=False)) == [20, 50, 10]
+    assert listed(films.recommend(42, candidates=[10, 50], exclude=[50], k=5)) == [10]
+    assert listed(films.recommend(42, candidates=[])) == []
+    assert listed(films.recommend(1, exclude=np.array([50, 40]))) == [30, 20]
+
+
+def test_seen_items_come_back_when_asked_for(films):
+    assert listed(films.recommend(1, exclude_seen=False, k=2)) == [10, 60]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 40, 1000])
+def test_there_are_k_items_whenever_there_are_k_candidates(bias, k):
+    table = bias.dataset.items.values
+    catalogue = bias.dataset.with_items(
+        pl.DataFrame({"item": table, "year": np.arange(len(table)) + 1980})
+    )
+    dated = ft.Recommender(bias.model, catalogue)
+    everyone = bias.dataset.users.values.to_list()
+    seen = {user: set() for user in everyone}
+    for user, item in bias.dataset.frame().select("user", "item").iter_rows():
+        seen[user].add(item)
+    recent = set(table[15:])
+    lists = dated.recommend(users=everyone, k=k, where="year >= 1995")
+    for user in everyone:
+        mine = lists.filter(user=user)
+        assert len(mine) == min(k, len(recent - seen[user]))
+        assert set(mine["item"]) <= recent - seen[user]
+        assert mine["score"].is_sorted(descending=True)
+        assert mine["rank"].to_list() == list(range(1, len(mine) + 1))
+        assert mine["score"].is_not_nan().all()
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("year >= 1985", [50, 40, 20]),
+        ("year < 1980 OR year IS NULL", [60, 30, 10]),
+        ("NOT (year >= 1985)", [30, 10]),
+        ("title = 'Don''t Look Now'", [30]),
+        ("title LIKE '%\"%'", [40]),
+        ("title = 'Élisa'", [50]),
+        ("year IN (1979, 1985) AND title <> 'Brazil'", [10]),
+        ("year BETWEEN 1980 AND 1990", [40, 20]),
+        ("item = 30", [30]),
+        ("score > 8", [60, 10]),
+        ("\"user\" = 'sam'", [20]),
+        ("1 = 1", [60, 50, 40, 30, 20, 10]),
+        ("true", [60, 50, 40, 30, 20, 10]),
+        ("1 = 2", []),
+        ("year = (0/0)", []),
+    ],
+)
+def test_where_keeps_the_items_for_which_the_condition_is_true(films, where, expected):
+    assert listed(films.recommend(history=[], where=where)) == expected
+
+
+COLUMNS = "Columns: item, title, year, score, rank, user."
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("yaer > 1990", f"where: there is no column 'yaer'. {COLUMNS}"),
+        ("year + 1", "where: 'year + 1' is not a condition. Write one like year >= 1990."),
+        ("title", "where: 'title' is not a condition. Write one like year >= 1990."),
+        ("", f"where: unable to parse '' as Expr. {COLUMNS}"),
+        ("year >=", f"where: unable to parse 'year >=' as Expr. {COLUMNS}"),
+        ("title > 5", f"where: cannot compare string with numeric type (i32). {COLUMNS}"),
+        ("year IN (SELECT year FROM t)", f"where: relation 't' was not found. {COLUMNS}"),
+        (
+            "year > 1 AND " * 200 + "year > 1",
+            "where: the condition has 2,608 characters, 2,000 at most. "
+            "Give a long list of items as candidates, or as exclude.",
+        ),
+    ],
+)
+def test_a_condition_that_is_none_says_what_is_wrong(films, where, message):
+    with pytest.raises(UsageError) as error:
+        films.recommend(1, where=where)
+    assert str(error.value) == message
+
+
+ODD = r"""
+year > 1990; DROP TABLE items|1; --|title = '|title = "a"|(SELECT 1)|EXISTS (SELECT 1)|*|-|NULL|''
+count(*) > 1|sum(year) > 1|year > (SELECT max(year))|year > ALL (SELECT 1)|items.year > 3|a.b.c = 1
+read_csv('/etc/passwd')|foo(year)|title ~ '('|regexp_like(title, '(')|year / 0 > 1|year % 0 = 1
+CAST(title AS INT) = 1|title::int = 1|date(title) > 1|row_number() over () > 3|rank() over () > 3
+unnest(array[true])|[1]|array[1, 2] = 3|CASE WHEN year > 2000 THEN 1 END|INTERVAL '1 day' > 3
+year > ?|year > $1|:a|@a|\|x'zz' = 1|year ->> 'a'|extract(year from title) = 3|title LIKE year
+title LIKE '%' ESCAPE 'x'|title IN ()|year IN ('1990', 'x')|year = 99999999999999999999999|year as x
+"""
+
+
+def listed_or_refused(films, where):
+    """Whether a list comes back, or one of our errors in one line."""
+    try:
+        films.recommend(1, where=where)
+    except ForetasteError as error:
+        return str(error).startswith("where: ") and "\n" not in str(error)
+    return True
+
+
+@pytest.mark.parametrize("where", ODD.strip().replace("\n", "|").split("|"))
+def test_odd_conditions_give_a_list_or_one_of_our_errors(films, where):
+    assert listed_or_refused(films, where)
+
+
+WORDS = """year title item score > = <> 1990 'a' ' " ( ) AND OR NOT IN LIKE IS NULL SELECT FROM CASE
+WHEN THEN END + - / , ; -- * :: int max lower BETWEEN EXISTS \0 é [ ] ."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=8).map(" ".join))
+def test_random_conditions_give_a_list_or_one_of_our_errors(films, where):
+    assert listed_or_refused(films, where)
+
+
+def test_unknown_ids_are_named_with_what_to_do(films):
+    look = "Ids here look like 1, 2, 7 (4 in all)."
+    hint = "For someone new, give a history: what they have seen or rated."
+    with pytest.raises(UnknownIdError) as error:
+        films.recommend("nobody")
+    assert str(error.value) == f"unknown user 'nobody'. {look} {hint}"
+    with pytest.raises(UnknownIdError, match=r"unknown user 3, 'x'\. Ids"):
+        films.recommend(users=[1, 3, "x"])
+    look = "Ids here look like 10, 20, 30 (6 in all)."
+    for ask in (
+        lambda: films.recommend(history=[10, 11]),
+        lambda: films.recommend(history={10: 1.0, 11: 2.0}),
+        lambda: films.recommend(1, exclude=[11]),
+        lambda: films.recommend(1, candidates=[11]),
+        lambda: films.predict([1], [11]),
+        lambda: films.similar(11),
+    ):
+        with pytest.raises(UnknownIdError) as error:
+            ask()
+        assert str(error.value) == f"unknown item 11. {look}"
+    many = [f"x{n}" for n in range(9)]
+    with pytest.raises(UnknownIdError, match=r"'x0', 'x1', 'x2', 'x3', 'x4', \.\.\.\. Ids"):
+        films.recommend(history=many)
+
+
+def test_contradictory_questions_are_refused(films):
+    one = "give exactly one of user, users and history. A stranger is a history."
+    for question in ({}, {"user": 1, "history": [10]}, {"user": 1, "users": [1]}):
+        with pytest.raises(UsageError) as error:
+            films.recommend(**question)
+        assert str(error.value) == one
+    with pytest.raises(UsageError, match=r"^k=0\. Ask for at least one item\.$"):
+        films.recommend(1, k=0)
+    with pytest.raises(UsageError, match=r"^k=-1\. Ask for at least one item\.$"):
+        films.similar(10, k=-1)
+
+
+def test_one_text_is_not_taken_for_a_list_of_its_letters(films):
+    for name in ("users", "history"):
+        with pytest.raises(UsageError) as error:
+            films.recommend(**{name: "10"})
+        assert str(error.value) == f"{name}='10' is one text. Give a list: {name}=['10']."
+    for name in ("exclude", "candidates"):
+        with pytest.raises(UsageError, match=f"^{name}='10' is one text"):
+            films.recommend(1, **{name: "10"})
+    with pytest.raises(UsageError, match=r"^items='10' is one text"):
+        films.predict([1], "10")
+
+
+def test_ratings_of_pairs_come_in_the_order_asked(films):
+    table = films.predict([1, 42, 1], [10, 10, 30])
+    assert table.columns == ["user", "item", "rating", "std"]
+    assert table["user"].to_list() == [1, 42, 1]
+    assert table["item"].to_list() == [10, 10, 30]
+    assert table["rating"].to_list() == [51.0, 1.0, 3.0]
+    assert table["std"].to_list() == [None] * 3
+
+
+def test_one_user_may_be_asked_about_many_items_and_a_stranger_too(films):
+    assert films.predict([42], [30, 10])["rating"].to_list() == [3.0, 1.0]
+    stranger = films.predict(items=[30, 10], history={10: 2.0})
+    assert stranger["rating"].to_list() == [3.0, 21.0]
+    assert stranger["user"].to_list() == [None, None]
+    assert stranger.schema["user"] == pl.Int64
+    assert films.predict(np.array([42, 1]), pl.Series([30, 10]))["rating"].to_list() == [3.0, 51.0]
+
+
+def test_a_list_and_a_prediction_agree_on_what_an_item_is_worth(bias):
+    best = bias.recommend("u3", k=5)
+    inside = (best["score"] >= 1) & (best["score"] <= 5)
+    rated = bias.predict(["u3"], best["item"].to_list())
+    np.testing.assert_allclose(
+        rated["rating"].filter(inside), best["score"].filter(inside), rtol=1e-6
+    )
+
+
+def test_predicting_needs_one_user_for_each_item(films):
+    with pytest.raises(UsageError) as error:
+        films.predict([1, 42, 7], [10, 20])
+    assert str(error.value) == "3 users and 2 items. Give one user for each item."
+    either = "give either users or a history. A stranger is a history."
+    for question in ({"items": [10]}, {"users": [1], "items": [10], "history": [20]}):
+        with pytest.raises(UsageError) as error:
+            films.predict(**question)
+        assert str(error.value) == either
+    assert len(films.predict([1], [])) == 0
+
+
+def test_similar_items_are_the_nearest_by_angle_whatever_their_length(films):
+    table = films.similar(30, k=3)
+    assert sorted(listed(table)[:2]) == [20, 40]
+    assert listed(table)[2] in (10, 50)
+    np.testing.assert_allclose(table["score"], np.cos([0.1, 0.1, 0.2]), rtol=1e-6)
+    assert table["rank"].to_list() == [1, 2, 3]
+    assert table["title"][0] in ("Brazil", 'The "Burbs"')
+    assert len(films.similar(30, k=100)) == 5
+
+
+def test_a_model_without_the_ability_says_which_have_it(bias):
+    with pytest.raises(ModelError, match=r"bias is no model that has item vectors\. Train one of "):
+        bias.similar("i1")
+    popular = ft.fit(ft.Popularity(), bias.dataset, progress=False)
+    with pytest.raises(ModelError, match=r"popularity is no model that predicts ratings\. Train "):
+        popular.predict(["u1"], ["i1"])
+
+
+def test_a_dataset_without_item_columns_lists_ids_and_filters_on_them(bias):
+    table = bias.recommend("u1", k=3, where="item IN ('i1', 'i2', 'i3', 'i4')")
+    assert table.columns == ["item", "score", "rank"]
+    assert set(listed(table)) <= {"i1", "i2", "i3", "i4"}
+
+
+def test_text_and_number_ids_give_the_same_lists(ratings):
+    numbers = ratings.frame().with_columns(
+        pl.col("user").str.strip_prefix("u").cast(pl.Int64),
+        pl.col("item").str.strip_prefix("i").cast(pl.Int64),
+    )
+    by_number = ft.fit(ft.Bias(), ft.from_frame(numbers), progress=False)
+    by_text = ft.fit(ft.Bias(), ratings, progress=False)
+    for user in (0, 7, 59):
+        of_number, of_text = by_number.recommend(user), by_text.recommend(f"u{user}")
+        np.testing.assert_allclose(of_number["score"], of_text["score"], atol=1e-5)
+        assert [f"i{i}" for i in listed(of_number)] == listed(of_text)
+
+
+def test_fitting_prints_nothing_when_told_so_and_keeps_how_it_was_done(capfd):
+    fitted = ft.fit(ft.Bias(), synthetic(n_users=9, n_rows=80), seed=4, progress=False)
+    assert fitted.training["seed"] == 4
+    assert fitted.training["seconds"] >= 0
+    assert capfd.readouterr() == ("", "")
