@@ -16,7 +16,7 @@ FILES = 1_000
 START = 978_300_760
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 TOO_LARGE = 2.0**128 - 2.0**103  # rounds to infinity in single precision
-NAMES = {"user_id", "item_id", "user", "item", "rating", "time", "timestamp"}
+NAMES = {"userid", "itemid", "user", "item", "rating", "time", "timestamp"}
 Row = tuple[str, str, float, int | None]
 
 PLAIN = "user_id,item_id,rating,timestamp\n" + "".join(
@@ -93,16 +93,19 @@ def oracle(content: bytes, separator: str) -> list[Row]:
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     rows = cells_of(text, separator)
-    names = ["user", "item", "rating", "time"]
-    if rows and NAMES & set(rows[0]):
-        names = rows.pop(0)
-    width, kept = len(names), []
+    names = ["user", "item", "rating", "time"][: len(rows[0])] if rows else []
+    first = [re.sub(r"[\W_]", "", cell.lower()) for cell in rows[0]] if rows else []
+    if NAMES & set(first):
+        names = first
+        rows.pop(0)
+    kept: list[Row] = []
     for row in rows:
-        if len(row) != width or not row[0].strip() or not row[1].strip():
+        if len(row) != len(names) or not row[0].strip() or not row[1].strip():
             raise Malformed("a ragged row or an empty id")
-        value = number(row[2]) if names[2] == "rating" else 1.0
-        time = int(number(row[3]) * 1000) if names[3] in ("time", "timestamp") else None
-        kept.append((row[0], row[1], value, time))
+        cell = dict(zip(names, row, strict=True))
+        times = [cell[name] for name in ("time", "timestamp") if name in cell]
+        value = number(cell["rating"]) if "rating" in cell else 1.0
+        kept.append((row[0], row[1], value, int(number(times[0]) * 1000) if times else None))
     return kept
 
 
@@ -127,8 +130,8 @@ def mutate(content: bytes, separator: str, rng: np.random.Generator) -> bytes:
     other = bytes(rng.choice([b",", b";", b"\t", b"|", b"::", b" "]))
     kind = int(rng.integers(0, 18))
     insert = {
-        0: b'"', 1: b"\n", 2: b"\0", 3: b"\r", 4: cut, 5: b" ", 6: b'"' + b"x" * 300_000, 7: b"\xe9",
-        8: "é".encode(), 9: b"-", 10: b"e5",
+        0: b'"', 1: b"\n", 2: b"\0", 3: b"\r", 4: cut, 5: b" ", 6: b'"' + b"x" * 300_000,
+        7: b"\xe9", 8: "é".encode(), 9: b"-", 10: b"e5",
     }  # fmt: skip
     if kind in insert:
         return content[:at] + insert[kind] + content[at:]

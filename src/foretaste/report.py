@@ -27,7 +27,14 @@ def learning_curve(
     valid_e = [point["validation"] for point in curve]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(epoch_e, train_e, color=QUIET, marker="o", markersize=3, label="train (with dropout)")
+    axes.plot(
+        epoch_e,
+        train_e,
+        color=QUIET,
+        marker="o",
+        markersize=3,
+        label="train (dropout and l2 included)",
+    )
     axes.plot(epoch_e, valid_e, color=INK, marker="o", markersize=4, label="validation")
     best = min(range(len(valid_e)), key=valid_e.__getitem__)
     axes.plot(epoch_e[best], valid_e[best], "o", color=ACCENT, markersize=9, zorder=3)

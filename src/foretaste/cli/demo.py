@@ -110,5 +110,5 @@ def _recommend(recommender: Recommender, out: Path) -> None:
 
 def _readable(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
-        c for c in ("rank", "item", "score", "title", "year", "genres") if c in frame.columns
+        c for c in ("rank", "item", "score", "title", "genres") if c in frame.columns
     )

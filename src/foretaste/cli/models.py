@@ -181,7 +181,7 @@ def floors(parts: Split, k: int) -> dict[str, Report]:
 
 def show_comparison(parts: Split, reports: dict[str, Report]) -> None:
     """The protocol in words, then models down and metrics across."""
-    kept = ("rmse", "mae", "recall", "ndcg", "hit_rate", "mrr")
+    kept = ("rmse", "recall", "ndcg", "hit_rate")  # what fits a terminal; --json has them all
     trimmed: dict[str, Any] = {}
     for name, report in reports.items():
         metrics = {m: v for m, v in report.metrics.items() if m.partition("@")[0] in kept}

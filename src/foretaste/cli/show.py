@@ -73,7 +73,7 @@ def _interval(report: Report, name: str) -> Text:
     found = report.metrics.get(name)
     if found is None:
         return Text("–", style="dim")
-    return Text(f"{found.value:.4f} ").append(f"{found.low:.3f}–{found.high:.3f}", style="dim")
+    return Text(f"{found.value:.4f}\n").append(f"{found.low:.3f}–{found.high:.3f}", style="dim")
 
 
 @contextlib.contextmanager
@@ -106,4 +106,5 @@ def seconds(value: float) -> str:
     """A duration as people read it."""
     if value < 1:
         return "under a second"
-    return f"{value:,.0f} s" if value < 120 else f"{value / 60:,.0f} min"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes:,} min {rest} s" if minutes else f"{rest} s"
