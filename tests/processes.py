@@ -85,9 +85,9 @@ def train_to_bundle(fields: dict[str, Any], folder: Path, out: Path, ready: Any)
 
 
 def save_alternately(bundles: list[Path], out: Path, ready: Any) -> None:
-    """Save one bundle over the other, for ever."""
+    """Save one bundle over the other, for ever; ready after the first round, which is slower."""
     recommenders = [ft.load(bundle) for bundle in bundles]
-    ready.set()
     while True:
         for recommender in recommenders:
             recommender.save(out)
+        ready.set()

@@ -13,7 +13,10 @@ from foretaste.models.base import HasItemVectors, PredictsRatings, Shape, batch_
 from foretaste.training.engine import Engine
 
 # fields that make a model small enough for a test; none for models that are fast anyway
-SMALL = {"embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]}}
+SMALL = {
+    "bayesian-mf": {"factors": 4, "implicit_rank": 8, "burn_in": 20, "samples": 8, "keep_every": 2},
+    "embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]},
+}
 
 
 def small(name: str):

@@ -43,7 +43,7 @@ class Ladder(Model):
     def score(self, batch):
         return torch.arange(1.0, self.n_items_ + 1) + 10 * batch.dense(self.n_items_, batch.value_h)
 
-    def predict(self, batch, user_p, item_p):
+    def predict(self, batch, user_p, item_p, time_p=None):
         return RatingPrediction(self.score(batch)[user_p, item_p])
 
     def item_vectors(self):

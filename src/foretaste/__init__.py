@@ -11,11 +11,13 @@ from foretaste.errors import ForetasteError
 from foretaste.evaluation import Report, evaluate
 from foretaste.models import MODELS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
+from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
     "MODELS",
+    "BayesianMF",
     "Bias",
     "Dataset",
     "EmbeddingModel",

@@ -19,7 +19,7 @@ from foretaste.data.catalog import load as load_data
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import DataError, RecipeError, UsageError
-from foretaste.models.base import PredictsRatings, UserBatch, batch_of
+from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of
 from foretaste.ranking import recommend
 from foretaste.recipes import Recipe
 from foretaste.recommender import Recommender, fit
@@ -111,7 +111,7 @@ def evaluate(
         tallies |= _rating_tallies(recommender.model, batch, parts, train)
     if ranking:
         cuts = (k,) if isinstance(k, int) else tuple(k)
-        relevant = _relevant(parts.test, relevant_from)
+        relevant = _relevant(parts, relevant_from)
         tallies |= _ranking_tallies(recommender, batch, relevant, parts.test, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
         pl.Series(
@@ -142,20 +142,31 @@ def _rating_tallies(
 ) -> dict[str, _Tally]:
     x = split.test.interactions
     user_p = torch.from_numpy(x.user_r).long()
-    item_p = torch.from_numpy(train.items.find(split.test.items.values)[x.item_r])
-    rated = model.predict(batch, user_p, item_p)
+    row_i = train.items.find(split.test.items.values)
+    if isinstance(model, PlacesNewItems) and split.test.item_table is not None:
+        new_i = row_i < 0
+        model = model.with_items(split.test.item_table.filter(new_i))
+        row_i = np.where(new_i, len(train.items) + np.cumsum(new_i) - 1, row_i)
+    time_p = None if x.time_r is None else torch.from_numpy(x.time_r)
+    rated = model.predict(batch, user_p, torch.from_numpy(row_i[x.item_r]), time_p=time_p)
     error_p = rated.mean_p.double() - torch.from_numpy(x.value_r)
     n_b = torch.bincount(user_p, minlength=len(batch)).numpy().astype(float)
     squared_b = metrics.squared_errors(error_p, user_p, len(batch)).numpy()
     absolute_b = metrics.absolute_errors(error_p, user_p, len(batch)).numpy()
-    return {"rmse": _Tally(squared_b, n_b, np.sqrt), "mae": _Tally(absolute_b, n_b)}
+    tallies = {"rmse": _Tally(squared_b, n_b, np.sqrt), "mae": _Tally(absolute_b, n_b)}
+    if rated.std_p is not None:
+        covered_b = metrics.covered(error_p, rated.std_p, user_p, len(batch)).numpy()
+        density_b = metrics.log_densities(error_p, rated.std_p, user_p, len(batch)).numpy()
+        tallies |= {"coverage90": _Tally(covered_b, n_b), "log_density": _Tally(density_b, n_b)}
+    return tallies
 
 
-def _relevant(test: Dataset, relevant_from: float | None) -> np.ndarray:
+def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:
     """Marks of the test interactions that count as relevant."""
+    test = parts.test
     if not test.explicit:
         return np.ones(len(test), dtype=bool)
-    low, high = test.scale
+    low, high = parts.train.scale  # the test's own may be narrower
     border = low + 0.75 * (high - low) if relevant_from is None else relevant_from
     relevant_r = test.interactions.value_r >= border
     if not relevant_r.any():

@@ -6,7 +6,9 @@ what a random one gets, and no metric depends on how ties happen to be broken.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -142,3 +144,19 @@ def squared_errors(error_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
 def absolute_errors(error_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
     """Sum of absolute errors of each user: (B,), double."""
     return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, error_p.double().abs())
+
+
+def covered(
+    error_p: Tensor, std_p: Tensor, user_p: Tensor, n_users: int, share: float = 0.9
+) -> Tensor:
+    """How many ratings lie in the central Gaussian interval of that probability: (B,), double."""
+    reach = NormalDist().inv_cdf((1 + share) / 2)
+    inside_p = error_p.double().abs() <= reach * std_p.double()
+    return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, inside_p.double())
+
+
+def log_densities(error_p: Tensor, std_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
+    """Sum of log predictive densities N(rating; mean, std) of each user: (B,), double."""
+    std_p = std_p.double()
+    log_p = -(error_p.double() / std_p).square() / 2 - std_p.log() - math.log(2 * math.pi) / 2
+    return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, log_p)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
+import polars as pl
 import pydantic
 import torch
 from torch import Tensor, nn
@@ -183,11 +184,23 @@ class RatingPrediction:
 class PredictsRatings(Protocol):
     """A model whose scores are ratings, in the units of the data."""
 
-    def predict(self, batch: UserBatch, user_p: Tensor, item_p: Tensor) -> RatingPrediction:
+    def predict(
+        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+    ) -> RatingPrediction:
         """Ratings of the pairs (batch user, item row), clipped to the scale.
 
         user_p: index into the batch.  item_p: item row, or -1 for an item that training never saw.
+        time_p: when the ratings are given (milliseconds), for models that can tell; None: unknown.
         """
+        ...
+
+
+@runtime_checkable
+class PlacesNewItems(Protocol):
+    """A model that knows something of an item from its columns alone."""
+
+    def with_items(self, table: pl.DataFrame) -> Self:
+        """A copy with the lines of an item table as further item rows."""
         ...
 
 

@@ -37,7 +37,9 @@ class GlobalMean(Model):
         """The same score everywhere: (B, items)."""
         return torch.full((len(batch), self.n_items_), self.mean_)
 
-    def predict(self, batch: UserBatch, user_p: Tensor, item_p: Tensor) -> RatingPrediction:
+    def predict(
+        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+    ) -> RatingPrediction:
         """The mean, for every pair."""
         return RatingPrediction(torch.full((len(item_p),), self.mean_))
 
@@ -92,7 +94,9 @@ class Bias(Model):
         """Expected ratings, not clipped so that the order stays strict: (B, items)."""
         return self.mean_ + self.user_bias(batch)[:, None] + self.item_i_
 
-    def predict(self, batch: UserBatch, user_p: Tensor, item_p: Tensor) -> RatingPrediction:
+    def predict(
+        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+    ) -> RatingPrediction:
         """Ratings of pairs; an unknown item has no bias."""
         item_bias_p = torch.where(item_p >= 0, self.item_i_[item_p], 0.0)
         return RatingPrediction(

@@ -194,7 +194,9 @@ class EmbeddingModel(Model):
         with torch.no_grad():
             return self.network_.rate_all(user_bd)
 
-    def predict(self, batch: UserBatch, user_p: Tensor, item_p: Tensor) -> RatingPrediction:
+    def predict(
+        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+    ) -> RatingPrediction:
         """Ratings of pairs; an unknown item is the mean item."""
         user_bd = self.user_vectors(batch)
         with torch.no_grad():

@@ -53,7 +53,7 @@ def cosine_restarts(step: int, period: int, floor: float = 0.1) -> float:
     return floor + (1 - floor) * (1 + math.cos(math.pi * (step % period) / period)) / 2
 
 
-def one_cycle(step: int, total: int, warm_up: float = 0.25, floor: float = 0.01) -> float:
+def one_cycle(step: int, total: int, warm_up: float = 0.1, floor: float = 0.01) -> float:
     """Linearly up for the first part, then down to `floor` along a cosine (Smith 2018)."""
     rise = max(1, round(warm_up * total))
     if step < rise:
