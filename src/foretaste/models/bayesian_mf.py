@@ -1,0 +1,378 @@
+"""Bayesian matrix factorisation with side information, session drift and individual noise.
+
+The model and its draws are in gibbs.py.  Here: what features rows have, the chain from its first
+sweep to the draws that are kept, and users folded in from their histories given those draws.
+Axes: as in gibbs.py, with u users, i items, s kept draws, h history entries, q pairs to predict,
+c columns of raw features, f of their principal directions.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import ClassVar, Self
+
+import polars as pl
+import torch
+from torch import Generator, Tensor
+
+from foretaste.data.checking import Cost
+from foretaste.data.dataset import Dataset
+from foretaste.data.features import Column, encode, learn_columns
+from foretaste.errors import ModelError
+from foretaste.models import drift, gibbs
+from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.models.drift import Bridge
+from foretaste.models.gibbs import Chain, Side
+from foretaste.training.engine import Engine
+
+ROUNDS = 5, 2  # of fold-in at the first draw, and at each later one, which starts from the last
+VARIANCE_EVERY = 4  # draws between new variances, which change little from one to the next
+USERS_AT_ONCE = 8192  # folded in together: bounds memory
+PAIRS_AT_ONCE = 1 << 15  # whose covariances are gathered together
+NEIGHBOURS = 2.0  # ratings that inform a drift node beside its own, for its variance
+SMOOTHED = 0.5  # share of a drift's variance that the nodes themselves resolve
+PROBES = 64  # training pairs whose predictions are watched for mixing
+
+
+@dataclass(eq=False)
+class BayesianMF(Model):
+    """Posterior mean of ratings over draws of a block Gibbs sampler, with a standard deviation.
+
+    implicit_rank: principal directions kept of who rated what, 0 for none.  features: whether the
+    columns of the item and user tables shift the prior means.  drift_seconds: time scales of a
+    user's drift, [] for none; a rating is then interpolated from the user's ratings before and
+    after it.  user_noise, item_noise: degrees of freedom of individual noise, 0 for one noise.
+    """
+
+    name: ClassVar[str] = "bayesian-mf"
+    needs_ratings: ClassVar[bool] = True
+
+    factors: int = 32
+    implicit_rank: int = 128
+    features: bool = True
+    drift_seconds: list[float] = field(default_factory=lambda: [3.0, 100.0, 3000.0])
+    user_noise: float = 10.0
+    item_noise: float = 20.0
+    burn_in: int = 50
+    samples: int = 24
+    keep_every: int = 3
+    mean_: float = field(init=False, repr=False)
+    scale_: list[float] = field(init=False, repr=False)
+    mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat of PROBES
+    n_trained_: int = field(init=False, repr=False)  # items; later rows are at their prior means
+    item_columns_: list[Column] = field(init=False, repr=False)
+    item_table_cf_: Tensor = field(init=False, repr=False)
+    item_average_f_: Tensor = field(init=False, repr=False)  # implicit features of a new item
+    item_beta_sfk_: Tensor = field(init=False, repr=False)
+    item_mu_sk_: Tensor = field(init=False, repr=False)
+    item_Lambda_skk_: Tensor = field(init=False, repr=False)
+    item_sik_: Tensor = field(init=False, repr=False)  # the last row is the average new item
+    item_noise_si_: Tensor = field(init=False, repr=False)
+    user_implicit_cf_: Tensor = field(init=False, repr=False)
+    user_average_f_: Tensor = field(init=False, repr=False)
+    user_table_uf_: Tensor = field(init=False, repr=False)
+    user_beta_sfk_: Tensor = field(init=False, repr=False)
+    user_mu_sk_: Tensor = field(init=False, repr=False)
+    user_Lambda_skk_: Tensor = field(init=False, repr=False)
+    alpha_s_: Tensor = field(init=False, repr=False)
+    tau_sc_: Tensor = field(init=False, repr=False)
+
+    # -- fitting
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Run the chain, and keep every `keep_every`-th draw after `burn_in` sweeps."""
+        rng = Generator(engine.torch_device)
+        rng.manual_seed(engine.generator("gibbs").initial_seed())
+        chain = self._chain(train, engine.torch_device, rng)
+        run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
+        identity = json.dumps(run | {"seed": engine.seed}, sort_keys=True)
+        kept = self._run(chain, rng, engine, identity)
+        trace_sq = torch.cat([kept.pop("trace"), kept["alpha_s_"][:, None]], 1)
+        self.mixing_ = {}
+        if self.samples > 3:  # each half needs a variance
+            *rhat_p, rhat_alpha = gibbs.split_rhat(trace_sq).tolist()
+            self.mixing_ = {"median": median(rhat_p), "max": max(rhat_p), "noise": rhat_alpha}
+        for name, draws in kept.items():
+            setattr(self, name, draws.cpu())
+        average_1f = torch.zeros(1, self.item_table_cf_.shape[1])
+        self.item_sik_ = torch.cat([self.item_sik_, self._prior_means(average_1f)], 1)
+        self.item_noise_si_ = torch.cat([self.item_noise_si_, torch.ones(self.samples, 1)], 1)
+        return self
+
+    def _chain(self, train: Dataset, device: torch.device, rng: Generator) -> Chain:
+        """The chain before its first sweep; the bases of both sides' features go to the fields."""
+        x, n_users, n_items = train.interactions, len(train.users), len(train.items)
+        self.scale_, self.n_trained_ = list(train.scale), n_items
+        self.mean_ = float(x.value_r.mean(dtype="float64"))
+        user_n, item_n = (torch.from_numpy(r).long().to(device) for r in (x.user_r, x.item_r))
+        time_n = None if x.time_r is None else torch.from_numpy(x.time_r).to(device)
+        sides: list[Side] = []
+        k = self.factors + 1
+        for row_n, partner_n, sizes, table, freedom in (
+            (user_n, item_n, (n_users, n_items), train.user_table, self.user_noise),
+            (item_n, user_n, (n_items, n_users), train.item_table, self.item_noise),
+        ):
+            F_rc = gibbs.implicit_features(row_n, partner_n, *sizes)
+            implicit_cf = gibbs.principal_basis(F_rc, self.implicit_rank, rng)
+            B_rf = gibbs.project(F_rc, implicit_cf)
+            average_f = torch.bincount(row_n) / len(row_n) @ B_rf
+            columns = learn_columns(table) if self.features else []
+            T_rc = torch.from_numpy(encode(table, columns, sizes[0])).to(device)
+            table_cf = gibbs.principal_basis(T_rc, T_rc.shape[1], rng)
+            T_rf = gibbs.project(T_rc, table_cf)
+            sides.append(gibbs.new_side(row_n, partner_n, *sizes, [B_rf, T_rf], freedom, k, rng))
+            if row_n is user_n:
+                self.user_implicit_cf_, self.user_average_f_ = implicit_cf.cpu(), average_f.cpu()
+                self.user_table_uf_ = T_rf.cpu()
+            else:
+                self.item_columns_, self.item_average_f_ = columns, average_f.cpu()
+                self.item_table_cf_ = table_cf.cpu()
+        y_n = torch.from_numpy(x.value_r).to(device) - self.mean_
+        return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds)
+
+    def _run(
+        self, chain: Chain, rng: Generator, engine: Engine, identity: str
+    ) -> dict[str, Tensor]:
+        """All sweeps, from the last checkpoint where there is one; returns the kept draws."""
+        total = self.burn_in + self.samples * self.keep_every
+        probe_q = torch.linspace(0, len(chain.y_n) - 1, PROBES).long()
+        kept = {
+            name: draw.new_zeros(self.samples, *draw.shape)
+            for name, draw in kept_draw(chain, probe_q).items()
+        }
+        done, saved = self._resume(chain, kept, rng, engine, identity), time.monotonic()
+
+        def save() -> None:
+            tensors = chain.drawn() | kept | {"rng": rng.get_state()}
+            engine.save_checkpoint(tensors, {"sweep": done}, "gibbs", identity)
+
+        with engine.meter("gibbs", total) as meter:
+            meter.advance(done)
+            try:
+                while done < total:
+                    error = gibbs.sweep(chain, done, rng)
+                    done += 1
+                    number, rest = divmod(done - self.burn_in, self.keep_every)
+                    if number > 0 and not rest:
+                        for name, draw in kept_draw(chain, probe_q).items():
+                            kept[name][number - 1] = draw
+                    meter.advance(1, f"RMSE on train {error:.4f}")
+                    if time.monotonic() - saved > engine.save_every:
+                        saved = time.monotonic()
+                        save()
+            except KeyboardInterrupt:
+                raise ModelError(
+                    f"interrupted in sweep {done + 1} of {total}.",
+                    fix="Run the same command again to go on from the last checkpoint.",
+                ) from None
+        return kept
+
+    def _resume(
+        self, chain: Chain, kept: dict[str, Tensor], rng: Generator, engine: Engine, identity: str
+    ) -> int:
+        """Puts the last checkpoint's tensors in place; returns how many sweeps are done."""
+        found = engine.load_checkpoint("gibbs", identity)
+        if found is None:
+            return 0
+        tensors, values = found
+        rng.set_state(tensors.pop("rng"))
+        for name, tensor in (chain.drawn() | kept).items():
+            tensor.copy_(tensors[name])
+        return values["sweep"]
+
+    # -- new items
+
+    def with_items(self, table: pl.DataFrame) -> Self:
+        """A copy that also knows the lines of an item table, as rows after those it has.
+
+        They are at their prior means given the columns: nobody has rated them yet.
+        """
+        T_ic = torch.from_numpy(encode(table, self.item_columns_, len(table)))
+        T_if = gibbs.project(T_ic, self.item_table_cf_)
+        new_sik, one_si = self._prior_means(T_if), torch.ones(self.samples, len(table))
+        X_sik, w_si, grown = self.item_sik_, self.item_noise_si_, copy.copy(self)
+        grown.item_sik_ = torch.cat([X_sik[:, :-1], new_sik, X_sik[:, -1:]], 1)
+        grown.item_noise_si_ = torch.cat([w_si[:, :-1], one_si, w_si[:, -1:]], 1)
+        return grown
+
+    def _prior_means(self, T_if: Tensor) -> Tensor:
+        """Prior means of items that nobody has rated, from their table features: (s, i, k)."""
+        B_if = torch.cat([self.item_average_f_.expand(len(T_if), -1), T_if], 1)
+        return self.item_mu_sk_[:, None] + B_if @ self.item_beta_sfk_
+
+    # -- users folded in from their histories
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """Expected ratings without drift, before clipping: (B, items)."""
+        total_bi = torch.zeros(len(batch), self.item_sik_.shape[1] - 1)
+        fold = FoldIn(self, batch)
+        for s in range(self.samples):
+            fold.step(s)
+            V_ik = self.item_sik_[s, :-1]
+            x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(batch), 1)], 1)
+            total_bi += x_bk @ V_ik.T + fold.X_bk[:, -1:]
+        return self.mean_ + total_bi / self.samples
+
+    def predict(
+        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+    ) -> RatingPrediction:
+        """Posterior means, predictive standard deviations; an unknown item is the average new one.
+
+        Where the moments time_p of the ratings are given, the users' drift is interpolated from
+        their ratings before and after; without them it contributes its variance alone.
+        """
+        mean_p, std_p = torch.empty(len(item_p)), torch.empty(len(item_p))
+        for first in range(0, len(batch), USERS_AT_ONCE):
+            p = ((user_p >= first) & (user_p < first + USERS_AT_ONCE)).nonzero()[:, 0]
+            time_q = None if time_p is None else time_p[p]
+            fold = FoldIn(self, batch[first : first + USERS_AT_ONCE])
+            mean_p[p], std_p[p] = fold.predict(user_p[p] - first, item_p[p], time_q)
+        return RatingPrediction((self.mean_ + mean_p).clamp(*self.scale_), std_p)
+
+    def user_features(self, batch: UserBatch) -> Tensor:
+        """Implicit features of the histories, and table features of users in training: (B, f)."""
+        known_h = batch.item_h < self.n_trained_
+        user_h, item_h = batch.user_h[known_h], batch.item_h[known_h]
+        F_bc = gibbs.implicit_features(user_h, item_h, len(batch), self.n_trained_)
+        B_bf = gibbs.project(F_bc, self.user_implicit_cf_)
+        B_bf[torch.bincount(user_h, minlength=len(batch)) == 0] = self.user_average_f_
+        T_uf = torch.cat([self.user_table_uf_, torch.zeros_like(self.user_table_uf_[:1])])
+        return torch.cat([B_bf, T_uf[batch.train_row_b]], 1)  # row -1: a stranger is average
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """Outer products of padded ratings dominate, then a Cholesky factor for each row."""
+        n, rows = shape.interactions, shape.users + shape.items
+        return Cost(seconds=2 + 4.5e-5 * n + 1e-3 * rows, memory_bytes=300 * n + 8000 * rows)
+
+
+class FoldIn:
+    """Mean-field posterior of users given item draws: vector, drift and noise, in turn.
+
+    Given noise and drift, the vector's conditional is the sampler's own.  Rounds go on from one
+    draw to the next, since drift and noise hardly differ between draws.
+    """
+
+    def __init__(self, model: BayesianMF, batch: UserBatch) -> None:
+        self.model, self.B_bf = model, model.user_features(batch)
+        self.item_h, self.user_h = batch.item_h, batch.user_h
+        self.y_h = batch.value_h - model.mean_
+        self.time, self.phi_cm = None, []
+        if batch.time_h is not None and len(self.item_h) and model.tau_sc_.shape[1]:
+            self.time = drift.timeline(self.user_h, batch.time_h)
+            self.phi_cm = [self.time.decay(seconds) for seconds in model.drift_seconds]
+        self.s_cm = torch.zeros(len(self.phi_cm), len(self.phi_cm[0]) if self.phi_cm else 0)
+        self.noise_b = torch.ones(len(batch))
+        self.count_b = batch.length_b
+        n_items, k = model.item_sik_.shape[1:]
+        self.blocks = gibbs.padded_blocks(self.user_h, self.item_h, len(batch), n_items)
+        self.P_bkk = torch.empty(len(batch), k, k)
+
+    def step(self, s: int) -> None:
+        """Moves the posterior to draw number s."""
+        model, rounds = self.model, ROUNDS[min(s, 1)]
+        if self.time is None and not model.user_noise:
+            rounds = 1  # exact
+        V_ik, noise_i, tau_c = model.item_sik_[s], model.item_noise_si_[s], model.tau_sc_[s]
+        D_ik, Lambda_kk = gibbs.design(V_ik, noise_i), model.user_Lambda_skk_[s]
+        prior_bk = model.user_mu_sk_[s] + self.B_bf @ model.user_beta_sfk_[s]
+        noise_h, bias_h = noise_i[self.item_h], V_ik[:, -1][self.item_h]
+        self.alpha = model.alpha_s_[s]
+        if self.time is None:  # a drift that nothing resolves is noise
+            self.alpha = 1 / (1 / self.alpha + (1 / tau_c).sum())
+        for _ in range(rounds):
+            y_h = self.y_h - bias_h - self.drift_h()
+            self.X_bk, fit_h = gibbs.draw_rows(
+                self.blocks, D_ik, y_h * noise_h.sqrt(), self.alpha * self.noise_b, prior_bk,
+                Lambda_kk, None, self.P_bkk,
+            )  # fmt: skip
+            rest_h = self.y_h - bias_h - fit_h / noise_h.sqrt()
+            variance_h = self.smooth(rest_h, noise_h, tau_c)
+            if model.user_noise:
+                self.weigh(((rest_h - self.drift_h()).square() + variance_h) * noise_h, Lambda_kk)
+
+    def drift_h(self) -> Tensor:
+        """The drift of each history entry."""
+        if self.time is None:
+            return torch.zeros_like(self.y_h)
+        return self.s_cm.sum(0)[self.time.node_n]
+
+    def smooth(self, rest_h: Tensor, noise_h: Tensor, tau_c: Tensor) -> Tensor:
+        """Drift means given the rest; returns about the variance that they leave each entry."""
+        if self.time is None:
+            return torch.zeros_like(rest_h)
+        weight_h = self.alpha * self.noise_b[self.user_h] * noise_h
+        weight_m, h_m = self.time.sums(weight_h), self.time.sums(weight_h * rest_h)
+        drift.draw_drifts(self.s_cm, tau_c.clone(), self.phi_cm, h_m, weight_m, None)
+        return (1 / (1 / (1 / tau_c).sum() + NEIGHBOURS * weight_m))[self.time.node_n]
+
+    def weigh(self, square_h: Tensor, Lambda_kk: Tensor) -> None:
+        """The users' noise precisions, from expected squared residuals over the items' noise."""
+        energy_b = torch.zeros_like(self.noise_b).index_add_(0, self.user_h, square_h)
+        # the vector's own variance: the trace of Sigma D^T D, where weight D^T D = P - Lambda
+        Sigma_bkk = torch.cholesky_inverse(torch.linalg.cholesky(self.P_bkk))
+        trace_b = len(Lambda_kk) - (Sigma_bkk * Lambda_kk).sum((1, 2))
+        energy_b, nu = self.alpha * energy_b + trace_b / self.noise_b, self.model.user_noise
+        self.noise_b = (nu + self.count_b) / (nu + energy_b)
+
+    def predict(
+        self, user_q: Tensor, item_q: Tensor, time_q: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Means (less the mean rating) and standard deviations of pairs over all draws."""
+        bridges, S = [], self.model.samples
+        if self.time is not None and time_q is not None:
+            seconds_c = self.model.drift_seconds
+            bridges = [self.time.bridge(seconds, user_q, time_q) for seconds in seconds_c]
+        total_q, square_q, variance_q = torch.zeros(3, len(item_q))
+        for s in range(S):
+            self.step(s)
+            V_qk, X_qk = self.model.item_sik_[s][item_q], self.X_bk[user_q]
+            mean_q = (V_qk[:, :-1] * X_qk[:, :-1]).sum(1) + V_qk[:, -1] + X_qk[:, -1]
+            for bridge, s_m in zip(bridges, self.s_cm, strict=False):
+                mean_q += bridge.mean(s_m)
+            if s % VARIANCE_EVERY == 0:
+                variance_q = self.variance(s, user_q, item_q, bridges)
+            total_q += mean_q
+            square_q += mean_q.square() + variance_q
+        return total_q / S, (square_q / S - (total_q / S).square()).clamp(min=1e-6).sqrt()
+
+    def variance(self, s: int, user_q: Tensor, item_q: Tensor, bridges: list[Bridge]) -> Tensor:
+        """Variance of ratings given draw s: noise, the user's vector, a new item's, drift."""
+        model = self.model
+        noise_q = self.noise_b[user_q] * model.item_noise_si_[s][item_q]
+        variance_q = 1 / (self.alpha * noise_q)
+        Sigma_bkk = torch.cholesky_inverse(torch.linalg.cholesky(self.P_bkk))
+        D_ik = gibbs.design(model.item_sik_[s], torch.ones_like(model.item_noise_si_[s]))[:-1]
+        for q in torch.arange(len(item_q)).split(PAIRS_AT_ONCE):
+            x_qk = D_ik[item_q[q]]
+            variance_q[q] += ((Sigma_bkk[user_q[q]] @ x_qk[..., None])[..., 0] * x_qk).sum(1)
+        new_q = ((item_q < 0) | (item_q >= model.n_trained_)).nonzero()[:, 0]
+        if len(new_q):
+            x_qk = gibbs.design(self.X_bk, torch.ones(len(self.X_bk)))[user_q[new_q]]
+            Sigma_kk = torch.cholesky_inverse(torch.linalg.cholesky(model.item_Lambda_skk_[s]))
+            variance_q[new_q] += (x_qk @ Sigma_kk * x_qk).sum(1)
+        if self.time is not None:
+            tau_c = model.tau_sc_[s]
+            variance_q += (1 / tau_c).sum()
+            for bridge, tau in zip(bridges, tau_c, strict=False):
+                resolved_q = (bridge.a_q**2 + bridge.b_q**2).clamp(max=1)  # about, by the nodes
+                variance_q -= SMOOTHED * resolved_q / tau
+        return variance_q
+
+
+def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
+    """What fold-in needs of a draw: items as they are, users through their prior; and probes."""
+    users, items = chain.users, chain.items
+    x_qk, v_qk = users.X_rk[users.row_n[probe_q]], items.X_rk[items.row_n[probe_q]]
+    return {
+        "item_sik_": items.X_rk, "item_noise_si_": items.noise_r, "item_mu_sk_": items.mu_k,
+        "item_Lambda_skk_": items.Lambda_kk, "item_beta_sfk_": torch.cat(items.betas_fk),
+        "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
+        "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
+        "tau_sc_": chain.tau_c,
+        "trace": (x_qk * v_qk)[:, :-1].sum(1) + x_qk[:, -1] + v_qk[:, -1],
+    }  # fmt: skip
