@@ -356,6 +356,7 @@ def two_bundles(ratings, tmp_path_factory) -> dict[str, Path]:
     return {m.name: ft.fit(m, ratings, progress=False).save(folder / m.name) for m in models}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_of_saving_the_old_or_the_new_bundle_is_there(two_bundles, tmp_path):
     out, rng, found = tmp_path / "bundle", np.random.default_rng(2), set()
     sources = {
