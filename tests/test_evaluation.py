@@ -138,6 +138,13 @@ def test_clicks_are_all_relevant_and_have_no_rating_errors(ratings):
     assert report.per_user["hit_rate@3"].null_count() == 0
 
 
+@pytest.mark.parametrize("k", [0, (), (5, 0), -1])
+def test_lists_of_no_length_cannot_be_measured(fitted, parts, k):
+    with pytest.raises(UsageError) as error:
+        evaluate(fitted, parts, k=k)
+    assert str(error.value) == f"k={k}. Lists have at least one item."
+
+
 def test_parts_of_the_evaluation_can_be_left_out(fitted, parts):
     assert set(evaluate(fitted, parts, ranking=False).metrics) == {"rmse", "mae"}
     assert set(evaluate(fitted, parts, ratings=False).metrics) == {f"{n}@10" for n in RANKING}

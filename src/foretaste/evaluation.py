@@ -101,6 +101,9 @@ def evaluate(
             "this recommender was not trained on parts.train: its numbers would mean nothing.",
             fix="Fit it to parts.train first.",
         )
+    cuts = (k,) if isinstance(k, int) else tuple(k)
+    if not cuts or min(cuts) < 1:
+        raise UsageError(f"k={k}.", fix="Lists have at least one item.")
     started = time.monotonic()
     rows = parts.history.users.find(parts.test.users.values)
     history = train if parts.history is parts.train else parts.history
@@ -110,7 +113,6 @@ def evaluate(
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
         tallies |= _rating_tallies(recommender.model, batch, parts, train)
     if ranking:
-        cuts = (k,) if isinstance(k, int) else tuple(k)
         relevant = _relevant(parts, relevant_from)
         tallies |= _ranking_tallies(recommender, batch, relevant, parts.test, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pydantic
 
-from foretaste.errors import RecipeError
-from foretaste.models import MODELS
+from foretaste.errors import RecipeError, UsageError
+from foretaste.models import model_named
 from foretaste.models.base import Model, configure
 
 
@@ -31,7 +31,7 @@ class SplitSpec(_Strict):
 class EvaluateSpec(_Strict):
     """Arguments of `evaluate`."""
 
-    k: list[int] = [10]
+    k: list[pydantic.PositiveInt] = pydantic.Field([10], min_length=1)
     relevant_from: float | None = None
     ratings: bool = True
     ranking: bool = True
@@ -74,12 +74,10 @@ class Recipe(_Strict):
 
     def configured(self) -> Model:
         """The model with the recipe's fields."""
-        if self.model not in MODELS:
-            raise RecipeError(
-                f"there is no model {self.model!r}.",
-                where=self.name, fix=f"Use one of {', '.join(MODELS)}.",
-            )  # fmt: skip
-        return configure(MODELS[self.model], self.fields)
+        try:
+            return configure(model_named(self.model), self.fields)
+        except UsageError as error:
+            raise RecipeError(error.what, where=self.name, fix=error.fix) from None
 
 
 def recipe_names() -> list[str]:
@@ -91,25 +89,24 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str) -> Recipe:
     """A recipe by name, or from a TOML file by path; RecipeError names the field that is wrong."""
     if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
+        file = Path(name)
+        if not file.is_file():
             raise RecipeError("there is no such file.", where=name, fix="Name a TOML file.")
-        text = path.read_text()
     elif name in recipe_names():
-        text = (resources.files(__name__) / f"{name}.toml").read_text()
+        file = resources.files(__name__) / f"{name}.toml"
     else:
         close = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(recipe_names())}."
         raise RecipeError(f"there is no recipe {name!r}.", fix=hint)
     try:
-        return Recipe(
-            **{"name": Path(name).stem if name.endswith(".toml") else name, **tomllib.loads(text)}
-        )
-    except tomllib.TOMLDecodeError as error:
+        fields = tomllib.loads(file.read_text("utf-8"))
+        return Recipe(**{"name": file.name.removesuffix(".toml"), **fields})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"is not TOML: {error}.", where=name) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
         raise RecipeError(
-            f"field {field!r}: {first['msg']}.", where=name, fix="See docs/recipes.md."
+            f"field {field!r}: {said[0].lower()}{said[1:]}.", where=name, fix="See docs/recipes.md."
         ) from None

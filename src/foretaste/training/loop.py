@@ -23,17 +23,24 @@ Tensors = dict[str, Tensor]
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with a `generator`: no global random state is read or seeded."""
+    """`torch.nn.Dropout` with a `generator`: no global random state is read or seeded.
+
+    Each random number of 64 bits serves four units, which makes it several times as fast as torch's
+    own; p is rounded to a multiple of 2^-16.
+    """
 
     generator: torch.Generator | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Zero each unit with probability p in training, and scale the others by 1 / (1 - p)."""
-        if not self.training or self.p == 0:
+        dropped = min(round(self.p * 65_536), 65_535)
+        if not self.training or dropped == 0:
             return input
-        keep = torch.empty(input.shape, dtype=input.dtype)
-        keep.bernoulli_(1 - self.p, generator=self.generator)
-        return input * keep.div_(1 - self.p).to(input.device)
+        n = input.numel()
+        bits = torch.empty(n // 4 + 1, dtype=torch.int64)
+        uniform = bits.random_(-(2**63), None, generator=self.generator).view(torch.int16)[:n]
+        keep = (uniform >= dropped - 32_768).view(input.shape).to(input.device)
+        return input * keep / (1 - dropped / 65_536)
 
 
 def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
@@ -41,11 +48,6 @@ def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = generator
-
-
-def constant(step: int, total: int) -> float:
-    """The base rate throughout."""
-    return 1.0
 
 
 def cosine_restarts(step: int, period: int, floor: float = 0.1) -> float:
