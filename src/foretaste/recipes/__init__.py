@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -31,7 +31,7 @@ class SplitSpec(_Strict):
 class EvaluateSpec(_Strict):
     """Arguments of `evaluate`."""
 
-    k: list[pydantic.PositiveInt] = pydantic.Field([10], min_length=1)
+    k: Annotated[list[pydantic.PositiveInt], pydantic.Field(min_length=1)] = [10]
     relevant_from: float | None = None
     ratings: bool = True
     ranking: bool = True
