@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -48,13 +49,21 @@ def learning_curve(
             f"{name} {error:.4f}", (0.99, error), xycoords=("axes fraction", "data"),
             xytext=(0, 3), textcoords="offset points", ha="right", color=QUIET, fontsize=9,
         )  # fmt: skip
-    axes.set(title=title, xlabel="epoch", ylabel="RMSE")
+    axes.set(xlabel="epoch", ylabel="RMSE")
+    axes.set_title(title, parse_math=False)
     axes.margins(y=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    files = [Path(f"{stem}.png"), Path(f"{stem}.svg")]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150)
-    return files
+    return _saved(figure, stem)
+
+
+def _saved(figure: Figure, stem: str | Path) -> list[Path]:
+    """PNG and SVG of a figure; the same figure gives the same bytes."""
+    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
+    png.parent.mkdir(parents=True, exist_ok=True)
+    # letters as text, to be searched and read aloud; element ids that do not change
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "foretaste"}):
+        figure.savefig(png, dpi=150)
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
