@@ -110,7 +110,7 @@ def test_learning_rate_schedules_have_their_known_values():
     slope = 0.45 * 2**-0.5
     period = [1.0, 0.55 + slope, 0.55, 0.55 - slope]
     np.testing.assert_allclose(restarts, [*period, *period, 1.0])
-    cycle = [one_cycle(step, 8) for step in range(9)]
+    cycle = [one_cycle(step, 8, warm_up=0.25) for step in range(9)]
     fall = [0.505 + 0.495 * np.cos(np.pi * n / 6) for n in range(7)]
     np.testing.assert_allclose(cycle, [0.5, 1.0, *fall])
     assert cycle[-1] == pytest.approx(0.01)
