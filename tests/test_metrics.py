@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,7 +72,9 @@ def test_a_ranking_metric_is_its_mean_over_all_orders_of_tied_items(name, case):
     score_bi = torch.tensor(scores)
     probe = batch(relevant)
     relevant_b = torch.tensor([len(r) + u for r, u in zip(relevant, unknown, strict=True)])
-    lists = recommend(lambda _: score_bi.clone(), batch(seen), k, n_items=score_bi.shape[1], probe=probe)
+    lists = recommend(
+        lambda _: score_bi.clone(), batch(seen), k, n_items=score_bi.shape[1], probe=probe
+    )
     found = metrics.RANKING[name](metrics.ranks(lists, probe, relevant_b), k)
     for user, row in enumerate(scores):
         if not relevant_b[user]:
@@ -104,3 +107,18 @@ def test_errors_are_summed_per_user():
     error_p, user_p = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0, 2, 2])
     assert metrics.squared_errors(error_p, user_p, 3).tolist() == [1.0, 0.0, 4.25]
     assert metrics.absolute_errors(error_p, user_p, 3).tolist() == [1.0, 0.0, 2.5]
+
+
+def test_densities_and_coverage_are_summed_per_user_as_scipy_has_them():
+    rng = np.random.default_rng(7)
+    error_p, std_p = rng.normal(size=200), rng.gamma(4, 0.25, 200)
+    user_p = rng.integers(0, 5, 200)
+    error, std, user = (torch.from_numpy(column) for column in (error_p, std_p, user_p))
+    density_b = metrics.log_densities(error, std, user, 6)
+    covered_b = metrics.covered(error, std, user, 6)
+    assert density_b[5] == covered_b[5] == 0  # a user without test ratings
+    for b in range(5):
+        logs = scipy.stats.norm.logpdf(error_p[user_p == b], scale=std_p[user_p == b])
+        np.testing.assert_allclose(density_b[b], logs.sum())
+        tail_p = 2 * scipy.stats.norm.sf(abs(error_p[user_p == b]) / std_p[user_p == b])
+        assert covered_b[b] == (tail_p >= 0.1).sum()

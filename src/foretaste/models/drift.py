@@ -43,14 +43,14 @@ class Timeline:
         key_m = self.user_m * span + self.time_m - first
         key_q = user_q * span + torch.minimum((time_q - first).clamp(min=-1), span)
         after_q = torch.searchsorted(key_m, key_q, right=True)
-        before_q = (after_q - 1).clamp(min=0)
-        after_q = after_q.clamp(max=len(key_m) - 1)
 
-        def correlation(node_q: Tensor) -> Tensor:
-            gap_q = (time_q - self.time_m[node_q]).abs().double() / 1000
-            return torch.exp(-gap_q / seconds) * (self.user_m[node_q] == user_q)
+        def correlation(node_q: Tensor) -> tuple[Tensor, Tensor]:
+            inside_q = node_q.clamp(0, len(key_m) - 1)
+            gap_q = (time_q - self.time_m[inside_q]).abs().double() / 1000
+            same_q = (self.user_m[inside_q] == user_q) & (inside_q == node_q)
+            return inside_q, torch.exp(-gap_q / seconds) * same_q
 
-        a_q, b_q = correlation(before_q), correlation(after_q)
+        (before_q, a_q), (after_q, b_q) = correlation(after_q - 1), correlation(after_q)
         both_q = (1 - (a_q * b_q) ** 2).clamp(min=1e-9)
         a_q, b_q = a_q * (1 - b_q**2) / both_q, b_q * (1 - a_q**2) / both_q
         return Bridge(before_q, after_q, a_q.float(), b_q.float())
