@@ -254,18 +254,15 @@ class CleanColumns:
         order = None
         if self.n_bad:
             order = pl.Series("order", np.concatenate([np.asarray(r) for r in self.row_parts]))
-        user, item = self._whole("user"), self._whole("item")
-        value, time = self._whole("value"), self._whole("time")
-        assert user is not None
-        assert item is not None
-        return build(
-            user, item, value, time, order=order, duplicates=duplicates, name=name, report=report
-        )
+        values = self._whole("value") if "value" in self.parts else None
+        times = self._whole("time") if "time" in self.parts else None
+        return build(           # nothing here holds the ids: build lets go of them once mapped
+            self._whole("user"), self._whole("item"), values, times,
+            order=order, duplicates=duplicates, name=name, report=report,
+        )  # fmt: skip
 
-    def _whole(self, role: str) -> pl.Series | None:
-        parts = self.parts.pop(role, None)
-        if parts is None:
-            return None
+    def _whole(self, role: str) -> pl.Series:
+        parts = self.parts.pop(role)
         if len({part.dtype for part in parts}) > 1:
             parts = [part.cast(pl.Int64) for part in parts]
         return pl.concat(parts, rechunk=True)

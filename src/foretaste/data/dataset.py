@@ -155,11 +155,12 @@ def build(
     rows, explicit = len(user), value is not None
     users, user_r = map_ids(user, "user")
     items, item_r = map_ids(item, "item")
+    del user, item
     value_r = np.ones(rows, dtype=np.float32) if value is None else value.to_numpy()
     time_r = None if time is None else time.to_numpy()
     order_r = None if order is None else order.to_numpy()
     arranged = arrange(user_r, item_r, value_r, time_r, order_r)
-    del user, item, value, time, order, user_r, item_r, value_r, time_r, order_r  # room for a sort
+    del value, time, order, user_r, item_r, value_r, time_r, order_r  # room for a sort
     kept = _without_duplicates(arranged, users, items, duplicates, name)
     report = replace(
         report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates

@@ -142,9 +142,9 @@ def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str)
     clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes)
     place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
     form = Format(opening.separator, len(opening.columns), place)
-    blank = first.content.count(b"\n", 0, opening.start) - 1 if opening.header else 0
-    rows = Chunk(first.content[opening.start :], opening.line)
-    for cells in read_cells(rows, chunks, form, clean.integers, text.path):
+    blank = opening.line - 2 if opening.header else 0
+    first = Chunk(first.content[opening.start :], opening.line)
+    for cells in read_cells(first, chunks, form, clean.integers, text.path):
         blank += cells.blank
         clean.add(cells.columns, cells.line_r, cells.row_r, cells.wrong)
     if blank:

@@ -18,7 +18,7 @@ from foretaste.errors import DataError, RatingsFileError, UsageError
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-BLOCK = 2 << 20  # a block and what polars makes of it stay in the processor's cache
+BLOCK = 1 << 20  # a block and what polars makes of it stay in the processor's cache
 LONGEST_LINE = 64 << 20
 MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
