@@ -89,7 +89,8 @@ class BayesianMF(Model):
         rng.manual_seed(engine.generator("gibbs").initial_seed())
         chain = self._chain(train, engine.torch_device, rng)
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
-        identity = json.dumps(run | {"seed": engine.seed}, sort_keys=True)
+        run |= {"seed": engine.seed, "device": engine.torch_device.type}  # its random numbers
+        identity = json.dumps(run, sort_keys=True)
         kept = self._run(chain, rng, engine, identity)
         trace_sq = torch.cat([kept.pop("trace"), kept["alpha_s_"][:, None]], 1)
         self.mixing_ = {}
@@ -247,7 +248,7 @@ class BayesianMF(Model):
     def cost(cls, shape: Shape) -> Cost:
         """Outer products of padded ratings dominate, then a Cholesky factor for each row."""
         n, rows = shape.interactions, shape.users + shape.items
-        return Cost(seconds=2 + 4.5e-5 * n + 1e-3 * rows, memory_bytes=300 * n + 8000 * rows)
+        return Cost(seconds=2 + 4.5e-5 * n + 1e-3 * rows, memory_bytes=600 * n + 12_000 * rows)
 
 
 class FoldIn:
