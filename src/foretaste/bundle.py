@@ -48,7 +48,7 @@ def write(
     Raises BundleError where the folder holds something that is not a bundle, or cannot be written.
     """
     folder = Path(folder)
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     parts = {"model.safetensors": save({k: t.contiguous() for k, t in tensors.items()})}
     for name, table in tables.items():
         buffer = io.BytesIO()
@@ -164,8 +164,8 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(_encode(manifest)).hexdigest()
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """A bundle goes into a new or empty folder, or over a bundle: never over anything else."""
+def refuse_foreign(folder: Path) -> None:
+    """A bundle goes into a new or empty folder, or over a bundle; BundleError for anything else."""
     if folder.is_dir():
         names = {path.name for path in folder.iterdir()}
         ours = {name for name in names if OURS.fullmatch(name)}

@@ -78,9 +78,9 @@ class ModelError(ForetasteError):
     """A model cannot be fitted or asked as it was."""
 
 
-class RecipeError(ForetasteError):
-    """A recipe is unknown or has a field that it must not have."""
-
-
 class UsageError(ForetasteError):
     """A call or a command that contradicts itself; the command line exits with 2."""
+
+
+class RecipeError(UsageError):
+    """A recipe is unknown or has a field that it must not have; a target missed is no error."""

@@ -39,15 +39,16 @@ def learning_curve(
     axes.plot(epoch_e, valid_e, color=INK, marker="o", markersize=4, label="validation")
     best = min(range(len(valid_e)), key=valid_e.__getitem__)
     axes.plot(epoch_e[best], valid_e[best], "o", color=ACCENT, markersize=9, zorder=3)
+    side = ("left", "center", "right")[3 * best // len(valid_e)]  # keeps the words inside
     axes.annotate(
         f"kept: epoch {epoch_e[best]}, {valid_e[best]:.4f}", (epoch_e[best], valid_e[best]),
-        xytext=(0, 12), textcoords="offset points", ha="center", color=ACCENT,
+        xytext=(0, 12), textcoords="offset points", ha=side, color=ACCENT,
     )  # fmt: skip
     for name, error in (floors or {}).items():
         axes.axhline(error, color=QUIET, linestyle=":", linewidth=1)
         axes.annotate(
-            f"{name} {error:.4f}", (0.99, error), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", ha="right", color=QUIET, fontsize=9,
+            f"{name} {error:.4f}", (0.01, error), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", color=QUIET, fontsize=9,
         )  # fmt: skip
     axes.set(xlabel="epoch", ylabel="RMSE")
     axes.set_title(title, parse_math=False)

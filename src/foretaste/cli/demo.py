@@ -9,6 +9,7 @@ from typing import Annotated
 import polars as pl
 import typer
 
+from foretaste.bundle import refuse_foreign
 from foretaste.cli.data import checked
 from foretaste.cli.models import finish, floors, show_comparison, training_folder
 from foretaste.cli.options import Json, dataset_from
@@ -39,6 +40,7 @@ def demo(
     """
     started = time.monotonic()
     _narrate(as_json, f"1. Fetch {data}")
+    refuse_foreign(out)
     ratings = dataset_from(data)
     _narrate(as_json, None, *_about(ratings, data))
     _narrate(as_json, "2. Train the article's embedding network, then ours")

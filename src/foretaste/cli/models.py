@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import (
     BadRows,
     Bundle,
@@ -80,10 +81,13 @@ def train(
         source, user=user_column, item=item_column, value=rating_column, time=time_column,
         separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
     )  # fmt: skip
+    refuse_foreign(out)  # before the hours of training, not after
     run = training_folder(out)
     if fresh:
         shutil.rmtree(run, ignore_errors=True)
-    recommender = fit(chosen, ratings, seed=seed, device=device, precision=precision, folder=run)
+    recommender = fit(
+        chosen, ratings, seed=seed, device=device, precision=precision, folder=run, progress=True
+    )
     pictures = finish(recommender, out, run)
     if as_json:
         emit({"bundle": out, "model": model, **recommender.training, "curve": pictures})
@@ -162,7 +166,7 @@ def evaluate(
     parts = split(ratings, how, test=test, seed=seed)
     reports = floors(parts, k)
     for candidate in chosen:
-        recommender = fit(candidate, parts.train, seed=seed, device=device)
+        recommender = fit(candidate, parts.train, seed=seed, device=device, progress=True)
         reports[candidate.name] = measure(recommender, parts, k=k)
     if as_json:
         emit({"reports": {name: report.summary() for name, report in reports.items()}})
@@ -196,7 +200,7 @@ def show_comparison(parts: Split, reports: dict[str, Report]) -> None:
 def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
     recipe = load_recipe(name)
     with byte_meter(f"fetching {recipe.data}") as meter:
-        result = evaluate_recipe(recipe, device=device, meter=meter)
+        result = evaluate_recipe(recipe, device=device, progress=True, meter=meter)
     if as_json:
         emit(result.summary())
     else:
@@ -232,6 +236,7 @@ def recommend(
 
     Example: foretaste recommend bundle --history "50,172,181"
     """
+    _one_asked(user, history)
     frame = load(bundle).recommend(
         user, history=None if history is None else history_from(history), k=k, where=where,
         exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
@@ -250,16 +255,20 @@ def predict(
 
     Example: foretaste predict bundle --user 42 --items 50,172
     """
-    if (user is None) == (history is None):
-        raise UsageError(
-            "give --user or --history.", fix="A stranger is a history: --history 50=5,172=3."
-        )
+    _one_asked(user, history)
     asked = list(history_from(items))
     if user is not None:
         frame = load(bundle).predict([user], asked)
     else:
         frame = load(bundle).predict(items=asked, history=history_from(str(history)))
     show_frame(frame, as_json)
+
+
+def _one_asked(user: str | None, history: str | None) -> None:
+    if (user is None) == (history is None):
+        raise UsageError(
+            "give either --user or --history.", fix="A stranger is a history: --history 50=5,172=3."
+        )
 
 
 def similar(

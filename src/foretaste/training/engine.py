@@ -66,11 +66,19 @@ class Engine:
     save_every: float = 10.0
 
     def __post_init__(self) -> None:
-        """Refuse a precision that does not exist."""
+        """Refuse a precision that does not exist, and a device that is not here."""
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"precision={self.precision!r}.", fix=f"Use one of {', '.join(PRECISIONS)}."
             )
+        try:
+            torch.empty(0, device=self.torch_device)
+        except (RuntimeError, AssertionError) as error:  # torch raises both
+            said = str(error).splitlines()[0].rstrip(".")
+            raise UsageError(
+                f"device={self.device!r}: {said}.",
+                fix="Use auto, which takes what is here, or cpu.",
+            ) from None
 
     @property
     def torch_device(self) -> torch.device:
