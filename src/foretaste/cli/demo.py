@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -102,12 +103,17 @@ def _recommend(recommender: Recommender, out: Path) -> None:
     else:
         headline("5. Ten for a stranger who likes " + ", ".join(named))
     show_frame(_readable(recommender.recommend(history=named)), as_json=False)
+    recent = ["--where", "year >= 1990"] if titles is not None and "year" in titles.columns else []
+    items, bundle = ",".join(named), str(out)
     headline("Try next")
-    say(f'  foretaste recommend {out} --history "{",".join(named)}" --where "year >= 1990"')
-    say(f"  foretaste similar {out} {named[0]}")
-    say(f"  foretaste predict {out} --user {user} --items {','.join(named)}")
-    say("  foretaste check your-ratings.csv")
-    say("  foretaste evaluate your-ratings.csv --model embedding-net --split time")
+    for command in (
+        ["recommend", bundle, "--history", items, *recent],
+        ["similar", bundle, named[0]],
+        ["predict", bundle, "--user", str(user), "--items", items],
+        ["check", "your-ratings.csv"],
+        ["evaluate", "your-ratings.csv", "--model", "embedding-net", "--split", "time"],
+    ):
+        say(f"  {shlex.join(['foretaste', *command])}")
 
 
 def _readable(frame: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,7 +101,8 @@ def train(
     for picture in pictures:
         say(f"Learning curve: {picture}")
     say(f"Bundle: {out}")
-    say(f"Next: foretaste recommend {out} --user {ratings.users.values[0]}")
+    user = str(ratings.users.values[0])
+    say(f"Next: {shlex.join(['foretaste', 'recommend', str(out), '--user', user])}")
 
 
 def training_folder(out: Path) -> Path:

@@ -1,0 +1,495 @@
+"""Every command on small files: what it prints where, what it leaves, how it exits."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+
+import foretaste as ft
+from foretaste import cli
+from foretaste.data.catalog import CATALOG
+from foretaste.models import MODELS
+from foretaste.recipes import recipe_names
+from tests.conftest import synthetic
+from tests.test_recipes import SMALL
+
+COMMANDS = [c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with ratings.csv, clicks.csv and a bundle of a bias model."""
+    folder = tmp_path_factory.mktemp("home")
+    frame = synthetic(n_users=30, n_items=20, n_rows=320).frame().rename({"value": "rating"})
+    frame = frame.with_columns(time=pl.col("time").dt.epoch("s"))
+    frame.write_csv(folder / "ratings.csv")
+    frame.select("user", "item").write_csv(folder / "clicks.csv")
+    ft.fit(ft.Bias(), ft.read(folder / "ratings.csv"), progress=False).save(folder / "bundle")
+    return folder
+
+
+@pytest.fixture
+def run(home, monkeypatch, capfd):
+    """Runs a command line in the folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("FORETASTE_DATA", str(home / "data"))
+
+    def run(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["foretaste", *shlex.split(line)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capfd.readouterr()
+        code = exit_.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def answer(run):
+    """The JSON object that a command prints, which must be all that it prints."""
+
+    def answer(line: str) -> dict:
+        code, out, err = run(f"{line} --json")
+        assert (code, err) == (0, "")
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return answer
+
+
+# -- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_is_a_command(run, command):
+    code, out, err = run(f"{command} --help")
+    assert (code, err) == (0, "")
+    examples = [line for line in out.splitlines() if "Example: " in line]
+    assert len(examples) == 1
+    words = shlex.split(examples[0].split("Example: ")[1].strip(" │"))
+    assert words[:2] == ["foretaste", command]
+    for option in (word for word in words if word.startswith("--")):
+        assert option in out
+
+
+def test_foretaste_alone_lists_the_commands(run):
+    code, out, _ = run("")
+    assert code in (0, 2)
+    assert all(f" {command} " in out for command in COMMANDS)
+
+
+# -- the way through: check, train, recommend, predict, similar, evaluate
+
+
+def test_check_says_what_is_in_the_file_and_what_models_would_cost(run, answer):
+    code, out, err = run("check ratings.csv")
+    assert (code, err) == (0, "")
+    assert "ratings: 320 ratings" in out
+    assert "30 users, 20 items, 53.33% of all pairs." in out
+    assert all(name in out for name in MODELS)
+    said = answer("check ratings.csv")
+    assert (said["users"], said["items"], said["interactions"]) == (30, 20, 320)
+    assert said["costs"].keys() == MODELS.keys()
+
+
+def test_check_of_clicks_names_only_models_for_clicks(answer):
+    assert "bias" not in answer("check clicks.csv")["costs"]
+
+
+def test_columns_can_be_named(answer, home):
+    frame = pl.read_csv(home / "ratings.csv").rename({"user": "who", "item": "what"})
+    frame.write_csv(home / "odd.csv", separator=";")
+    said = answer("check odd.csv --user-column who --item-column what --separator ;")
+    assert said["interactions"] == 320
+
+
+def test_train_writes_a_bundle_and_says_what_to_run_next(run, home):
+    code, out, err = run("train ratings.csv --model bias --set l2-user=9 --seed 3 --out trained")
+    assert (code, err) == (0, "")
+    recommender = ft.load(home / "trained")
+    assert recommender.model.hyperparameters()["l2_user"] == 9.0
+    assert recommender.training["seed"] == 3
+    assert len(recommender.dataset) == 320
+    following = out.splitlines()[-1]
+    assert following == "Next: foretaste recommend trained --user u0"
+    code, out, _ = run(following.removeprefix("Next: foretaste "))
+    assert code == 0
+    assert "rank" in out
+
+
+SMALL_NET = (
+    "train ratings.csv --set n_factors=4 --set hidden=[8] --set dropouts=[0.1] --set batch_size=100"
+    " --set epochs=2"
+)
+
+
+def test_train_draws_the_learning_curve_beside_the_bundle(answer, home):
+    said = answer(f"{SMALL_NET} --out net")
+    assert said["bundle"] == "net"
+    assert said["model"] == "embedding-net"
+    assert [Path(p).name for p in said["curve"]] == ["curve.png", "curve.svg"]
+    assert all((home / p).stat().st_size > 1000 for p in said["curve"])
+    assert not list((home / "net.training").glob("*.checkpoint"))
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_fresh_forgets_it(run, home):
+    left = home / "again.training"
+    left.mkdir()
+    (left / "choose.checkpoint").write_bytes(b"not a checkpoint")
+    code, _, err = run(f"{SMALL_NET} --out again")
+    assert code == 1
+    assert err == (
+        "error: again.training/choose.checkpoint: the checkpoint is damaged. "
+        "Start again with --fresh, which removes it.\n"
+    )
+    assert run(f"{SMALL_NET} --out again --fresh")[0] == 0
+
+
+def test_a_bundle_is_replaced_but_nothing_else_is(run, home):
+    assert run("train ratings.csv --model popularity --out over")[0] == 0
+    assert run("train ratings.csv --model bias --out over")[0] == 0
+    assert ft.load(home / "over").model.name == "bias"
+    (home / "mine").mkdir()
+    (home / "mine" / "thesis.txt").write_text("years of work")
+    code, _, err = run("train ratings.csv --model bias --out mine")
+    assert code == 1
+    assert err == (
+        "error: mine: exists and is not a bundle: nothing was written. Choose another --out.\n"
+    )
+    assert [p.name for p in (home / "mine").iterdir()] == ["thesis.txt"]
+    assert not (home / "mine.training").exists()
+
+
+def test_recommend_lists_for_a_user_what_the_library_lists(answer, home):
+    rows = answer("recommend bundle --user u1 -k 4")["rows"]
+    assert rows == ft.load(home / "bundle").recommend("u1", k=4).to_dicts()
+    seen = answer("recommend bundle --user u1 -k 100 --include-seen")["rows"]
+    assert len(seen) == 20
+
+
+def test_recommend_takes_a_history_with_or_without_ratings(answer, home):
+    bundle = ft.load(home / "bundle")
+    liked = answer('recommend bundle --history "i1, i2"')["rows"]
+    assert liked == bundle.recommend(history=["i1", "i2"]).to_dicts()
+    rated = answer('recommend bundle --history "i1=5,i2=2"')["rows"]
+    assert rated == bundle.recommend(history={"i1": 5, "i2": 2}).to_dicts()
+    assert len(answer('recommend bundle --history ""')["rows"]) == 10
+
+
+def test_recommend_filters_and_excludes(answer):
+    rows = answer("recommend bundle --history i9 --where \"item < 'i2'\" --exclude i1,i10")["rows"]
+    assert {row["item"] for row in rows} == {"i0", *(f"i1{n}" for n in range(1, 10))}
+
+
+def test_a_list_on_a_terminal_is_a_table(run):
+    code, out, err = run("recommend bundle --user u1 --k 3")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["item", "score", "rank"]
+    assert [line.split()[-1] for line in lines[1:]] == ["1", "2", "3"]
+
+
+def test_predict_rates_items_for_a_user_or_a_stranger(answer, home):
+    bundle = ft.load(home / "bundle")
+    rows = answer("predict bundle --user u1 --items i1,i2")["rows"]
+    assert rows == bundle.predict(["u1"], ["i1", "i2"]).to_dicts()
+    rows = answer("predict bundle --history i3=1 --item i1")["rows"]
+    assert rows == bundle.predict(items=["i1"], history={"i3": 1}).to_dicts()
+
+
+def test_similar_lists_neighbours(answer, run):
+    assert run(f"{SMALL_NET} --out near --fresh")[0] == 0
+    rows = answer("similar near i3 -k 5")["rows"]
+    assert len(rows) == 5
+    assert "i3" not in [row["item"] for row in rows]
+
+
+def test_evaluate_puts_a_model_beside_the_floors(answer, run):
+    line = "evaluate ratings.csv --model bias --split time --test 0.3 --k 5"
+    reports = answer(line)["reports"]
+    assert list(reports) == ["global-mean", "bias", "popularity"]
+    bias = reports["bias"]["metrics"]
+    assert bias["rmse"]["low"] < bias["rmse"]["value"] < bias["rmse"]["high"]
+    assert "ndcg@5" in bias
+    assert "rmse" not in reports["popularity"]["metrics"]
+    code, out, _ = run(line)
+    assert code == 0
+    assert "ratings: global time split: the newest 30% of interactions; 96 test interactions" in out
+    assert all(word in out for word in ("global-mean", "popularity", "rmse", "recall@5", "95 %"))
+
+
+@pytest.fixture
+def small_movielens(home, monkeypatch):
+    """A data folder whose ml-100k is 320 synthetic ratings in the published layout."""
+    folder = home / "data" / "ml-100k"
+    folder.mkdir(parents=True, exist_ok=True)
+    number = pl.col("user", "item").str.slice(1).cast(pl.Int64) + 1
+    rows = pl.read_csv(home / "ratings.csv").with_columns(number, pl.col("rating").cast(pl.Int64))
+    rows.write_csv(folder / "u.data", separator="\t", include_header=False)
+    films = [f"{i}|Film {i} ({1980 + i})|01-Jan-{1980 + i}||" + "|0" * 19 for i in range(1, 21)]
+    (folder / "u.item").write_text("\n".join(films) + "\n", "latin-1")
+    (folder / "u.user").write_text("".join(f"{u}|33|F|other|55105\n" for u in range(1, 31)))
+    monkeypatch.setattr("foretaste.data.catalog.DataFile.wrong", lambda self, path: "")
+    (home / "met.toml").write_text(SMALL)
+    (home / "missed.toml").write_text(SMALL.replace("1.1", "0.01"))
+
+
+@pytest.mark.usefixtures("small_movielens")
+def test_a_recipe_says_whether_its_target_is_met_and_so_does_the_exit_code(run, answer):
+    said = answer("evaluate --recipe met.toml")
+    assert said["recipe"] == "met"
+    assert said["met"] is True
+    assert said["target"] == [{"metric": "rmse", "at_most": 1.1, "source": "a test"}]
+    assert {"metrics", "fit_seconds", "score_seconds", "peak_memory_bytes"} <= said.keys()
+    code, out, _ = run("evaluate --recipe met.toml")
+    assert code == 0
+    assert "target at most 1.1: met. a test" in out
+    code, out, err = run("evaluate --recipe missed.toml --json")
+    assert (code, err) == (1, "")
+    assert json.loads(out)["met"] is False
+    code, out, _ = run("evaluate --recipe missed.toml")
+    assert code == 1
+    assert "target at most 0.01: MISSED. a test" in out
+
+
+@pytest.mark.usefixtures("small_movielens")
+def test_a_public_data_set_is_a_source_like_a_file_with_titles_to_show(run, answer):
+    assert answer("check ml-100k")["interactions"] == 320
+    assert answer("fetch ml-100k --offline")["name"] == "ml-100k"
+    assert run("train ml-100k --model bias --out films")[0] == 0
+    rows = answer('recommend films --user 1 --where "year >= 1995"')["rows"]
+    assert rows[0]["title"].startswith("Film ")
+    assert all(row["year"] >= 1995 for row in rows)
+    code, _, err = run("check ml-100k --user-column who")
+    assert code == 2
+    assert err == "error: ml-100k is a public data set: its columns are known. Leave them out.\n"
+
+
+def test_fetch_without_a_name_lists_what_there_is(run, answer):
+    code, out, err = run("fetch")
+    assert (code, err) == (0, "")
+    assert all(name in out for name in CATALOG)
+    assert {row["name"] for row in answer("fetch")["data"]} == set(CATALOG)
+
+
+def test_doctor_says_what_this_installation_has(run, answer, home):
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    assert "torch" in out
+    said = answer("doctor")
+    assert said["foretaste"] == ft.__version__
+    assert said["data_folder"] == str(home / "data")
+
+
+# -- errors
+
+
+LOOK = "Ids here look like"
+RECIPES = ", ".join(recipe_names())
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("check nope.csv", 1, "nope.csv: there is no such file."),
+        ("train nope.csv", 1, "nope.csv: there is no such file."),
+        ("train ratings.csv --model biass", 2, "there is no model 'biass'. Did you mean bias?"),
+        (
+            "train ratings.csv --model bias --set l2_usr=3",
+            2,
+            "bias has no field 'l2_usr'. Did you mean l2_user?",
+        ),
+        (
+            "train ratings.csv --model bias --set l2_user",
+            2,
+            "--set l2_user. Write --set name=value.",
+        ),
+        (
+            "train ratings.csv --model bias --set l2_user=x",
+            2,
+            "bias: field 'l2_user': got 'x'. Input should be a valid number, "
+            "unable to parse string as a number.",
+        ),
+        ("train clicks.csv", 1, "embedding-net needs ratings, and clicks has none."),
+        (
+            "train ratings.csv --precision half",
+            2,
+            "precision='half'. Use one of float32, bfloat16.",
+        ),
+        (
+            "train ratings.csv --model bias --device gpu",
+            2,
+            "device='gpu': Expected one of cpu, cuda",
+        ),
+        ("check ratings.csv --bad-rows x", 2, "bad_rows='x'. Use error or drop."),
+        ("check ratings.csv --user-column who", 1, "ratings.csv: there is no column 'who'"),
+        (
+            "recommend nothing --user u1",
+            1,
+            "nothing: there is no bundle here: manifest.json is missing. "
+            "Make one with `foretaste train ... --out` or Recommender.save.",
+        ),
+        (
+            "recommend ratings.csv --user u1",
+            1,
+            "ratings.csv: is not a folder. Name a bundle folder.",
+        ),
+        (
+            "recommend bundle",
+            2,
+            "give either --user or --history. A stranger is a history: --history 50=5,172=3.",
+        ),
+        ("recommend bundle --user u1 --history i1", 2, "give either --user or --history."),
+        (
+            "recommend bundle --user zz",
+            1,
+            f"unknown user 'zz'. {LOOK} u0, u1, u10 (30 in all). "
+            "For someone new, give a history: what they have seen or rated.",
+        ),
+        (
+            "recommend bundle --history i1,zz",
+            1,
+            f"unknown item 'zz'. {LOOK} i0, i1, i10 (20 in all).",
+        ),
+        (
+            "recommend bundle --history i1=5,i2",
+            2,
+            "--history: got 'i2'. Write ids, or id=rating for each: 50=5,172=2.5.",
+        ),
+        (
+            "recommend bundle --history i1=9",
+            2,
+            "history: item 'i1': got 9.0. Ratings lie in 1 to 5.",
+        ),
+        ("recommend bundle --user u1 --k 0", 2, "k=0. Ask for at least one item."),
+        (
+            "recommend bundle --user u1 --where 'yaer > 1990'",
+            2,
+            "where: there is no column 'yaer'. Columns: item.",
+        ),
+        ("predict bundle --items i1", 2, "give either --user or --history."),
+        ("similar bundle i1", 1, "bias is no model that has item vectors. Train one of "),
+        ("evaluate", 2, "give a table or --recipe. foretaste evaluate --help shows both."),
+        ("evaluate --recipe nope", 2, f"there is no recipe 'nope'. There are {RECIPES}."),
+        ("evaluate --recipe nope.toml", 2, "nope.toml: there is no such file. Name a TOML file."),
+        (
+            "evaluate ratings.csv --split nope",
+            2,
+            "no split 'nope' of 'ratings'. Use one of random, leave-last, time, users.",
+        ),
+        (
+            "evaluate ratings.csv --test 2",
+            2,
+            "test=2.0, hidden=0.2. Fractions lie between 0 and 1.",
+        ),
+        ("evaluate ratings.csv --model bias --k 0", 2, "k=0. Lists have at least one item."),
+        ("fetch nope", 2, "no data set 'nope' in the catalog. Use one of ml-100k, "),
+        ("fetch ml-1m --offline", 1, "ml-1m cannot be fetched; tried nothing, offline as asked."),
+    ],
+)
+def test_an_error_is_one_clear_message_and_an_exit_code(run, line, code, message):
+    got, out, err = run(line)
+    assert (got, out) == (code, "")
+    assert err.startswith(f"error: {message}")
+    assert "Traceback" not in err
+    got, out, err = run(f"{line} --json")
+    assert (got, err) == (code, "")
+    said = json.loads(out)["error"]
+    assert said.keys() == {"what", "where", "fix"}
+    assert said["fix"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nope", "No such command 'nope'."),
+        ("check --nope", "No such option: --nope"),
+        ("check", "Missing argument 'source'."),
+        ("predict bundle --user u1", "Missing option '--items'"),
+        ("recommend bundle --user u1 -k ten", "Invalid value for '--k'"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong(run, line, said):
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_bad_rating_is_named_by_file_line_and_column(run, home):
+    (home / "bad.csv").write_text("user,item,rating\na,1,4\na,2,4;5\n")
+    code, _, err = run("train bad.csv --model bias --out x")
+    assert code == 1
+    assert "bad.csv:3: column 'rating': got '4;5'." in err
+    assert not (home / "x").exists()
+
+
+# -- as a process
+
+
+def foretaste(line, folder):
+    """The line in a shell, where `foretaste` is this Python's."""
+    program = f"{shlex.quote(sys.executable)} -c 'from foretaste.cli import main; main()'"
+    return subprocess.run(
+        ["bash", "-c", line.replace("foretaste", program)],
+        check=False, cwd=folder, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_process_exits_as_the_command_does_and_keeps_its_streams_apart(home):
+    done = foretaste("foretaste recommend bundle --user u1 -k 3 --json", home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)["rows"]) == 3
+    failed = foretaste("foretaste recommend bundle --user zz", home)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith("error: unknown user 'zz'.")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_report(home):
+    assert foretaste("foretaste check ratings.csv | true", home).stderr == ""
+
+
+# -- demo
+
+
+@pytest.mark.slow
+def test_the_demo_ends_by_itself_and_every_command_it_suggests_works(run, home):
+    code, out, _ = run("demo --data ratings.csv --out 'my demo'")
+    assert code == 0
+    for part in ("1. Fetch", "2. Train", "3. How good", "4. Ten for user", "5. Ten for a stranger"):
+        assert part in out
+    assert "global-mean" in out
+    assert (home / "my demo.training" / "curve.svg").is_file()
+    _, _, following = out.partition("Try next\n")
+    suggested = [line.strip() for line in following.splitlines() if line.startswith("  foretaste ")]
+    assert len(suggested) == 5
+    for line in suggested:
+        ours = line.replace("your-ratings.csv", "ratings.csv").removeprefix("foretaste ")
+        code, out, err = run(ours.replace("--model embedding-net", "--model bias"))
+        assert code == 0, err
+        assert out
+
+
+@pytest.mark.slow
+def test_the_demo_in_json_is_one_object(run, home):
+    code, out, _ = run("demo --data ratings.csv --out machine --json")
+    assert code == 0
+    said = json.loads(out)
+    assert said["bundle"] == "machine"
+    assert "global-mean" in said["reports"]
+    assert len(ft.load(home / "machine").recommend("u1")) > 0
+
+
+def test_commands_are_the_functions_that_the_app_knows():
+    assert isinstance(cli.app, typer.Typer)
+    assert {"demo", "fetch", "check", "train", "evaluate", "recommend", "predict"} <= set(COMMANDS)
+    assert {"similar", "doctor"} <= set(COMMANDS)
