@@ -172,11 +172,21 @@ def test_settling_changes_no_rating():
 def test_what_a_history_adds_is_what_training_added():
     net, known = network("history"), incidence()
     own_ud = net.user.weight.detach().clone()
-    pooled_ud = net.pooled(known.item_h, known.start_u)
-    assert isinstance(pooled_ud, Tensor)
+    mean_d = torch.ones(N_FACTORS + 1)
+    added_ud = net.prior(known.item_h, known.start_u, mean_d, weight=1e-9)
     net.settle()
-    torch.testing.assert_close(net.user.weight.detach() - own_ud, pooled_ud)
-    assert pooled_ud[2].tolist() == [0.0] * (N_FACTORS + 1)  # nothing rated, nothing added
+    rated = known.start_u.diff() > 0
+    torch.testing.assert_close((net.user.weight.detach() - own_ud)[rated], added_ud[rated])
+    assert added_ud[2].tolist() == mean_d.tolist()  # nothing rated: the mean user
+
+
+@torch.no_grad()
+def test_a_short_history_starts_near_the_mean_user():
+    net, known = network("history"), incidence()
+    mean_d = torch.ones(N_FACTORS + 1)
+    alone, shrunk = (net.prior(known.item_h, known.start_u, mean_d, w)[0] for w in (1e-9, 4.0))
+    n = int(known.start_u[1])
+    torch.testing.assert_close(shrunk, (n * alone + 4.0 * mean_d) / (n + 4.0))
 
 
 @torch.no_grad()

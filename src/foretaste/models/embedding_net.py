@@ -29,8 +29,9 @@ class EmbeddingModel(Model):
     table_decay: of the tables of vectors; layer_rate and weight_decay: of the layers.  l2: pull on
     a vector's own part, per rating; l2_pooled: on what histories add (ours only).  batch_size: None
     for a hundredth of the ratings.  validation: fraction of the ratings that chooses the epoch.
-    refit: train again on all ratings for so many epochs.  fold_in_*: how a stranger's vector is
-    fitted.
+    refit: train again on all ratings for so many epochs.  fold_in_*: how a
+    stranger's vector is fitted: steps of Adam, its rate, how many ratings the mean user counts for,
+    and the pull back to that start.
     """
 
     name: ClassVar[str] = "embedding-net"
@@ -55,9 +56,10 @@ class EmbeddingModel(Model):
     refit: bool = True
     fold_in_steps: int = 50
     fold_in_rate: float = 0.05
+    fold_in_prior: float = 20.0
+    fold_in_pull: float = 5.0
     network_: RatingNet = field(init=False, repr=False)
-    own_user_: Tensor = field(init=False, repr=False)  # the mean user, before and after
-    mean_user_: Tensor = field(init=False, repr=False)  # the sums over histories
+    mean_user_: Tensor = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
@@ -76,7 +78,6 @@ class EmbeddingModel(Model):
             if not run.interrupted:
                 network = again
             self.curve_[-1]["interrupted"] = run.interrupted
-        self.own_user_ = network.user.weight.detach().mean(dim=0).cpu()
         network.settle()
         self.network_ = network.cpu().eval()
         self.mean_user_ = self.network_.user.weight.detach().mean(dim=0)
@@ -169,24 +170,24 @@ class EmbeddingModel(Model):
         """Vectors of users from their histories alone, everything else frozen: (B, d).
 
         Adam on the training loss, all users at once: its steps do not depend on how long a history
-        is.  A vector starts at the mean user's own part (the article's) or at none (ours).
+        is.  A vector starts at the network's prior and is pulled back to it.
         """
         network, user_h = self.network_, batch.user_h
         item_hd = network.item.weight.detach()[batch.item_h]
         with torch.no_grad():
-            pooled = network.pooled(batch.item_h, batch.pointer_b)
-        start_d = (
-            self.own_user_ if self.architecture == "article" else torch.zeros_like(self.own_user_)
-        )
-        own_bd = start_d.repeat(len(batch), 1).requires_grad_(True)
+            prior_bd = network.prior(
+                batch.item_h, batch.pointer_b, self.mean_user_, self.fold_in_prior
+            )
+        own_bd = torch.zeros_like(prior_bd).requires_grad_(True)
         optimizer = torch.optim.Adam([own_bd], lr=self.fold_in_rate)
         for step in range(self.fold_in_steps):
             optimizer.param_groups[0]["lr"] = self.fold_in_rate * (1 - step / self.fold_in_steps)
-            error_h = (network.rate((own_bd + pooled)[user_h], item_hd) - batch.value_h).square()
-            pull_b = batch.length_b * (own_bd - start_d)[:, : self.n_factors].square().sum(dim=1)
-            own_bd.grad = torch.autograd.grad(error_h.sum() + self.l2 * pull_b.sum(), own_bd)[0]
+            error_h = (network.rate((own_bd + prior_bd)[user_h], item_hd) - batch.value_h).square()
+            pull_b = self.l2 * batch.length_b * own_bd[:, : self.n_factors].square().sum(dim=1)
+            pull_b = pull_b + self.fold_in_pull * own_bd.square().sum(dim=1)
+            own_bd.grad = torch.autograd.grad(error_h.sum() + pull_b.sum(), own_bd)[0]
             optimizer.step()
-        return (own_bd + pooled).detach()
+        return (own_bd + prior_bd).detach()
 
     def score(self, batch: UserBatch) -> Tensor:
         """Expected ratings, before clipping: (B, items)."""

@@ -62,9 +62,12 @@ class RatingNet(nn.Module, ABC):
         """What training adds to the squared error of a batch."""
         return 0.0
 
-    def pooled(self, item_h: Tensor, pointer_b: Tensor) -> Tensor | float:
-        """What a history adds to the user's own vector, (B, d)."""
-        return 0.0
+    def prior(self, item_h: Tensor, pointer_b: Tensor, mean_d: Tensor, weight: float) -> Tensor:
+        """Where the vector of a history starts before it is fitted: (B, d).
+
+        mean_d: the mean user.  weight: how many entries of a history the mean user counts for.
+        """
+        return mean_d.repeat(len(pointer_b) - 1, 1)
 
     def settle(self) -> None:
         """Training is over: from here on, table rows are vectors."""
@@ -267,9 +270,11 @@ class HistoryNet(RatingNet):
         user_ud, item_id = (vectors.detach().clone() for vectors in self.vectors())
         self.user.weight.data, self.item.weight.data, self.incidence = user_ud, item_id, None
 
-    def pooled(self, item_h: Tensor, pointer_b: Tensor) -> Tensor:
-        """What a history adds to the user's own vector, (B, d)."""
-        return _no_bias(pool(self.rated.weight, item_h, pointer_b))
+    def prior(self, item_h: Tensor, pointer_b: Tensor, mean_d: Tensor, weight: float) -> Tensor:
+        """The sum over the history, shrunk towards the mean user where it is short: (B, d)."""
+        n_b1 = pointer_b.diff()[:, None]
+        summed_bd = _no_bias(pool(self.rated.weight, item_h, pointer_b))
+        return (n_b1 * summed_bd + weight * mean_d) / (n_b1 + weight)
 
     def rate(self, user_bd: Tensor, item_bd: Tensor) -> Tensor:
         """Ratings of pairs of vectors: (B, d), (B, d) to (B,)."""
