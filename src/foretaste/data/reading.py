@@ -13,8 +13,14 @@ import polars as pl
 from foretaste.data.casting import CleanColumns
 from foretaste.data.dataset import DUPLICATES, Dataset
 from foretaste.data.delimited import Format, read_cells
-from foretaste.data.layouts import attach_tables, ratings_file, read_adjacency
-from foretaste.data.sniffing import guess_roles, sniff, unused
+from foretaste.data.layouts import (
+    attach_tables,
+    guess_roles,
+    ratings_file,
+    read_adjacency,
+    sniff,
+    unused,
+)
 from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file, first_bytes
 from foretaste.errors import DataError, UsageError
 

@@ -66,7 +66,8 @@ class BayesianMF(Model):
     n_trained_: int = field(init=False, repr=False)  # items; later rows are at their prior means
     item_columns_: list[Column] = field(init=False, repr=False)
     item_table_cf_: Tensor = field(init=False, repr=False)
-    item_average_f_: Tensor = field(init=False, repr=False)  # implicit features of a new item
+    item_average_f_: Tensor = field(init=False, repr=False)  # implicit features of a new item,
+    item_spread_f_: Tensor = field(init=False, repr=False)  # and their variances
     item_beta_sfk_: Tensor = field(init=False, repr=False)
     item_mu_sk_: Tensor = field(init=False, repr=False)
     item_Lambda_skk_: Tensor = field(init=False, repr=False)
@@ -120,7 +121,8 @@ class BayesianMF(Model):
             F_rc = gibbs.implicit_features(row_n, partner_n, *sizes)
             implicit_cf = gibbs.principal_basis(F_rc, self.implicit_rank, rng)
             B_rf = gibbs.project(F_rc, implicit_cf)
-            average_f = torch.bincount(row_n) / len(row_n) @ B_rf
+            share_r = torch.bincount(row_n) / len(row_n)
+            average_f = share_r @ B_rf
             columns = learn_columns(table) if self.features else []
             T_rc = torch.from_numpy(encode(table, columns, sizes[0])).to(device)
             table_cf = gibbs.principal_basis(T_rc, T_rc.shape[1], rng)
@@ -131,6 +133,7 @@ class BayesianMF(Model):
                 self.user_table_uf_ = T_rf.cpu()
             else:
                 self.item_columns_, self.item_average_f_ = columns, average_f.cpu()
+                self.item_spread_f_ = (share_r @ (B_rf - average_f).square()).cpu()
                 self.item_table_cf_ = table_cf.cpu()
         y_n = torch.from_numpy(x.value_r).to(device) - self.mean_
         return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds)
@@ -354,7 +357,9 @@ class FoldIn:
         new_q = ((item_q < 0) | (item_q >= model.n_trained_)).nonzero()[:, 0]
         if len(new_q):
             x_qk = gibbs.design(self.X_bk, torch.ones(len(self.X_bk)))[user_q[new_q]]
-            Sigma_kk = torch.cholesky_inverse(torch.linalg.cholesky(model.item_Lambda_skk_[s]))
+            beta_fk = model.item_beta_sfk_[s, : len(model.item_spread_f_)]
+            Sigma_kk = torch.linalg.inv(model.item_Lambda_skk_[s])
+            Sigma_kk = Sigma_kk + beta_fk.T * model.item_spread_f_ @ beta_fk
             variance_q[new_q] += (x_qk @ Sigma_kk * x_qk).sum(1)
         if self.time is not None:
             tau_c = model.tau_sc_[s]
