@@ -198,6 +198,14 @@ def test_a_list_on_a_terminal_is_a_table(run):
     assert [line.split()[-1] for line in lines[1:]] == ["1", "2", "3"]
 
 
+def test_an_empty_list_says_so(run, answer):
+    line = "recommend bundle --user u1 --where \"item = 'x'\""
+    code, out, err = run(line)
+    assert (code, err) == (0, "")
+    assert out == "Nothing to list: no item is left that may be shown.\n"
+    assert answer(line) == {"rows": []}
+
+
 def test_predict_rates_items_for_a_user_or_a_stranger(answer, home):
     bundle = ft.load(home / "bundle")
     rows = answer("predict bundle --user u1 --items i1,i2")["rows"]

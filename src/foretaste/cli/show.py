@@ -41,6 +41,9 @@ def show_frame(frame: pl.DataFrame, as_json: bool) -> None:
     if as_json:
         emit({"rows": frame.to_dicts()})
         return
+    if frame.is_empty():
+        say("Nothing to list: no item is left that may be shown.")
+        return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, dtype in frame.schema.items():
         table.add_column(name, justify="right" if dtype.is_numeric() and name != "item" else "left")
