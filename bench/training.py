@@ -47,7 +47,8 @@ def main() -> None:
         model = ft.EmbeddingModel(**fields)
         ft.fit(model, dataset, progress=False)
         print(f"  {label}: {model.curve_[0]['samples_per_second']:,.0f} samples/s")
-    print(f"  the article's network, bare loop: {N_ROWS / bare_epoch(dataset, 2000):,.0f} samples/s")
+    bare = N_ROWS / bare_epoch(dataset, 2000)
+    print(f"  the article's network, bare loop: {bare:,.0f} samples/s")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from foretaste.data import catalog
-from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test
 from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile, data_folder, fetch_entry
 from foretaste.data.dataset import Dataset, build
 from foretaste.data.fetching import Progress
+from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test
 from foretaste.errors import DataError, FetchError, UsageError
 
 ONE, TWO = b"one\n", b"two\n"

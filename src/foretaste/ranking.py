@@ -75,11 +75,11 @@ def _candidates(
 def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k highest scores of each row; equal scores in the order of the columns, always.
 
-    Returns items (B, k), scores (B, k), and how many columns of the row equal the last score listed.
+    Returns items (B, k), scores (B, k), and how many columns of the row equal the last one listed.
     Columns of -inf are no candidates: item -1.  Raises ModelError where a score is NaN.
     """
     next_bn, item_bn = torch.topk(score_bi, min(k + 1, score_bi.shape[1]), dim=1)
-    if torch.isnan(next_bn[:, 0]).any():                  # topk puts NaN above every number
+    if torch.isnan(next_bn[:, 0]).any():  # topk puts NaN above every number
         raise ModelError(
             "the model scored NaN: no ranking can be made of it.",
             fix="Train again with a lower learning rate, or report this with the model's fields.",
@@ -87,7 +87,7 @@ def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     last_b1 = next_bn[:, k - 1 : k]
     tied_b = (next_bn[:, :k] == last_b1).sum(dim=1)
     cut_b = (next_bn[:, k:] == last_b1).any(dim=1) & (last_b1[:, 0] > -torch.inf)
-    if cut_b.any():                                       # topk chose among equals: choose again
+    if cut_b.any():  # topk chose among equals: choose again
         score_ci, last_c1 = score_bi[cut_b], last_b1[cut_b]
         equal_ci = score_ci == last_c1
         tied_b[cut_b] = equal_ci.sum(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,7 @@ def demo(
     started = time.monotonic()
     _narrate(as_json, f"1. Fetch {data}")
     refuse_foreign(out)
+    shutil.rmtree(training_folder(out), ignore_errors=True)  # of an earlier demo
     ratings = dataset_from(data)
     _narrate(as_json, None, *_about(ratings, data))
     _narrate(as_json, "2. Train the article's embedding network, then ours")
