@@ -100,7 +100,9 @@ def test_a_constant_scorer_gets_what_a_random_one_gets():
         random = torch.rand(1, n_items, generator=generator)
         lists = recommend(lambda _, r=random: r, batch([[]]), k, n_items=n_items, probe=probe)
         drawn.append(metrics.ndcg(metrics.ranks(lists, probe, relevant_b), k).item())
-    assert constant == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / math.sqrt(len(drawn)))
+    assert constant == pytest.approx(
+        np.mean(drawn), abs=4 * float(np.std(drawn)) / math.sqrt(len(drawn))
+    )
 
 
 def test_errors_are_summed_per_user():

@@ -75,10 +75,10 @@ def test_lists_hold_only_unseen_items(fitted):
 
 
 def test_the_same_seed_gives_the_same_model_and_leaves_global_randomness_alone(fitted, ratings):
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     again = ft.fit(small(fitted.model.name), ratings, seed=3, progress=False)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before[1]).all()
     assert torch.equal(again.model.score(everyone(again)), fitted.model.score(everyone(fitted)))
 
 
