@@ -108,8 +108,10 @@ class Loop:
         generator = torch.Generator()
         seed_dropout(self.network, generator)
         per_epoch = self.batches.per_epoch
-        with self.engine.meter(self.phase, self.epochs * per_epoch) as meter:
-            meter.advance(state.epoch * per_epoch + state.batch)
+        done = state.epoch * per_epoch + state.batch
+        label = f"{self.phase}, resumed" if done else self.phase
+        with self.engine.meter(label, self.epochs * per_epoch) as meter:
+            meter.advance(done)
             try:
                 while state.epoch < self.epochs and self._hopeful(state):
                     self._epoch(state, base_rates, generator, meter, best)
