@@ -18,10 +18,12 @@ from foretaste.evaluation import Report, evaluate
 from foretaste.models import MODELS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
+    "EASE",
     "MODELS",
     "BayesianMF",
     "Bias",

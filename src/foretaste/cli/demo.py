@@ -21,6 +21,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import split
 from foretaste.evaluation import evaluate
 from foretaste.models.base import configure
+from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.recipes import load_recipe
 from foretaste.recommender import Recommender, fit
@@ -62,6 +63,7 @@ def demo(
             fitted, out if folder == training_folder(out) else folder / "bundle", folder
         )
         _narrate(as_json, None, f"Learning curve: {pictures[0]}")
+    reports["ease"] = evaluate(fit(EASE(), parts.train, progress=False), parts)
     if as_json:
         emit({"bundle": out, "reports": {name: r.summary() for name, r in reports.items()}})
         return
@@ -113,7 +115,7 @@ def _recommend(recommender: Recommender, out: Path) -> None:
         ["similar", bundle, named[0]],
         ["predict", bundle, "--user", str(user), "--items", items],
         ["check", "your-ratings.csv"],
-        ["evaluate", "your-ratings.csv", "--model", "embedding-net", "--split", "time"],
+        ["evaluate", "your-ratings.csv", "--model", "ease", "--split", "time"],
     ):
         say(f"  {shlex.join(['foretaste', *command])}")
 

@@ -8,10 +8,11 @@ from foretaste.errors import UsageError
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
 
 MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (BayesianMF, EmbeddingModel, Bias, GlobalMean, Popularity)
+    model.name: model for model in (EmbeddingModel, BayesianMF, EASE, Bias, GlobalMean, Popularity)
 }
 
 
