@@ -20,6 +20,7 @@ from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
+from foretaste.models.graph_filter import GraphFilter
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "EmbeddingNet",
     "ForetasteError",
     "GlobalMean",
+    "GraphFilter",
     "Popularity",
     "Recommender",
     "Report",

@@ -10,9 +10,11 @@ from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
+from foretaste.models.graph_filter import GraphFilter
 
 MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (EmbeddingModel, BayesianMF, EASE, Bias, GlobalMean, Popularity)
+    model.name: model
+    for model in (EmbeddingModel, BayesianMF, EASE, GraphFilter, Bias, GlobalMean, Popularity)
 }
 
 

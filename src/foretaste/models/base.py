@@ -213,6 +213,14 @@ class HasItemVectors(Protocol):
         ...
 
 
+def liked_from(train: Dataset, positive_from: float | None) -> float:
+    """The lowest value that counts as liked: three quarters up the scale of ratings; any click."""
+    if positive_from is not None:
+        return positive_from
+    low, high = train.scale
+    return low + 0.75 * (high - low) if train.explicit else low
+
+
 def configure(model: type[Model], fields: Mapping[str, object]) -> Model:
     """A model from a table of fields (a recipe, `--set`, a manifest); a typo is an error.
 

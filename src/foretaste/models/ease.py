@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, Shape, UserBatch
+from foretaste.models.base import Model, Shape, UserBatch, liked_from
 from foretaste.training.engine import Engine
 
 MOST_BYTES = 16 << 30  # two double matrices of items x items, at the peak of `fit`
@@ -44,9 +44,7 @@ class EASE(Model):
                 f"{MOST_BYTES / 2**30:.3g}.",
                 fix="Choose a model that does not grow with items squared.",
             )  # fmt: skip
-        low, high = train.scale
-        quarter = low + 0.75 * (high - low) if train.explicit else low
-        self.border_ = quarter if self.positive_from is None else self.positive_from
+        self.border_ = liked_from(train, self.positive_from)
         x = train.interactions
         liked_r = x.value_r >= self.border_
         shape = (len(train.users), n_items)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import torch
+from scipy import sparse
+
+import foretaste as ft
+from foretaste.models.base import batch_of
+from foretaste.models.graph_filter import GraphFilter, right_singular_vectors
+
+
+def clicks(seed: int = 0) -> tuple[np.ndarray, ft.Dataset]:
+    rng = np.random.default_rng(seed)
+    X_ui = (rng.random((40, 15)) < 0.3).astype(float)
+    X_ui[0, :2], X_ui[:2, 0] = 1, 1
+    user, item = np.nonzero(X_ui)
+    dataset = ft.from_frame(pl.DataFrame({"user": user, "item": item}))
+    return X_ui[np.ix_(X_ui.any(axis=1), X_ui.any(axis=0))], dataset
+
+
+def test_scores_are_the_formula_of_the_paper():
+    X_ui, dataset = clicks()
+    model = GraphFilter(n_factors=4, alpha=0.3, rounds=60)
+    recommender = ft.fit(model, dataset, progress=False)
+    d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
+    R_ui = X_ui / np.sqrt(d_u)[:, None] / np.sqrt(d_i)
+    V_ik = np.linalg.svd(R_ui)[2][:4].T
+    ideal_ij = np.diag(d_i**-0.5) @ V_ik @ V_ik.T @ np.diag(d_i**0.5)
+    expected = X_ui @ (R_ui.T @ R_ui + 0.3 * ideal_ij)
+    batch = batch_of(dataset, np.arange(len(dataset.users)), recommender.dataset)
+    np.testing.assert_allclose(model.score(batch).numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_powers_generalise_the_normalisation():
+    X_ui, dataset = clicks(1)
+    model = GraphFilter(alpha=0.0, user_power=0.3, history_power=0.2, target_power=0.7)
+    ft.fit(model, dataset, progress=False)
+    d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
+    R_ui = X_ui / d_u[:, None] ** 0.3
+    expected = (X_ui / d_i**0.2) @ R_ui.T @ R_ui / d_i**0.7
+    batch = batch_of(dataset, np.arange(len(dataset.users)), dataset)
+    np.testing.assert_allclose(model.score(batch).numpy(), expected, rtol=1e-4)
+
+
+def test_subspace_iteration_finds_the_leading_right_singular_vectors():
+    rng = np.random.default_rng(0)
+    A_ui = rng.normal(size=(30, 20)) * np.linspace(3, 0.1, 20)
+    V_ik = right_singular_vectors(sparse.csr_matrix(A_ui.astype(np.float32)), 5, rng, rounds=50)
+    true_ik = torch.from_numpy(np.linalg.svd(A_ui)[2][:5].T).float()
+    overlap = torch.linalg.svdvals(V_ik.T @ true_ik)
+    torch.testing.assert_close(overlap, torch.ones(5), rtol=1e-3, atol=1e-3)
