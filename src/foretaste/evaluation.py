@@ -19,7 +19,7 @@ from foretaste.data.catalog import load as load_data
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import DataError, RecipeError, UsageError
-from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of
+from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of, liked_from
 from foretaste.ranking import recommend
 from foretaste.recipes import Recipe
 from foretaste.recommender import Recommender, fit
@@ -166,12 +166,10 @@ def _rating_tallies(
 def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:
     """Marks of the test interactions that count as relevant."""
     test = parts.test
-    if not test.explicit:
-        return np.ones(len(test), dtype=bool)
-    low, high = parts.train.scale  # the test's own may be narrower
-    border = low + 0.75 * (high - low) if relevant_from is None else relevant_from
+    border = liked_from(parts.train, relevant_from)  # the test's own scale may be narrower
     relevant_r = test.interactions.value_r >= border
     if not relevant_r.any():
+        low, high = parts.train.scale
         raise DataError(
             f"no test rating reaches {border:g}: nothing is relevant.",
             where=test.name, fix=f"Choose relevant_from within {low:g} to {high:g}.",
