@@ -34,8 +34,8 @@ DOORS = {  # outside thing -> the only places that may import it, each a path or
 RUNS_CODE_ON_LOAD = {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core", "manager"}
 # DESIGN.md aims at 35 modules for the whole house. Reading hostile files (row-exact errors at the
-# speed of polars) and the import doctor took seven more than planned, each with one duty.
-MODULES, MODULE_LINES, FUNCTION_LINES = 42, 400, 60
+# speed of polars) and the import doctor took eight more than planned, each with one duty.
+MODULES, MODULE_LINES, FUNCTION_LINES = 43, 400, 60
 
 FILES = sorted(SRC.rglob("*.py"))
 TREES = {file: ast.parse(file.read_text()) for file in FILES}

@@ -16,6 +16,7 @@ from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
 from foretaste.evaluation import Report, evaluate
 from foretaste.models import MODELS
+from foretaste.models.als import ALS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.ease import EASE
@@ -24,6 +25,7 @@ from foretaste.models.graph_filter import GraphFilter
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
+    "ALS",
     "EASE",
     "MODELS",
     "BayesianMF",

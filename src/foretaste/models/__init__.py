@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from foretaste.errors import UsageError
+from foretaste.models.als import ALS
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
@@ -14,7 +15,7 @@ from foretaste.models.graph_filter import GraphFilter
 
 MODELS: dict[str, type[Model]] = {
     model.name: model
-    for model in (EmbeddingModel, BayesianMF, EASE, GraphFilter, Bias, GlobalMean, Popularity)
+    for model in (EmbeddingModel, BayesianMF, EASE, ALS, GraphFilter, Bias, GlobalMean, Popularity)
 }
 
 
