@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -185,15 +186,17 @@ def floors(parts: Split, k: int) -> dict[str, Report]:
     return reports
 
 
+def _trimmed(report: Report) -> Report:
+    """The metrics that fit a terminal; --json has them all."""
+    kept = ("rmse", "recall", "recall_all", "ndcg", "hit_rate", "coverage90", "log_density")
+    names = [name for name in report.metrics if name.partition("@")[0] in kept][:4]
+    return replace(report, metrics={name: report.metrics[name] for name in names})
+
+
 def show_comparison(parts: Split, reports: dict[str, Report]) -> None:
     """The protocol in words, then models down and metrics across."""
-    kept = ("rmse", "recall", "ndcg", "hit_rate")  # what fits a terminal; --json has them all
-    trimmed: dict[str, Any] = {}
-    for name, report in reports.items():
-        metrics = {m: v for m, v in report.metrics.items() if m.partition("@")[0] in kept}
-        trimmed[name] = type(report)(**{**vars(report), "metrics": metrics})
     say(f"{parts.train.name}: {parts.protocol}; {len(parts.test):,} test interactions.")
-    show_reports(trimmed)
+    show_reports({name: _trimmed(report) for name, report in reports.items()})
     for note in next(iter(reports.values())).notes:
         say(f"Note: {note}.")
     say("Grey: 95 % bootstrap intervals over users. Rankings are over the full catalogue.")
@@ -207,7 +210,7 @@ def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
         emit(result.summary())
     else:
         say(f"{recipe.title}: {result.report.protocol}.")
-        show_reports({recipe.model: result.report})
+        show_reports({recipe.model: _trimmed(result.report)})
         for target in recipe.targets:
             value = result.report.metrics[target.metric].value
             goal = (
