@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,7 @@ from foretaste.report import learning_curve
 from foretaste.training.engine import Engine
 
 FLOORS = ("global-mean", "bias", "popularity")
+COMPARED = ("rmse", "recall", "ndcg", "hit_rate")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
 User = Annotated[str | None, typer.Option(help="A user of the training data.")]
 HistoryText = Annotated[
@@ -186,10 +188,9 @@ def floors(parts: Split, k: int) -> dict[str, Report]:
     return reports
 
 
-def _trimmed(report: Report) -> Report:
-    """The metrics that fit a terminal; --json has them all."""
-    kept = ("rmse", "recall", "recall_all", "ndcg", "hit_rate", "coverage90", "log_density")
-    names = [name for name in report.metrics if name.partition("@")[0] in kept][:4]
+def _trimmed(report: Report, kept: Collection[str] = COMPARED) -> Report:
+    """Only the metrics that fit a terminal; --json has them all."""
+    names = [n for n in report.metrics if n in kept or n.partition("@")[0] in kept]
     return replace(report, metrics={name: report.metrics[name] for name in names})
 
 
@@ -210,7 +211,7 @@ def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
         emit(result.summary())
     else:
         say(f"{recipe.title}: {result.report.protocol}.")
-        show_reports({recipe.model: _trimmed(result.report)})
+        show_reports({recipe.model: _trimmed(result.report, {t.metric for t in recipe.targets})})
         for target in recipe.targets:
             value = result.report.metrics[target.metric].value
             goal = (
