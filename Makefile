@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
+BROWSER := .venv/.browser
+PEERS := .venv/.peers
 
 .PHONY: demo test check golden bench clean
 .DELETE_ON_ERROR:
@@ -11,13 +13,24 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[dev]'
 	touch $@
 
+# The page is tested in Debian's Chromium; where there is another, name it in CHROMIUM.
+$(BROWSER): $(STAMP)
+	@command -v $${CHROMIUM:-chromium} >/dev/null || (apt-get update -q && \
+		apt-get install -y -q --no-install-recommends chromium) >.venv/browser.log 2>&1 || \
+		(tail -5 .venv/browser.log; echo 'Install Chromium, or name one: make test CHROMIUM=...'; false)
+	touch $@
+
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[bench]'
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/foretaste demo
 
-test: $(STAMP)
+test: $(BROWSER)
 	$(BIN)/python -m pytest -m "not golden"
 
-check: $(STAMP)
+check: $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -26,7 +39,7 @@ check: $(STAMP)
 golden: $(STAMP)
 	$(BIN)/python -m pytest -m golden -s
 
-bench: $(STAMP)
+bench: $(PEERS)
 	$(BIN)/python -m bench
 
 clean:
