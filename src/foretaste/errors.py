@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -84,3 +85,10 @@ class UsageError(ForetasteError):
 
 class RecipeError(UsageError):
     """A recipe is unknown or has a field that it must not have; a target missed is no error."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, else_say: str) -> str:
+    """The nearest of the known names as a question; `else_say` with all of them if none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {close[0]}?" if close else else_say.format(", ".join(names) or "none")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from foretaste.errors import UsageError
+from foretaste.errors import UsageError, did_you_mean
 from foretaste.models.als import ALS
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
@@ -23,6 +21,5 @@ def model_named(name: str) -> type[Model]:
     """The model class of that name; UsageError lists the names there are."""
     if name in MODELS:
         return MODELS[name]
-    close = difflib.get_close_matches(name, MODELS, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(MODELS)}."
+    hint = did_you_mean(name, MODELS, else_say="Use one of {}.")
     raise UsageError(f"there is no model {name!r}.", fix=hint)

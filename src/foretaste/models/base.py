@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import IntArray
-from foretaste.errors import UsageError
+from foretaste.errors import UsageError, did_you_mean
 from foretaste.training.engine import Engine
 
 
@@ -231,8 +230,7 @@ def configure(model: type[Model], fields: Mapping[str, object]) -> Model:
     values = {}
     for name, value in fields.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"It has {', '.join(known) or 'none'}."
+            hint = did_you_mean(name, known, else_say="It has {}.")
             raise UsageError(f"{model.name} has no field {name!r}.", fix=hint)
         try:
             values[name] = pydantic.TypeAdapter(hints[name]).validate_python(value)

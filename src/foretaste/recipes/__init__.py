@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from foretaste.errors import RecipeError, UsageError
+from foretaste.errors import RecipeError, UsageError, did_you_mean
 from foretaste.models import model_named
 from foretaste.models.base import Model, configure
 
@@ -95,8 +94,7 @@ def load_recipe(name: str) -> Recipe:
     elif name in recipe_names():
         file = resources.files(__name__) / f"{name}.toml"
     else:
-        close = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(recipe_names())}."
+        hint = did_you_mean(name, recipe_names(), else_say="There are {}.")
         raise RecipeError(f"there is no recipe {name!r}.", fix=hint)
     try:
         fields = tomllib.loads(file.read_text("utf-8"))
