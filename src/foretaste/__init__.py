@@ -20,6 +20,7 @@ from foretaste.models import MODELS
 from foretaste.models.als import ALS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.models.graph_filter import GraphFilter
@@ -31,6 +32,7 @@ __all__ = [
     "MODELS",
     "BayesianMF",
     "Bias",
+    "BiasedMF",
     "Dataset",
     "EmbeddingModel",
     "EmbeddingNet",

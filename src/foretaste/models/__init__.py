@@ -7,13 +7,24 @@ from foretaste.models.als import ALS
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity
 from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.models.graph_filter import GraphFilter
 
 MODELS: dict[str, type[Model]] = {
     model.name: model
-    for model in (EmbeddingModel, BayesianMF, EASE, ALS, GraphFilter, Bias, GlobalMean, Popularity)
+    for model in (
+        EmbeddingModel,
+        BayesianMF,
+        BiasedMF,
+        EASE,
+        ALS,
+        GraphFilter,
+        Bias,
+        GlobalMean,
+        Popularity,
+    )
 }
 
 
