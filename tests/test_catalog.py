@@ -15,7 +15,7 @@ from foretaste.data import catalog
 from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile, data_folder, fetch_entry
 from foretaste.data.dataset import Dataset, build
 from foretaste.data.fetching import Progress
-from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test
+from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test, split
 from foretaste.errors import DataError, FetchError, UsageError
 
 ONE, TWO = b"one\n", b"two\n"
@@ -386,12 +386,57 @@ def test_a_part_of_a_data_set_has_no_canonical_split():
     )
 
 
-@pytest.mark.parametrize(("name", "more"), [("ml-1m", ", article, 90-10"), ("ratings", "")])
+@pytest.mark.parametrize(
+    ("name", "more"), [("ml-1m", ", strong, strong-validation, article, 90-10"), ("ratings", "")]
+)
 def test_an_unknown_split_lists_the_known_ones(name: str, more: str):
     with pytest.raises(UsageError) as raised:
         canonical_test(rows(10), name, "u9")
     assert str(raised.value) == (
         f"no split 'u9' of {name!r}. Use one of random, leave-last, time, users{more}."
+    )
+
+
+def rated(n: int, n_users: int) -> Dataset:
+    """n interactions, five levels of rating."""
+    row = np.arange(n)
+    value = pl.Series((row % 5 + 1).astype(np.float32))
+    return build(pl.Series(row * 7 % n_users), pl.Series(row // n_users), value, None)
+
+
+def pairs_of(dataset: Dataset) -> set[tuple[int, int]]:
+    return set(dataset.frame().select("user", "item").iter_rows())
+
+
+def test_strong_generalisation_holds_out_two_tenths_of_the_users_who_liked_five():
+    dataset = replace(rated(1_000_209, 4_001), name="ml-1m")
+    likes = dataset.frame().filter(pl.col("value") >= 4).group_by("user").agg("item")
+    likes = {user: sorted(items) for user, items in likes.iter_rows() if len(items) >= 5}
+    users = sorted(likes)
+    permuted = np.random.RandomState(98_765).permutation(len(users))
+    n_held = round(len(users) / 10)
+    held = {"strong": permuted[-n_held:], "strong-validation": permuted[-2 * n_held : -n_held]}
+    for how, asked in held.items():
+        parts = split(dataset, how)
+        rng = np.random.RandomState(98_765)
+        hidden = set()
+        for user in sorted(users[row] for row in asked):
+            n = len(likes[user])
+            chosen = rng.choice(n, max(1, int(0.2 * n)), replace=False)
+            hidden |= {(user, likes[user][place]) for place in chosen}
+        assert pairs_of(parts.test) == hidden
+        of_asked = {(users[row], item) for row in asked for item in likes[users[row]]}
+        assert pairs_of(parts.history) == of_asked - hidden
+        kept = permuted[: -2 * n_held]
+        assert pairs_of(parts.train) == {(users[r], i) for r in kept for i in likes[users[r]]}
+        assert not parts.train.explicit
+
+
+def test_a_split_of_whole_users_is_no_mark_of_interactions():
+    with pytest.raises(UsageError) as raised:
+        canonical_test(rows(1_000_209), "ml-1m", "strong")
+    assert str(raised.value) == (
+        "the split 'strong' of 'ml-1m' holds out users. Ask `split` for its parts."
     )
 
 

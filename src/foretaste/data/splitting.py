@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from foretaste.data.dataset import Dataset
-from foretaste.data.interactions import BoolArray
+from foretaste.data.interactions import BoolArray, IntArray
 from foretaste.errors import DataError, UsageError
 
 SPLITS = ("random", "leave-last", "time", "users")
@@ -39,8 +39,8 @@ def split(
 
     how: "random" (interactions), "leave-last" (each user's last one), "time" (the newest), "users"
     (held-out users, folded in from all but `hidden` of their interactions), or the name of a
-    canonical split of a catalog data set ("u1", "article").  test: fraction of interactions or of
-    users.
+    canonical split of a catalog data set ("u1", "article", "strong").  test: fraction of
+    interactions or of users.
     Validation data is carved from `split.train` by the same function.
     """
     if not 0 < test < 1 or not 0 < hidden < 1:
@@ -56,8 +56,10 @@ def split(
     elif how == "time":
         test_r = _newest(dataset, test)
         protocol = f"global time split: the newest {test:.0%} of interactions"
+    elif isinstance(canonical := _canonical(dataset, dataset.name, how), StrongSplit):
+        return _strong(dataset, canonical)
     else:
-        test_r = canonical_test(dataset, dataset.name, how)
+        test_r = canonical.test(dataset)
         protocol = f"canonical split {how!r} of {dataset.name}"
     train = _part(dataset, ~test_r, how, "train")
     return Split(train, train, _part(dataset, test_r, how, "test"), protocol)
@@ -104,23 +106,29 @@ def _held_out_users(dataset: Dataset, test: float, hidden: float, seed: int) -> 
     """Strong generalisation: of each held-out user a fraction is hidden (floor, at least one)."""
     rng = np.random.default_rng(seed)
     n_users = len(dataset.users)
-    length_u = np.diff(dataset.pointers)
     held_u = np.zeros(n_users, dtype=bool)
     held_u[rng.permutation(n_users)[: round(test * n_users)]] = True
-    held_u &= length_u > 1  # nothing to fold in from a single interaction
+    held_u &= np.diff(dataset.pointers) > 1  # nothing to fold in from a single interaction
     user_r = dataset.interactions.user_r
     shuffled = np.lexsort((rng.random(len(dataset)), user_r))
     place_r = np.empty(len(dataset), dtype=np.int64)
     place_r[shuffled] = np.arange(len(dataset)) - dataset.pointers[:-1][user_r]
-    n_hidden_u = np.maximum(1, np.floor(hidden * length_u))
-    held_r = held_u[user_r]
-    test_r = held_r & (place_r < n_hidden_u[user_r])
-    return Split(
-        _part(dataset, ~held_r, "users", "train"),
-        _part(dataset, held_r & ~test_r, "users", "history"),
-        _part(dataset, test_r, "users", "test"),
+    n_hidden_u = np.maximum(1, np.floor(hidden * np.diff(dataset.pointers)))
+    return _folded_in(
+        dataset, ~held_u[user_r], held_u[user_r], place_r < n_hidden_u[user_r],
         f"{test:.0%} of users held out, {hidden:.0%} of their items hidden, the rest folded in, "
         f"seed {seed}",
+    )  # fmt: skip
+
+
+def _folded_in(
+    dataset: Dataset, train_r: BoolArray, held_r: BoolArray, hidden_r: BoolArray, protocol: str
+) -> Split:
+    return Split(
+        _part(dataset, train_r, "users", "train"),
+        _part(dataset, held_r & ~hidden_r, "users", "history"),
+        _part(dataset, held_r & hidden_r, "users", "test"),
+        protocol,
     )
 
 
@@ -137,6 +145,65 @@ class CanonicalSplit:
     test: Callable[[Dataset], BoolArray]
 
 
+@dataclass(frozen=True)
+class StrongSplit:
+    """Strong generalisation as published: whole users held out, from ratings made clicks.
+
+    rows: interactions of the whole data set.  positive_from: the lowest rating that is kept.
+    least: of them a user must have.  seed: of the permutation of users and of the hidden items.
+    validation: test on the tenth before the last one, and leave the last one out altogether.
+    """
+
+    what: str
+    rows: int
+    validation: bool
+    positive_from: float = 4.0
+    least: int = 5
+    seed: int = 98_765
+    held_out: float = 0.1
+    hidden: float = 0.2
+
+
+def _strong(dataset: Dataset, how: StrongSplit) -> Split:
+    """Train on eight tenths of the users, whichever of the other two is tested on."""
+    x = dataset.interactions
+    liked_r = x.value_r >= how.positive_from
+    enough_u = np.bincount(x.user_r[liked_r], minlength=len(dataset.users)) >= how.least
+    liked = dataset.take(liked_r & enough_u[x.user_r])
+    ones_r = np.ones(len(liked), dtype=np.float32)
+    clicks = replace(
+        liked, explicit=False, interactions=replace(liked.interactions, value_r=ones_r)
+    )
+    n_users = len(clicks.users)
+    n_held = round(how.held_out * n_users)
+    permuted = np.random.RandomState(how.seed).permutation(n_users)
+    test_u = np.sort(permuted[-n_held:])
+    validation_u = np.sort(permuted[-2 * n_held : -n_held])
+    asked_u = validation_u if how.validation else test_u
+    return _folded_in(
+        clicks,
+        ~np.isin(clicks.interactions.user_r, [*test_u, *validation_u]),
+        np.isin(clicks.interactions.user_r, asked_u),
+        _chosen_of_users(clicks, asked_u, how),
+        f"canonical split of {dataset.name}: {how.what}",
+    )
+
+
+def _chosen_of_users(clicks: Dataset, asked_u: IntArray, how: StrongSplit) -> BoolArray:
+    """Marks of the hidden items: drawn user by user, each one's items in the order of their ids.
+
+    So does the code of Liang et al. 2018, with the seed that the permutation has too.
+    """
+    rng = np.random.RandomState(how.seed)
+    by_item = np.lexsort((clicks.interactions.item_r, clicks.interactions.user_r))
+    hidden_r = np.zeros(len(clicks), dtype=bool)
+    for start, end in zip(clicks.pointers[asked_u], clicks.pointers[asked_u + 1], strict=True):
+        n_hidden = max(1, int(how.hidden * (end - start)))
+        drawn = rng.choice(end - start, n_hidden, replace=False)
+        hidden_r[by_item[start + drawn]] = True
+    return hidden_r
+
+
 def canonical_splits(name: str) -> dict[str, str]:
     """The published splits of a data set: name, and what it is."""
     return {which: split.what for which, split in CANONICAL.get(name, {}).items()}
@@ -147,6 +214,15 @@ def canonical_test(dataset: Dataset, name: str, which: str) -> BoolArray:
 
     Returns (interactions,) bool.
     """
+    canonical = _canonical(dataset, name, which)
+    if isinstance(canonical, StrongSplit):
+        raise UsageError(
+            f"the split {which!r} of {name!r} holds out users.", fix="Ask `split` for its parts."
+        )
+    return canonical.test(dataset)
+
+
+def _canonical(dataset: Dataset, name: str, which: str) -> CanonicalSplit | StrongSplit:
     splits = CANONICAL.get(name, {})
     if which not in splits:
         known = ", ".join(["random", "leave-last", "time", "users", *splits])
@@ -159,7 +235,7 @@ def canonical_test(dataset: Dataset, name: str, which: str) -> BoolArray:
             f"here are {len(dataset):,}.", where=dataset.name,
             fix="Give all of it, no row dropped.",
         )  # fmt: skip
-    return split.test(dataset)
+    return split
 
 
 def _range(low: int, high: int, dataset: Dataset) -> BoolArray:
@@ -203,7 +279,12 @@ _ML_100K_SPLITS = {
 }  # fmt: skip
 
 _LEGACY = "numpy.random.RandomState"
+_STRONG = "ratings of 4 and more, users with 5 of them; a tenth held out, a fifth of theirs hidden"
 _ML_1M_SPLITS = {
+    "strong": StrongSplit(f"{_STRONG}; {_LEGACY}(98765)", 1_000_209, validation=False),
+    "strong-validation": StrongSplit(
+        f"the tenth before: {_STRONG}; {_LEGACY}(98765)", 1_000_209, validation=True
+    ),
     "article": CanonicalSplit(
         f"80/20: {_LEGACY}(1), the first 200,042 rows test", 1_000_209, partial(_permuted, 1, 0.2)
     ),
@@ -224,7 +305,7 @@ _GOWALLA_SPLITS = {
     )
 }  # fmt: skip
 
-CANONICAL: dict[str, dict[str, CanonicalSplit]] = {
+CANONICAL: dict[str, dict[str, CanonicalSplit | StrongSplit]] = {
     "ml-100k": _ML_100K_SPLITS,
     "ml-1m": _ML_1M_SPLITS,
     "ml-latest-small": _SMALL_SPLITS,
