@@ -259,12 +259,12 @@ def test_the_frame_and_the_summary_say_the_same_and_the_summary_is_json(report, 
     assert 0 <= summary["score_seconds"] < 60
 
 
-def intervals_of(totals_sb, weights_sb, finish=lambda x: x):
+def intervals_of(totals_sb, weights_sb, root=False):
     tallies = {
-        str(s): evaluation._Tally(total_b, weight_b, finish)
+        str(s): evaluation.Tally(total_b, weight_b, root)
         for s, (total_b, weight_b) in enumerate(zip(totals_sb, weights_sb, strict=True))
     }
-    return list(evaluation._intervals(tallies).values())
+    return list(evaluation.intervals(tallies).values())
 
 
 def test_the_interval_of_a_mean_covers_the_truth_about_95_times_in_100():
@@ -281,7 +281,7 @@ def test_the_interval_of_an_rmse_resamples_users_not_ratings():
     rng = np.random.default_rng(8)
     counts_sb = rng.integers(1, 40, size=(1000, 200))
     own_sb = rng.gamma(2.0, 0.5, size=(1000, 200))  # mean squared error of a user; the mean is 1
-    found = intervals_of(own_sb * counts_sb, counts_sb.astype(float), np.sqrt)
+    found = intervals_of(own_sb * counts_sb, counts_sb.astype(float), root=True)
     covered = np.mean([i.low <= 1.0 <= i.high for i in found])
     assert 0.92 < covered < 0.97
 

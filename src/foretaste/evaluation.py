@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import DataError, RecipeError, UsageError
 from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of, liked_from
-from foretaste.ranking import recommend
+from foretaste.ranking import Lists, recommend
 from foretaste.recipes import Recipe
 from foretaste.recommender import Recommender, fit
 
 RESAMPLES = 1000
+DRAWS_BYTES = 64 << 20  # of resampled users at a time
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,38 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Sums of each test user: a metric is total / weight over any set of users, or its root."""
+
+    total_b: np.ndarray
+    weight_b: np.ndarray
+    root: bool = False
+
+    def of(self, total: Any, weight: Any) -> Any:
+        """The metric of summed totals and weights; 0 where there is no weight."""
+        mean = total / np.maximum(weight, 1e-300)
+        return np.sqrt(mean) if self.root else mean
+
+    @property
+    def value(self) -> float:
+        """The metric over all users."""
+        return float(self.of(self.total_b.sum(), self.weight_b.sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What B test users were shown, and what they should have found.
+
+    lists: as long as the longest cut, with the scores of the probe.  probe: relevant items that
+    training knows.  relevant_b: relevant items of each user, unknown ones included.
+    """
+
+    lists: Lists
+    probe: UserBatch
+    relevant_b: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +86,8 @@ class Report:
     score_seconds: float
     peak_memory_bytes: int
     notes: tuple[str, ...] = ()
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    served: Served | None = None
 
     def frame(self) -> pl.DataFrame:
         """Metric, value, low, high."""
@@ -70,18 +106,6 @@ class Report:
             "peak_memory_bytes": self.peak_memory_bytes,
             "notes": list(self.notes),
         }
-
-
-@dataclass
-class _Tally:
-    """Per-user sums: a metric is total / weight over any set of users, then `finish`."""
-
-    total_b: np.ndarray
-    weight_b: np.ndarray
-    finish: Callable[[np.ndarray], np.ndarray] = field(default=lambda x: x)
-
-    def of(self, total: Any, weight: Any) -> Any:
-        return self.finish(total / np.maximum(weight, 1e-300))
 
 
 def evaluate(
@@ -108,13 +132,14 @@ def evaluate(
     rows = parts.history.users.find(parts.test.users.values)
     history = train if parts.history is parts.train else parts.history
     batch = batch_of(history, rows, train)
-    tallies: dict[str, _Tally] = {}
-    notes = _unseen(parts)
+    tallies: dict[str, Tally] = {}
+    served = None
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
         tallies |= _rating_tallies(recommender.model, batch, parts, train)
     if ranking:
         relevant = _relevant(parts, relevant_from)
-        tallies |= _ranking_tallies(recommender, batch, relevant, parts.test, cuts)
+        served = _serve(recommender, batch, relevant, parts.test, max(cuts))
+        tallies |= ranking_tallies(served, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
         pl.Series(
             name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True
@@ -122,8 +147,9 @@ def evaluate(
         for name, t in tallies.items()
     )
     return Report(
-        recommender.model.name, parts.protocol, _intervals(tallies), per_user,
-        recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(), notes,
+        recommender.model.name, parts.protocol, intervals(tallies), per_user,
+        recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(),
+        _unseen(parts), tallies, served,
     )  # fmt: skip
 
 
@@ -141,7 +167,7 @@ def _unseen(split: Split) -> tuple[str, ...]:
 
 def _rating_tallies(
     model: PredictsRatings, batch: UserBatch, split: Split, train: Dataset
-) -> dict[str, _Tally]:
+) -> dict[str, Tally]:
     x = split.test.interactions
     user_p = torch.from_numpy(x.user_r).long()
     row_i = train.items.find(split.test.items.values)
@@ -155,11 +181,11 @@ def _rating_tallies(
     n_b = torch.bincount(user_p, minlength=len(batch)).numpy().astype(float)
     squared_b = metrics.squared_errors(error_p, user_p, len(batch)).numpy()
     absolute_b = metrics.absolute_errors(error_p, user_p, len(batch)).numpy()
-    tallies = {"rmse": _Tally(squared_b, n_b, np.sqrt), "mae": _Tally(absolute_b, n_b)}
+    tallies = {"rmse": Tally(squared_b, n_b, root=True), "mae": Tally(absolute_b, n_b)}
     if rated.std_p is not None:
         covered_b = metrics.covered(error_p, rated.std_p, user_p, len(batch)).numpy()
         density_b = metrics.log_densities(error_p, rated.std_p, user_p, len(batch)).numpy()
-        tallies |= {"coverage90": _Tally(covered_b, n_b), "log_density": _Tally(density_b, n_b)}
+        tallies |= {"coverage90": Tally(covered_b, n_b), "log_density": Tally(density_b, n_b)}
     return tallies
 
 
@@ -177,23 +203,25 @@ def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:
     return relevant_r
 
 
-def _ranking_tallies(
-    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset,
-    cuts: tuple[int, ...],
-) -> dict[str, _Tally]:  # fmt: skip
+def _serve(
+    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset, k: int
+) -> Served:
     train = recommender.dataset
     x = test.interactions.take(relevant_r)
     relevant_b = torch.bincount(torch.from_numpy(x.user_r), minlength=len(batch))
     item_p = train.items.find(test.items.values)[x.item_r]
     known = item_p >= 0
     probe = _ragged(x.user_r[known], item_p[known], len(batch))
-    lists = recommend(
-        recommender.model.score, batch, max(cuts), n_items=len(train.items), probe=probe
-    )
-    ranks = metrics.ranks(lists, probe, relevant_b)
-    weight_b = (relevant_b > 0).numpy().astype(float)  # users with nothing to find do not count
+    lists = recommend(recommender.model.score, batch, k, n_items=len(train.items), probe=probe)
+    return Served(lists, probe, relevant_b)
+
+
+def ranking_tallies(served: Served, cuts: tuple[int, ...]) -> dict[str, Tally]:
+    """Every ranking metric at every cut; users with nothing to find have no weight."""
+    ranks = metrics.ranks(served.lists, served.probe, served.relevant_b)
+    weight_b = (served.relevant_b > 0).numpy().astype(float)
     return {
-        f"{name}@{k}": _Tally(metric(ranks, k).numpy() * weight_b, weight_b)
+        f"{name}@{k}": Tally(metric(ranks, k).numpy() * weight_b, weight_b)
         for k in cuts
         for name, metric in metrics.RANKING.items()
     }
@@ -206,28 +234,44 @@ def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> UserBatch:
     return UserBatch(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
 
 
-def _intervals(tallies: dict[str, _Tally], seed: int = 0) -> dict[str, Interval]:
+def intervals(tallies: Mapping[str, Tally]) -> dict[str, Interval]:
     """Value and percentile interval of each metric, from the same resamples of users for all."""
-    if not tallies:
-        return {}
-    n_users = len(next(iter(tallies.values())).total_b)
-    column_bc = np.stack([c for t in tallies.values() for c in (t.total_b, t.weight_b)], axis=1)
-    rng = np.random.default_rng(seed)
-    resampled = np.empty((RESAMPLES, column_bc.shape[1]))
-    for number in range(RESAMPLES):
-        drawn_b = np.bincount(rng.integers(0, n_users, n_users), minlength=n_users)
-        resampled[number] = drawn_b @ column_bc
     found = {}
-    for place, (name, tally) in enumerate(tallies.items()):
-        value = tally.of(tally.total_b.sum(), tally.weight_b.sum())
-        spread = tally.of(resampled[:, 2 * place], resampled[:, 2 * place + 1])
+    for (name, tally), spread in zip(tallies.items(), resampled(tallies.values()), strict=True):
         low, high = np.quantile(spread, [0.025, 0.975])
-        found[name] = Interval(float(value), float(low), float(high))
+        found[name] = Interval(tally.value, float(low), float(high))
     return found
+
+
+def resampled(tallies: Iterable[Tally], seed: int = 0) -> list[np.ndarray]:
+    """Each metric over RESAMPLES draws of as many users, with replacement: (RESAMPLES,) each.
+
+    The draws depend on the seed and the number of users alone: values of two models, resample by
+    resample, are paired.
+    """
+    tallies = list(tallies)
+    if not tallies:
+        return []
+    n_users = len(tallies[0].total_b)
+    column_bc = np.stack([c for t in tallies for c in (t.total_b, t.weight_b)], axis=1)
+    rng = np.random.default_rng(seed)
+    chunk = max(1, min(RESAMPLES, DRAWS_BYTES // (8 * max(n_users, 1))))
+    sums = []
+    for start in range(0, RESAMPLES, chunk):
+        drawn_sb = np.empty((min(chunk, RESAMPLES - start), n_users))
+        for draw_b in drawn_sb:
+            draw_b[:] = np.bincount(rng.integers(0, n_users, n_users), minlength=n_users)
+        sums.append(drawn_sb @ column_bc)
+    sum_sc = np.concatenate(sums)
+    return [t.of(sum_sc[:, 2 * c], sum_sc[:, 2 * c + 1]) for c, t in enumerate(tallies)]
 
 
 def peak_memory() -> int:
     """Highest resident memory of this process so far, in bytes."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        # getrusage also counts the parent's memory at the moment it started this process
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -280,7 +280,7 @@ _ML_100K_SPLITS = {
 
 _LEGACY = "numpy.random.RandomState"
 _STRONG = "ratings of 4 and more, users with 5 of them; a tenth held out, a fifth of theirs hidden"
-_ML_1M_SPLITS = {
+_ML_1M_SPLITS: dict[str, CanonicalSplit | StrongSplit] = {
     "strong": StrongSplit(f"{_STRONG}; {_LEGACY}(98765)", 1_000_209, validation=False),
     "strong-validation": StrongSplit(
         f"the tenth before: {_STRONG}; {_LEGACY}(98765)", 1_000_209, validation=True
@@ -305,7 +305,7 @@ _GOWALLA_SPLITS = {
     )
 }  # fmt: skip
 
-CANONICAL: dict[str, dict[str, CanonicalSplit | StrongSplit]] = {
+CANONICAL: Mapping[str, Mapping[str, CanonicalSplit | StrongSplit]] = {
     "ml-100k": _ML_100K_SPLITS,
     "ml-1m": _ML_1M_SPLITS,
     "ml-latest-small": _SMALL_SPLITS,
