@@ -307,3 +307,23 @@ def test_a_constant_scorer_is_worth_what_chance_is_worth():
         expected = chance * len(items & known) / 5
         got = report.per_user.filter(user=user)["precision@5"].item()
         assert got == pytest.approx(expected)
+
+
+def test_a_random_order_is_worth_what_chance_is_worth_and_is_the_same_for_the_same_history():
+    parts = ft.split(synthetic(n_users=2000, n_rows=40_000, seed=6), "random", seed=0)
+    constant, drawn = (ft.fit(m(), parts.train, progress=False) for m in (ft.GlobalMean, ft.Random))
+    chance, luck = (
+        evaluate(r, parts, ratings=False).metrics["recall@10"] for r in (constant, drawn)
+    )
+    assert luck.low < chance.value < luck.high
+    assert drawn.recommend(history=["i1", "i5"]).equals(drawn.recommend(history=["i5", "i1"]))
+    other = ft.fit(ft.Random(), parts.train, seed=1, progress=False)
+    assert not other.recommend("u7").equals(drawn.recommend("u7"))
+
+
+def test_training_says_whether_another_seed_would_give_another_model(parts):
+    said = {
+        m.name: ft.fit(m, parts.train, progress=False).training["random"]
+        for m in (ft.Random(), ft.Popularity(), ft.EASE(), ft.ALS(n_factors=2, iterations=1))
+    }
+    assert said == {"random": True, "popularity": False, "ease": False, "als": True}

@@ -18,7 +18,7 @@ from foretaste.errors import ForetasteError
 from foretaste.evaluation import Report, evaluate
 from foretaste.models import MODELS
 from foretaste.models.als import ALS
-from foretaste.models.baselines import Bias, GlobalMean, Popularity
+from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
@@ -40,6 +40,7 @@ __all__ = [
     "GlobalMean",
     "GraphFilter",
     "Popularity",
+    "Random",
     "Recommender",
     "Report",
     "Split",

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ import torch
 
 from foretaste import bundle
 from foretaste.bundle import __version__
-from foretaste.data.dataset import Dataset, ReadReport
-from foretaste.data.interactions import Ids, Interactions
+from foretaste.data.dataset import Dataset, from_tables, id_table
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
 from foretaste.models import MODELS
 from foretaste.models.base import (
@@ -142,10 +141,7 @@ class Recommender:
     def save(self, folder: str | Path) -> Path:
         """Write the bundle; an older one in the same folder is replaced in one step."""
         tensors, learned = self.model.state()
-        x = self.dataset.interactions
-        columns = {"user": x.user_r, "item": x.item_r, "value": x.value_r, "order": x.order_r}
-        if x.time_r is not None:
-            columns["time"] = x.time_r
+        about, tables = self.dataset.tables()
         values = {
             "foretaste": __version__,
             "model": {
@@ -153,19 +149,9 @@ class Recommender:
                 "fields": self.model.hyperparameters(),
                 "learned": learned,
             },
-            "data": {
-                "name": self.dataset.name,
-                "explicit": self.dataset.explicit,
-                "fingerprint": self.dataset.fingerprint,
-                "report": asdict(self.dataset.report),
-            },
+            "data": about,
             "training": self.training,
             "metrics": self.metrics,
-        }
-        tables = {
-            "interactions": pl.DataFrame(columns),
-            "items": _id_table(self.dataset.items, self.dataset.item_table),
-            "users": _id_table(self.dataset.users, self.dataset.user_table),
         }
         return bundle.write(folder, values, tensors, tables)
 
@@ -268,7 +254,9 @@ def fit(
     started = time.monotonic()
     model.fit(train, engine)
     seconds = time.monotonic() - started
-    training: dict[str, Any] = {"seed": seed, "precision": precision, "seconds": seconds}
+    training: dict[str, Any] = {
+        "seed": seed, "precision": precision, "seconds": seconds, "random": bool(engine.drawn)
+    }  # fmt: skip
     curve = getattr(model, "curve_", [])
     if curve and curve[-1].get("interrupted"):
         training["interrupted"] = True
@@ -287,30 +275,13 @@ def load(folder: str | Path) -> Recommender:
             )  # fmt: skip
         model = configure(MODELS[about["name"]], about["fields"])
         model.restore(parts.tensors, about["learned"])
-        table = parts.tables["interactions"]
-        items, users = parts.tables["items"], parts.tables["users"]
-        dataset = Dataset(
-            Ids(users["user"], "user"), Ids(items["item"], "item"),
-            Interactions(
-                table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
-                table["time"].to_numpy() if "time" in table.columns else None,
-                table["order"].to_numpy(),
-            ),
-            explicit=data["explicit"], name=data["name"],
-            item_table=items if items.width > 1 else None,
-            user_table=users if users.width > 1 else None,
-            report=ReadReport(**{**data["report"], "notes": tuple(data["report"]["notes"])}),
-        )  # fmt: skip
+        dataset = from_tables(data, parts.tables)
         return Recommender(model, dataset, parts.values["training"], parts.values["metrics"])
     except (KeyError, TypeError, RuntimeError, UsageError, pl.exceptions.PolarsError) as error:
         raise BundleError(
             f"a part of the bundle is missing or of the wrong kind ({error}).",
             where=folder, fix="Train again.",
         ) from None  # fmt: skip
-
-
-def _id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
-    return pl.DataFrame({ids.kind: ids.values}) if table is None else table
 
 
 def _at_least_one(k: int) -> None:
@@ -327,7 +298,7 @@ def _several(ids: Sequence[Any], what: str) -> list[Any]:
 
 def _matches(where: str, dataset: Dataset) -> np.ndarray:
     """Items that satisfy an SQL condition on their columns: (items,) bool; null counts as no."""
-    table = _id_table(dataset.items, dataset.item_table)
+    table = id_table(dataset.items, dataset.item_table)
     columns = f"Columns: {', '.join(table.columns)}."
     if len(where) > LONGEST_CONDITION:
         raise UsageError(

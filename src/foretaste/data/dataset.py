@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -136,6 +138,48 @@ class Dataset:
         if x.time_r is not None:
             columns["time"] = pl.Series(x.time_r).cast(pl.Datetime("ms", "UTC"))
         return pl.DataFrame(columns)
+
+    def tables(self) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+        """All of it as JSON values and tables, to be kept in files; `from_tables` reads them."""
+        x = self.interactions
+        columns = {"user": x.user_r, "item": x.item_r, "value": x.value_r, "order": x.order_r}
+        if x.time_r is not None:
+            columns["time"] = x.time_r
+        about = {
+            "name": self.name,
+            "explicit": self.explicit,
+            "fingerprint": self.fingerprint,
+            "report": asdict(self.report),
+        }
+        return about, {
+            "interactions": pl.DataFrame(columns),
+            "items": id_table(self.items, self.item_table),
+            "users": id_table(self.users, self.user_table),
+        }
+
+
+def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Dataset:
+    """The inverse of `Dataset.tables`; KeyError or TypeError where something is not there."""
+    table, items, users = tables["interactions"], tables["items"], tables["users"]
+    return Dataset(
+        Ids(users["user"], "user"),
+        Ids(items["item"], "item"),
+        Interactions(
+            table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
+            table["time"].to_numpy() if "time" in table.columns else None,
+            table["order"].to_numpy(),
+        ),
+        explicit=about["explicit"],
+        name=about["name"],
+        item_table=items if items.width > 1 else None,
+        user_table=users if users.width > 1 else None,
+        report=ReadReport(**{**about["report"], "notes": tuple(about["report"]["notes"])}),
+    )  # fmt: skip
+
+
+def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
+    """The table that goes with the ids: their own column alone where there is none."""
+    return pl.DataFrame({ids.kind: ids.values}) if table is None else table
 
 
 def build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from foretaste.errors import UsageError, did_you_mean
 from foretaste.models.als import ALS
 from foretaste.models.base import Model
-from foretaste.models.baselines import Bias, GlobalMean, Popularity
+from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
@@ -24,6 +24,7 @@ MODELS: dict[str, type[Model]] = {
         Bias,
         GlobalMean,
         Popularity,
+        Random,
     )
 }
 

@@ -1,4 +1,4 @@
-"""The floors every model has to beat: the mean, user and item biases, popularity."""
+"""The floors every model has to beat: chance, the mean, user and item biases, popularity."""
 
 from __future__ import annotations
 
@@ -153,3 +153,42 @@ class Popularity(Model):
     def cost(cls, shape: Shape) -> Cost:
         """One pass over the interactions."""
         return Cost(seconds=3e-8 * shape.interactions, memory_bytes=8 * shape.items)
+
+
+@dataclass(eq=False)
+class Random(Model):
+    """Every unseen item with the same chance: what any list is worth by luck.
+
+    The draw is a hash of the item and of the history, so the same history gets the same list,
+    whoever else is served.
+    """
+
+    name: ClassVar[str] = "random"
+
+    salt_: int = field(init=False, repr=False)
+    n_items_: int = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Nothing but the number of items, and a seed."""
+        self.salt_ = int(engine.rng("random").integers(1 << 32))
+        self.n_items_ = len(train.items)
+        return self
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """Uniform in [0, 1): (B, items)."""
+        key_b = torch.zeros(len(batch), dtype=torch.int64)
+        key_b.index_add_(0, batch.user_h, _mixed(batch.item_h + self.salt_))
+        item_i = _mixed(torch.arange(self.n_items_) - self.salt_)
+        return (_mixed(key_b[:, None] + item_i) >> 8 & 0xFFFFFF).float() / (1 << 24)
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """Nothing is learned."""
+        return Cost(seconds=1e-6, memory_bytes=8)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """A hash of int64 numbers: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return x ^ (x >> 31 & 0x1FFFFFFFF)

@@ -55,7 +55,8 @@ class Engine:
 
     device: "auto", "cpu", "cuda", ...  precision: "float32" or "bfloat16" (autocast).
     folder: where checkpoints and the run log live; None keeps nothing.  progress: where to show it.
-    save_every: seconds between checkpoints within an epoch.
+    save_every: seconds between checkpoints within an epoch.  drawn: keys of random numbers that
+    were asked for: none, and another seed gives the same model.
     """
 
     device: str = "auto"
@@ -64,6 +65,7 @@ class Engine:
     folder: Path | None = None
     progress: TextIO | None = None
     save_every: float = 10.0
+    drawn: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a precision that does not exist, and a device that is not here."""
@@ -97,6 +99,7 @@ class Engine:
 
     def _seed_of(self, key: tuple[object, ...]) -> int:
         text = json.dumps([self.seed, *map(str, key)])
+        self.drawn.add(text)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
