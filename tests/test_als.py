@@ -3,24 +3,32 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import torch
+from scipy import sparse
 
 import foretaste as ft
 from foretaste.models.als import ALS
+from foretaste.models.base import batch_of
 
 
-def test_a_row_is_the_ridge_regression_written_out():
+def test_enough_steps_are_the_ridge_regression_written_out():
     rng = np.random.default_rng(0)
     y_jd = rng.normal(size=(9, 3))
-    model = ALS(n_factors=3, unseen=0.2, l2=0.5, nu=0.7)
-    pointer_b, index_h = torch.tensor([0, 2, 2, 6]), torch.tensor([1, 4, 0, 2, 3, 8])
-    x_bd = model.solve(pointer_b, index_h, torch.from_numpy(y_jd).float()).numpy()
-    for row, liked in ((0, [1, 4]), (2, [0, 2, 3, 8])):
-        l2 = 0.5 * (len(liked) + 0.2 * 9) ** 0.7
-        A = y_jd[liked].T @ y_jd[liked] + 0.2 * y_jd.T @ y_jd + l2 * np.eye(3)
-        np.testing.assert_allclose(
-            x_bd[row], np.linalg.solve(A, y_jd[liked].sum(axis=0)), rtol=1e-4
-        )
+    W_bj = np.zeros((3, 9))
+    W_bj[0, [1, 4]], W_bj[2, [0, 2, 3, 8]] = [1, 0.5], [2, 1, 1, 0.25]
+    model = ALS(n_factors=3, unseen=0.2, l2=0.5, nu=0.7, steps=9)
+    x_bd = solved(model, W_bj, y_jd).numpy()
+    for row in (0, 2):
+        w_j = W_bj[row]
+        l2 = 0.5 * ((w_j > 0).sum() + 0.2 * 9) ** 0.7
+        A = y_jd.T @ np.diag(w_j + 0.2) @ y_jd + l2 * np.eye(3)
+        np.testing.assert_allclose(x_bd[row], np.linalg.solve(A, y_jd.T @ w_j), rtol=1e-4)
     assert x_bd[1].tolist() == [0.0] * 3  # nothing liked
+
+
+def solved(model: ALS, W_bj: np.ndarray, y_jd: np.ndarray) -> torch.Tensor:
+    start_bd = torch.zeros(len(W_bj), y_jd.shape[1])
+    W_csr = sparse.csr_matrix(W_bj.astype(np.float32))
+    return model.solve(W_csr, torch.from_numpy(y_jd).float(), start_bd)
 
 
 def objective(X_ui: np.ndarray, x_ud: np.ndarray, y_id: np.ndarray, model: ALS) -> float:
@@ -42,17 +50,15 @@ def test_every_iteration_lowers_the_objective():
     for iterations in (1, 2, 4, 8):
         model = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations)
         ft.fit(model, clicks, progress=False)
-        pointer_u = torch.from_numpy(clicks.pointers)
-        items = torch.from_numpy(clicks.interactions.item_r).long()
-        x_ud = model.solve(pointer_u, items, model.item_id_)
+        x_ud = model.user_vectors(batch_of(clicks, np.arange(30), clicks))
         values.append(objective(X_ui, x_ud.numpy(), model.item_id_.numpy(), model))
     assert values == sorted(values, reverse=True)
 
 
 def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
-    x = ratings.interactions
+    X_ui = ALS().learn_likes(ratings)
     other = torch.randn(len(ratings.items), 5, generator=torch.Generator().manual_seed(0))
-    args = torch.from_numpy(ratings.pointers), torch.from_numpy(x.item_r).long(), other
+    args = X_ui, other, torch.zeros(len(ratings.users), 5)
     whole = ALS(n_factors=5).solve(*args)
     monkeypatch.setattr("foretaste.models.als.BATCH_FLOATS", 300)
     torch.testing.assert_close(ALS(n_factors=5).solve(*args), whole, rtol=1e-4, atol=1e-5)

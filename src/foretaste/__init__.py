@@ -24,6 +24,7 @@ from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.models.graph_filter import GraphFilter
+from foretaste.models.item_knn import ItemKNN
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ForetasteError",
     "GlobalMean",
     "GraphFilter",
+    "ItemKNN",
     "Popularity",
     "Random",
     "Recommender",

@@ -11,6 +11,7 @@ from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.models.graph_filter import GraphFilter
+from foretaste.models.item_knn import ItemKNN
 
 MODELS: dict[str, type[Model]] = {
     model.name: model
@@ -21,6 +22,7 @@ MODELS: dict[str, type[Model]] = {
         EASE,
         ALS,
         GraphFilter,
+        ItemKNN,
         Bias,
         GlobalMean,
         Popularity,

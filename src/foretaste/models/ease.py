@@ -5,34 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, Shape, UserBatch, liked_from
+from foretaste.models.base import Shape, UserBatch
+from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
 MOST_BYTES = 16 << 30  # two double matrices of items x items, at the peak of `fit`
 
 
 @dataclass(eq=False)
-class EASE(Model):
+class EASE(LearnsFromLikes):
     """Scores an item by a weighted sum over what the user liked.
 
-    l2: ridge penalty of each item's regression on the others.  positive_from: the lowest rating
-    that counts as liked; None for three quarters up the scale (4 of 5 stars).  Clicks all count.
+    l2: ridge penalty of each item's regression on the others.
     """
 
     name: ClassVar[str] = "ease"
 
     l2: float = 300.0
-    positive_from: float | None = None
     weights_ij_: Tensor = field(init=False, repr=False)
-    border_: float = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Count co-occurrences, invert once; ModelError where the catalogue is too large."""
@@ -42,24 +38,20 @@ class EASE(Model):
             raise ModelError(
                 f"ease needs {needed / 2**30:.3g} GiB for {n_items:,} items, more than "
                 f"{MOST_BYTES / 2**30:.3g}.",
-                fix="Choose a model that does not grow with items squared.",
+                fix="Use graph-filter, which does not grow with items squared; "
+                "then item-knn or als.",
             )  # fmt: skip
-        self.border_ = liked_from(train, self.positive_from)
-        x = train.interactions
-        liked_r = x.value_r >= self.border_
-        shape = (len(train.users), n_items)
-        X_ui = sparse.csr_matrix(
-            (np.ones(liked_r.sum()), (x.user_r[liked_r], x.item_r[liked_r])), shape=shape
-        )
+        X_ui = self.learn_likes(train).astype("float64")  # counts are exact
         self.weights_ij_ = ease_weights(torch.from_numpy((X_ui.T @ X_ui).toarray()), self.l2)
         return self
 
     def score(self, batch: UserBatch) -> Tensor:
         """The sum of the rows of the liked items: (B, items)."""
-        liked_h = (batch.value_h >= self.border_).float()
+        x_bi = self.likes(batch, len(self.weights_ij_))
+        pointer_b, item_h, weight_h = map(torch.from_numpy, (x_bi.indptr, x_bi.indices, x_bi.data))
         return nn.functional.embedding_bag(
-            batch.item_h, self.weights_ij_, batch.pointer_b, mode="sum",
-            include_last_offset=True, per_sample_weights=liked_h,
+            item_h, self.weights_ij_, pointer_b, mode="sum", include_last_offset=True,
+            per_sample_weights=weight_h,
         )  # fmt: skip
 
     @classmethod

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.models.base import Model, Shape, UserBatch, liked_from
+from foretaste.models.base import Shape, UserBatch
+from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
 OVERSAMPLED = 32  # columns of the random projection beyond the factors that are kept
 
 
 @dataclass(eq=False)
-class GraphFilter(Model):
+class GraphFilter(LearnsFromLikes):
     """GF-CF (Shen et al. 2021): normalised co-occurrence plus an ideal low-pass filter.
 
     s = x (R^T R + alpha D_i^-1/2 V V^T D_i^1/2) with R = D_u^-user_power X D_i^-1/2 and V its
@@ -36,23 +37,18 @@ class GraphFilter(Model):
     history_power: float = 0.5
     target_power: float = 0.5
     rounds: int = 12
-    positive_from: float | None = None
     pointer_u_: Tensor = field(init=False, repr=False)
     item_r_: Tensor = field(init=False, repr=False)
+    weight_r_: Tensor = field(init=False, repr=False)
     degree_i_: Tensor = field(init=False, repr=False)
     V_ik_: Tensor = field(init=False, repr=False)
-    border_: float = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Count degrees and find V by randomized subspace iteration."""
-        self.border_ = liked_from(train, self.positive_from)
-        x = train.interactions
-        liked_r = x.value_r >= self.border_
-        count_u = np.bincount(x.user_r[liked_r], minlength=len(train.users))
-        self.pointer_u_ = torch.from_numpy(np.concatenate([[0], np.cumsum(count_u)]))
-        self.item_r_ = torch.from_numpy(x.item_r[liked_r])
-        degree_i = np.bincount(x.item_r[liked_r], minlength=len(train.items))
-        self.degree_i_ = torch.from_numpy(np.maximum(degree_i, 1)).float()
+        X_ui = self.learn_likes(train)
+        self.pointer_u_, self.item_r_ = map(torch.from_numpy, (X_ui.indptr, X_ui.indices))
+        self.weight_r_ = torch.from_numpy(X_ui.data)
+        self.degree_i_ = _degrees(X_ui, axis=0)
         A_ui = self._user_scaled() @ sparse.diags_array(self._item_power(-0.5))
         k = min(self.n_factors, min(A_ui.shape) - 1)
         self.V_ik_ = right_singular_vectors(
@@ -62,10 +58,7 @@ class GraphFilter(Model):
 
     def score(self, batch: UserBatch) -> Tensor:
         """Two sparse products and one thin dense one: (B, items)."""
-        liked_h = (batch.value_h >= self.border_).numpy()
-        item_h, user_h = batch.item_h.numpy()[liked_h], batch.user_h.numpy()[liked_h]
-        shape = (len(batch), len(self.degree_i_))
-        history_bi = sparse.csr_matrix((np.ones(len(item_h), np.float32), (user_h, item_h)), shape)
+        history_bi = self.likes(batch, len(self.degree_i_))
         R_ui = self._user_scaled()
         x_bi = history_bi @ sparse.diags_array(self._item_power(-self.history_power))
         near_bi = (x_bi @ R_ui.T.tocsr() @ R_ui).toarray() * self._item_power(-self.target_power)
@@ -75,13 +68,12 @@ class GraphFilter(Model):
 
     def _user_scaled(self) -> Any:
         """D_u^-user_power X as a CSR matrix: (users, items), single."""
-        count_u = self.pointer_u_.diff()
-        weight_u = count_u.clamp(min=1).float() ** -self.user_power
-        weight_r = torch.repeat_interleave(weight_u, count_u).numpy()
-        shape = (len(count_u), len(self.degree_i_))
-        return sparse.csr_matrix(
-            (weight_r, self.item_r_.numpy(), self.pointer_u_.numpy()), shape=shape
+        shape = (len(self.pointer_u_) - 1, len(self.degree_i_))
+        X_ui = sparse.csr_matrix(
+            (self.weight_r_.numpy(), self.item_r_.numpy(), self.pointer_u_.numpy()), shape=shape
         )
+        weight_u = (_degrees(X_ui, axis=1) ** -self.user_power).numpy()
+        return sparse.csr_matrix(sparse.diags_array(weight_u) @ X_ui)
 
     def _item_power(self, power: float) -> np.ndarray:
         return (self.degree_i_**power).numpy()
@@ -94,6 +86,12 @@ class GraphFilter(Model):
             seconds=1 + 12 * (2e-9 * shape.interactions * width + 4e-11 * shape.items * width**2),
             memory_bytes=16 * width * (shape.users + shape.items) + 24 * shape.interactions,
         )
+
+
+def _degrees(X_ui: Any, axis: int) -> Tensor:
+    """Sums of weights, 1 where there is nothing: single."""
+    degree = torch.from_numpy(np.asarray(X_ui.sum(axis=axis)).ravel()).float()
+    return degree.where(degree > 0, 1.0)
 
 
 def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, rounds: int) -> Tensor:

@@ -1,0 +1,108 @@
+"""Item neighbourhoods: what goes with the items of a history (Sarwar et al. 2001), sparse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from foretaste.data.checking import Cost
+from foretaste.data.dataset import Dataset
+from foretaste.models.base import Shape, UserBatch
+from foretaste.models.likes import LearnsFromLikes
+from foretaste.training.engine import Engine
+
+CHUNK_BYTES = 64 << 20  # of dense similarities at a time
+
+
+@dataclass(eq=False)
+class ItemKNN(LearnsFromLikes):
+    """Scores an item by its similarity to what the user liked: s_bi = sum_j x_bj S_ji.
+
+    S_ij = w_i.w_j / (|w_i| |w_j| + shrinkage), each item i keeps its `neighbours` nearest j.
+    similarity: "cosine" of the users' weights w = x, or "bm25", of items as documents and users as
+    their words, w = idf_u x (k1 + 1) / (x + k1 (1 - b + b n_i / mean n)).
+    """
+
+    name: ClassVar[str] = "item-knn"
+
+    similarity: Literal["cosine", "bm25"] = "bm25"
+    neighbours: int = 100
+    shrinkage: float = 0.0
+    k1: float = 1.2
+    b: float = 0.75
+    pointer_j_: Tensor = field(init=False, repr=False)
+    item_n_: Tensor = field(init=False, repr=False)
+    similarity_n_: Tensor = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Weigh, then find the nearest items of each, a block of items at a time."""
+        W_ui = self.learn_likes(train)
+        if self.similarity == "bm25":
+            W_ui = bm25(W_ui, self.k1, self.b)
+        S_ij = nearest(W_ui, self.neighbours, self.shrinkage, engine)
+        S_ji = S_ij.T.tocsr()
+        self.pointer_j_ = torch.from_numpy(S_ji.indptr)
+        self.item_n_, self.similarity_n_ = (
+            torch.from_numpy(S_ji.indices),
+            torch.from_numpy(S_ji.data),
+        )
+        return self
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """One sparse product: (B, items)."""
+        n_items = len(self.pointer_j_) - 1
+        S_ji = sparse.csr_matrix(
+            (self.similarity_n_.numpy(), self.item_n_.numpy(), self.pointer_j_.numpy()),
+            shape=(n_items, n_items),
+        )
+        return torch.from_numpy((self.likes(batch, n_items) @ S_ji).toarray())
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """Every pair of items that a user has in common, and a dense block to choose from."""
+        pairs = shape.interactions**2 / max(shape.users, 1)
+        return Cost(
+            seconds=0.1 + 4e-9 * pairs + 1e-9 * shape.items**2,
+            memory_bytes=3 * CHUNK_BYTES + 3 * 12 * 100 * shape.items + 40 * shape.interactions,
+        )
+
+
+def bm25(X_ui: Any, k1: float, b: float) -> Any:
+    """BM25 weights of each interaction, the items as documents (Robertson and Zaragoza 2009)."""
+    n_items = X_ui.shape[1]
+    count_u = np.diff(X_ui.indptr)
+    length_i = np.bincount(X_ui.indices, X_ui.data, minlength=n_items)
+    norm_i = 1 - b + b * length_i / max(length_i.mean(), 1e-12)
+    idf_u = np.log((n_items - count_u + 0.5) / (count_u + 0.5) + 1)
+    W_ui = X_ui.astype(np.float32)  # a copy
+    W_ui.data *= (k1 + 1) / (W_ui.data + k1 * norm_i[W_ui.indices]) * np.repeat(idf_u, count_u)
+    return W_ui
+
+
+def nearest(W_ui: Any, neighbours: int, shrinkage: float, engine: Engine) -> Any:
+    """The shrunk cosines of each item i to its nearest others j: CSR (items, items), single."""
+    W_iu = W_ui.T.tocsr()
+    n_items = len(W_iu.indptr) - 1
+    norm_i = np.sqrt(np.asarray(W_iu.multiply(W_iu).sum(axis=1)).ravel()).astype(np.float32)
+    rows = max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
+    parts = []
+    with engine.meter("item-knn", n_items) as meter:
+        for start in range(0, n_items, rows):
+            S_ij = (W_iu[start : start + rows] @ W_ui).toarray()
+            S_ij /= norm_i[start : start + rows, None] * norm_i + np.float32(shrinkage + 1e-12)
+            place_i = np.arange(len(S_ij))
+            S_ij[place_i, start + place_i] = 0.0  # an item is not its own neighbour
+            value_ik, item_ik = torch.from_numpy(S_ij).topk(min(neighbours, n_items))
+            pointer_i = np.arange(len(S_ij) + 1) * item_ik.shape[1]
+            part = sparse.csr_matrix(
+                (value_ik.flatten().numpy(), item_ik.flatten().numpy(), pointer_i), S_ij.shape
+            )
+            part.eliminate_zeros()
+            parts.append(part)
+            meter.advance(len(S_ij))
+    return sparse.vstack(parts, format="csr")

@@ -1,0 +1,67 @@
+"""What was liked, and how much: one weight an interaction, the same in training and in serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy import sparse
+
+from foretaste.data.dataset import Dataset
+from foretaste.errors import ModelError
+from foretaste.models.base import Model, UserBatch, batch_of, liked_from
+
+DAY_MS = 86_400_000
+
+
+@dataclass(eq=False)
+class LearnsFromLikes(Model):
+    """A model that sees histories as weighted likes, and nothing else of them.
+
+    positive_from: the lowest rating that counts as liked; None for three quarters up the scale (4
+    of 5 stars).  Clicks all count.  weigh: "alike"; "graded", a rating as a share of the scale (4
+    of 5 stars: 0.8); "log", log2(1 + value), for counts.  half_life_days: what is this much older
+    than the newest interaction of the training weighs half; None: age does not matter.
+    """
+
+    positive_from: float | None = field(default=None, kw_only=True)
+    weigh: Literal["alike", "graded", "log"] = field(default="alike", kw_only=True)
+    half_life_days: float | None = field(default=None, kw_only=True)
+    border_: float = field(init=False, repr=False)
+    scale_: list[float] = field(init=False, repr=False)
+    newest_: int | None = field(init=False, repr=False)
+
+    def learn_likes(self, train: Dataset) -> Any:
+        """Find border, scale and newest time; returns what train holds: CSR (users, items)."""
+        time_r = train.interactions.time_r
+        if self.half_life_days is not None and time_r is None:
+            raise ModelError("half_life_days needs times.", fix="Name the column of times.")
+        self.border_ = liked_from(train, self.positive_from)
+        self.scale_ = [train.scale[0] - train.step, train.scale[1]]
+        self.newest_ = None if time_r is None else int(time_r.max())
+        everyone = batch_of(train, np.arange(len(train.users)), train)
+        return self.likes(everyone, len(train.items))
+
+    def likes(self, batch: UserBatch, n_items: int) -> Any:
+        """Weights of what each history likes: CSR (B, items), single; a time unknown is recent."""
+        value_h = batch.value_h.numpy()
+        weight_h = np.ones(len(value_h), np.float32)
+        if self.weigh == "graded":
+            zero, top = self.scale_
+            weight_h = (value_h - np.float32(zero)) / np.float32(top - zero)
+        elif self.weigh == "log":
+            weight_h = np.log2(1 + value_h.clip(min=0))
+        if (
+            self.half_life_days is not None
+            and self.newest_ is not None
+            and batch.time_h is not None
+        ):
+            age_h = (self.newest_ - batch.time_h.numpy()).clip(min=0) / DAY_MS
+            weight_h = weight_h * np.exp2(-age_h / self.half_life_days).astype(np.float32)
+        liked_h = (value_h >= self.border_) & (weight_h > 0)
+        before_h = np.concatenate([[0], np.cumsum(liked_h)])
+        return sparse.csr_matrix(
+            (weight_h[liked_h], batch.item_h.numpy()[liked_h], before_h[batch.pointer_b.numpy()]),
+            shape=(len(batch), n_items),
+        )

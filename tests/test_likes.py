@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+import foretaste as ft
+from foretaste.errors import ModelError
+from foretaste.models.base import batch_of
+
+DAY = 86_400
+LIKES = (ft.EASE, ft.ALS, ft.GraphFilter, ft.ItemKNN)
+
+
+def weights(model, dataset: ft.Dataset) -> np.ndarray:
+    """What the model sees of the data it is fitted to, (users, items)."""
+    return model.learn_likes(dataset).toarray()
+
+
+def stars(*values: float) -> ft.Dataset:
+    frame = pl.DataFrame({"user": [1] * len(values), "item": range(len(values)), "rating": values})
+    return ft.from_frame(frame)
+
+
+def test_ratings_below_the_border_weigh_nothing_and_the_rest_alike():
+    assert weights(ft.EASE(), stars(1, 3, 4, 5)).tolist() == [[0, 0, 1, 1]]
+    assert weights(ft.EASE(positive_from=3), stars(1, 3, 4, 5)).tolist() == [[0, 1, 1, 1]]
+
+
+def test_graded_weights_are_shares_of_the_scale():
+    seen = weights(ft.EASE(weigh="graded", positive_from=2.0), stars(1, 2, 3, 4, 5))
+    np.testing.assert_allclose(seen, [[0, 0.4, 0.6, 0.8, 1.0]], rtol=1e-6)
+
+
+def test_counts_weigh_their_logarithm():
+    counts = stars(1, 3, 7)
+    seen = weights(ft.EASE(weigh="log", positive_from=0.0), counts)
+    np.testing.assert_allclose(seen, [[1, 2, 3]], rtol=1e-6)
+
+
+def test_a_half_life_halves_the_weight_of_what_is_that_old():
+    frame = pl.DataFrame({"user": [1, 1, 2], "item": [0, 1, 0], "time": [0, 10 * DAY, 20 * DAY]})
+    clicks = ft.from_frame(frame)
+    model = ft.EASE(half_life_days=10)
+    np.testing.assert_allclose(weights(model, clicks), [[0.25, 0.5], [1, 0]], rtol=1e-6)
+
+
+def test_a_half_life_without_times_is_an_error():
+    with pytest.raises(ModelError, match=r"half_life_days needs times\. Name the column of times"):
+        ft.fit(ft.EASE(half_life_days=10), stars(4, 5), progress=False)
+
+
+@pytest.mark.parametrize("kind", LIKES)
+def test_recent_likes_count_more_in_training_and_in_serving(kind, ratings):
+    alike, recent = kind(), kind(half_life_days=30.0)
+    served = [ft.fit(model, ratings, progress=False) for model in (alike, recent)][1]
+    batch = batch_of(ratings, np.arange(5), ratings)
+    seen = [model.likes(batch, len(ratings.items)).toarray() for model in (alike, recent)]
+    assert (seen[1] <= seen[0]).all()
+    assert (seen[1] < seen[0]).any()
+    assert not alike.score(batch).equal(recent.score(batch))
+    assert len(served.recommend(history=["i1", "i2"], k=5)) == 5  # no times: all recent
