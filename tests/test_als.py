@@ -62,3 +62,11 @@ def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
     whole = ALS(n_factors=5).solve(*args)
     monkeypatch.setattr("foretaste.models.als.BATCH_FLOATS", 300)
     torch.testing.assert_close(ALS(n_factors=5).solve(*args), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_three_steps_from_nothing_come_close_to_the_exact_factors(ratings):
+    few, many = ALS(n_factors=8), ALS(n_factors=8, steps=50)
+    ft.fit(few, ratings, progress=False)
+    X_ui, start_bd = few.learn_likes(ratings), torch.zeros(len(ratings.users), 8)
+    near_ud, exact_ud = (m.solve(X_ui, few.item_id_, start_bd) for m in (few, many))
+    assert (near_ud - exact_ud).norm() < 0.05 * exact_ud.norm()
