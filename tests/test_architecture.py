@@ -14,7 +14,7 @@ LAYERS = [
     ["data", "bundle"],
     ["training"],
     ["models"],
-    ["ranking", "retrieval", "explaining", "recipes"],
+    ["ranking", "retrieval", "explaining", "filtering", "recipes"],
     ["metrics"],
     ["recommender"],
     ["evaluation"],

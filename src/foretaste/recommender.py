@@ -19,6 +19,7 @@ from foretaste import bundle
 from foretaste.bundle import __version__
 from foretaste.data.dataset import Dataset, from_tables, id_table
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
+from foretaste.filtering import matching
 from foretaste.models import MODELS
 from foretaste.models.base import (
     HasItemVectors,
@@ -32,8 +33,6 @@ from foretaste.ranking import recommend as rank
 from foretaste.ranking import top_k
 from foretaste.training.engine import Engine
 
-LONGEST_CONDITION = 2000  # characters; polars takes seconds from about 500 terms on
-_MATCHED = "__matched__"
 Id = str | int
 History = Sequence[Id] | Sequence[str] | Mapping[str, float] | Mapping[int, float]
 
@@ -216,7 +215,7 @@ class Recommender:
         if len(exclude):
             allowed_i[self.dataset.items.rows(_several(exclude, "exclude"))] = False
         if where is not None:
-            allowed_i &= _matches(where, self.dataset)
+            allowed_i &= matching(where, self.dataset)
         return torch.from_numpy(allowed_i)
 
     def _item_columns(self, rows: np.ndarray) -> pl.DataFrame:
@@ -294,28 +293,3 @@ def _several(ids: Sequence[Any], what: str) -> list[Any]:
     if isinstance(ids, str | bytes):
         raise UsageError(f"{what}={ids!r} is one text.", fix=f"Give a list: {what}=[{ids!r}].")
     return list(ids)
-
-
-def _matches(where: str, dataset: Dataset) -> np.ndarray:
-    """Items that satisfy an SQL condition on their columns: (items,) bool; null counts as no."""
-    table = id_table(dataset.items, dataset.item_table)
-    columns = f"Columns: {', '.join(table.columns)}."
-    if len(where) > LONGEST_CONDITION:
-        raise UsageError(
-            f"where: the condition has {len(where):,} characters, {LONGEST_CONDITION:,} at most.",
-            fix="Give a long list of items as candidates, or as exclude.",
-        )
-    try:
-        condition = pl.sql_expr(where)
-        unknown = [c for c in condition.meta.root_names() if c not in table.columns]
-        if unknown:
-            raise UsageError(f"where: there is no column {unknown[0]!r}.", fix=columns)
-        # with_columns, so that 1 = 1 too becomes a value for every item
-        matched = table.with_columns(condition.alias(_MATCHED)).get_column(_MATCHED)
-    except pl.exceptions.PolarsError as error:
-        raise UsageError(f"where: {str(error).splitlines()[0]}.", fix=columns) from None
-    if matched.dtype != pl.Boolean:
-        raise UsageError(
-            f"where: {where!r} is not a condition.", fix="Write one like year >= 1990."
-        )
-    return matched.fill_null(False).to_numpy()

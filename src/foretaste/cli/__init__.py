@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from foretaste.cli import data, models
+from foretaste.cli import data, models, serve
 from foretaste.cli.demo import demo
 from foretaste.errors import ForetasteError, UsageError
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (
     demo, data.fetch, data.check, models.train, models.evaluate, models.recommend, models.predict,
-    models.similar, data.doctor,
+    models.similar, serve.serve, data.doctor,
 ):  # fmt: skip
     app.command()(command)
 
