@@ -17,7 +17,7 @@ import torch
 
 from foretaste import bundle
 from foretaste.bundle import __version__
-from foretaste.data.dataset import Dataset, from_tables, id_table
+from foretaste.data.dataset import Dataset, from_tables
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
 from foretaste.filtering import matching
 from foretaste.models import MODELS
