@@ -15,7 +15,7 @@ LAYERS = [
     ["training"],
     ["models"],
     ["ranking", "retrieval", "explaining", "filtering", "recipes"],
-    ["metrics"],
+    ["metrics", "diversity"],
     ["recommender"],
     ["evaluation"],
     ["comparison"],

@@ -385,7 +385,6 @@ RECIPES = ", ".join(recipe_names())
             "where: there is no column 'yaer'. Columns: item.",
         ),
         ("predict bundle --items i1", 2, "give either --user or --history."),
-        ("similar bundle i1", 1, "bias is no model that has item vectors. Train one of "),
         ("evaluate", 2, "give a table or --recipe. foretaste evaluate --help shows both."),
         ("evaluate --recipe nope", 2, f"there is no recipe 'nope'. There are {RECIPES}."),
         ("evaluate --recipe nope.toml", 2, "nope.toml: there is no such file. Name a TOML file."),
@@ -501,3 +500,22 @@ def test_commands_are_the_functions_that_the_app_knows():
     assert isinstance(cli.app, typer.Typer)
     assert {"demo", "fetch", "check", "train", "evaluate", "recommend", "predict"} <= set(COMMANDS)
     assert {"similar", "doctor"} <= set(COMMANDS)
+
+
+def test_explain_says_what_carries_an_item_and_where_it_stands(home, run, answer):
+    ratings = ft.read(home / "ratings.csv")
+    ft.fit(ft.EASE(), ratings, progress=False).save(home / "ease")
+    user = str(ratings.users.values[0])
+    item = answer(f"recommend ease --user {user} --k 3 --json")["rows"][1]["item"]
+    found = answer(f"explain ease --user {user} --item {item} --json")
+    assert found["place"]["rank"] == 2
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1)
+    code, out, _ = run(f"explain ease --user {user} --item {item}")
+    assert code == 0
+    assert f"It is number 2 of {found['place']['candidates']} candidates." in out
+
+
+def test_evaluate_shows_diverse_lists_beside_the_plain_ones(answer):
+    found = answer("evaluate ratings.csv --model ease --diversity 0.5 --json")["reports"]
+    plain, diverse = found["ease"]["metrics"], found["ease, diversity 0.5"]["metrics"]
+    assert plain["ndcg@10"]["value"] != diverse["ndcg@10"]["value"]

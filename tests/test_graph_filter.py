@@ -7,7 +7,8 @@ from scipy import sparse
 
 import foretaste as ft
 from foretaste.models.base import batch_of
-from foretaste.models.graph_filter import GraphFilter, right_singular_vectors
+from foretaste.models.graph_filter import GraphFilter, co_occurrence_vectors, right_singular_vectors
+from tests.conftest import synthetic
 
 
 def clicks(seed: int = 0) -> tuple[np.ndarray, ft.Dataset]:
@@ -50,3 +51,15 @@ def test_subspace_iteration_finds_the_leading_right_singular_vectors():
     true_ik = torch.from_numpy(np.linalg.svd(A_ui)[2][:5].T).float()
     overlap = torch.linalg.svdvals(V_ik.T @ true_ik)
     torch.testing.assert_close(overlap, torch.ones(5), rtol=1e-3, atol=1e-3)
+
+
+def test_co_occurrence_vectors_keep_the_cosine_of_the_columns_of_interactions():
+    ratings = synthetic(n_users=30, n_items=12, n_rows=200)
+    x = ratings.interactions
+    X_ui = np.zeros((len(ratings.users), len(ratings.items)))
+    X_ui[x.user_r, x.item_r] = 1
+    A_ui = X_ui / np.sqrt(X_ui.sum(1, keepdims=True))
+    vector_id = co_occurrence_vectors(ratings, width=12).double().numpy()  # 11 of 12 directions
+    U_uk, s_k, V_ki = np.linalg.svd(A_ui, full_matrices=False)
+    expected = (U_uk[:, :11] * s_k[:11]) @ V_ki[:11]
+    np.testing.assert_allclose(vector_id @ vector_id.T, expected.T @ expected, atol=1e-4)

@@ -394,8 +394,6 @@ def test_similar_items_are_the_nearest_by_angle_whatever_their_length(films):
 
 
 def test_a_model_without_the_ability_says_which_have_it(bias):
-    with pytest.raises(ModelError, match=r"bias is no model that has item vectors\. Train one of "):
-        bias.similar("i1")
     popular = ft.fit(ft.Popularity(), bias.dataset, progress=False)
     with pytest.raises(ModelError, match=r"popularity is no model that predicts ratings\. Train "):
         popular.predict(["u1"], ["i1"])
@@ -425,3 +423,33 @@ def test_fitting_prints_nothing_when_told_so_and_keeps_how_it_was_done(capfd):
     assert fitted.training["seed"] == 4
     assert fitted.training["seconds"] >= 0
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def ease(ratings):
+    return ft.fit(ft.EASE(l2=5.0), ratings, progress=False)
+
+
+def test_a_diverse_list_starts_with_the_best_and_repeats_itself_less(ease, ratings):
+    user = ratings.users.values[0]
+    plain = ease.recommend(user, k=8)
+    diverse = ease.recommend(user, k=8, diversity=0.9)
+    assert diverse["item"][0] == plain["item"][0]
+    assert set(diverse["item"]) != set(plain["item"])
+    assert len(set(diverse["item"])) == 8
+    assert ease.recommend(user, k=8, diversity=0.0).equals(plain)
+
+
+def test_diversity_out_of_range_says_so(ease, ratings):
+    user = ratings.users.values[0]
+    with pytest.raises(UsageError, match=r"diversity=1\.5\. It goes from 0 \(none\) to 1\."):
+        ease.recommend(user, diversity=1.5)
+
+
+def test_the_place_of_an_item_is_its_rank_in_the_list(ease, ratings):
+    user = ratings.users.values[3]
+    listed = ease.recommend(user, k=5)
+    assert ease.place(user, item=listed["item"][4]).rank == 5
+    seen = ease.explain(user, item=listed["item"][0])["item"]
+    assert set(seen) == set(ratings.frame().filter(pl.col("user") == user)["item"])
+    assert ease.place(user, item=seen[0]).rank is None

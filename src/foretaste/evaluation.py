@@ -19,9 +19,10 @@ from foretaste import metrics
 from foretaste.data.catalog import load as load_data
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
+from foretaste.diversity import by_place
 from foretaste.errors import DataError, RecipeError, UsageError
 from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of, liked_from
-from foretaste.ranking import Lists, recommend
+from foretaste.ranking import Lists
 from foretaste.recipes import Recipe
 from foretaste.recommender import Recommender, fit
 
@@ -111,13 +112,15 @@ class Report:
 def evaluate(
     recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = 10,
     relevant_from: float | None = None, ratings: bool = True, ranking: bool = True,
+    diversity: float = 0.0,
 ) -> Report:  # fmt: skip
     """Measure a Recommender on the test part of the split it was trained for.
 
     Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen
     items removed, at each k.  relevant_from: the lowest test rating that counts as relevant
     (default: three quarters up the scale, 4 of 5 stars); everything counts where there are no
-    ratings. Raises UsageError where the Recommender was trained on other data than `parts.train`.
+    ratings. diversity: the lists are re-ranked as `recommend` does.
+    Raises UsageError where the Recommender was trained on other data than `parts.train`.
     """
     train = recommender.dataset
     if train is not parts.train and train.fingerprint != parts.train.fingerprint:
@@ -138,7 +141,7 @@ def evaluate(
         tallies |= _rating_tallies(recommender.model, batch, parts, train)
     if ranking:
         relevant = _relevant(parts, relevant_from)
-        served = _serve(recommender, batch, relevant, parts.test, max(cuts))
+        served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
         pl.Series(
@@ -204,15 +207,18 @@ def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:
 
 
 def _serve(
-    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset, k: int
-) -> Served:
+    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset, k: int,
+    diversity: float,
+) -> Served:  # fmt: skip
     train = recommender.dataset
     x = test.interactions.take(relevant_r)
     relevant_b = torch.bincount(torch.from_numpy(x.user_r), minlength=len(batch))
     item_p = train.items.find(test.items.values)[x.item_r]
     known = item_p >= 0
     probe = _ragged(x.user_r[known], item_p[known], len(batch))
-    lists = recommend(recommender.model.score, batch, k, n_items=len(train.items), probe=probe)
+    lists = recommender.lists(batch, k, diversity=diversity, probe=probe)
+    if diversity:
+        lists = by_place(lists, probe.user_h, probe.item_h)
     return Served(lists, probe, relevant_b)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import torch
 from foretaste import bundle
 from foretaste.bundle import __version__
 from foretaste.data.dataset import Dataset, from_tables
+from foretaste.diversity import diversify, pool_size
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
+from foretaste.explaining import Place, place, reasons
 from foretaste.filtering import matching
 from foretaste.models import MODELS
 from foretaste.models.base import (
@@ -29,8 +32,9 @@ from foretaste.models.base import (
     batch_of,
     configure,
 )
+from foretaste.models.graph_filter import co_occurrence_vectors
+from foretaste.ranking import Lists, top_k
 from foretaste.ranking import recommend as rank
-from foretaste.ranking import top_k
 from foretaste.training.engine import Engine
 
 Id = str | int
@@ -50,24 +54,23 @@ class Recommender:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def recommend(
+    def recommend(  # noqa: PLR0913 -- every way to narrow a list, by name
         self, user: Id | None = None, *, users: Sequence[Id] | None = None,
         history: History | None = None, k: int = 10, where: str | None = None,
         exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None,
-        exclude_seen: bool = True,
+        exclude_seen: bool = True, diversity: float = 0.0,
     ) -> pl.DataFrame:  # fmt: skip
         """The k best items for a user, for many users, or for someone described by a history.
 
         history: item ids, or item ids with ratings; ids alone count as liked (the top of the
-        scale). where: an SQL condition on the item columns.  Returns item, score, rank and the
-        item columns (user first, where `users` was given).  Raises UnknownIdError, UsageError.
+        scale). where: an SQL condition on the item columns.  diversity: 0 to 1, see `diversify`.
+        Returns item, score, rank and the item columns (user first, where `users` was given).
+        Raises UnknownIdError, UsageError.
         """
-        _at_least_one(k)
         batch = self._batch(user, users, history)
-        allowed_i = self._allowed(where, exclude, candidates)
-        lists = rank(
-            self.model.score, batch, k, n_items=len(self.dataset.items),
-            exclude_seen=exclude_seen, allowed_i=allowed_i,
+        lists = self.lists(
+            batch, k, exclude_seen=exclude_seen, diversity=diversity,
+            allowed_i=self._allowed(where, exclude, candidates),
         )  # fmt: skip
         listed_bk = (lists.item_bk >= 0).numpy()
         rows = lists.item_bk.numpy()[listed_bk]
@@ -81,6 +84,54 @@ class Recommender:
             ids = self.dataset.users[batch.train_row_b.numpy()]
             table.insert_column(0, ids.gather(owner).alias("user"))
         return table
+
+    def lists(
+        self, batch: UserBatch, k: int, *, exclude_seen: bool = True,
+        allowed_i: torch.Tensor | None = None, diversity: float = 0.0,
+        probe: UserBatch | None = None,
+    ) -> Lists:  # fmt: skip
+        """The lists that are served and evaluated, in item rows: ranked, then diversified.
+
+        allowed_i: (items,) bool.  probe: as there; with diversity its scores are those before.
+        """
+        _at_least_one(k)
+        if not 0 <= diversity <= 1:
+            raise UsageError(f"diversity={diversity}.", fix="It goes from 0 (none) to 1.")
+        n_items = len(self.dataset.items)
+        best = rank(
+            self.model.score, batch, pool_size(k, n_items) if diversity else k, n_items=n_items,
+            exclude_seen=exclude_seen, allowed_i=allowed_i, probe=probe,
+        )  # fmt: skip
+        if not diversity:
+            return best
+        return diversify(best, self.item_vectors, k, diversity)
+
+    def explain(
+        self, user: Id | None = None, *, item: Id, history: History | None = None
+    ) -> pl.DataFrame:
+        """Which items of the history carry this one: what its score loses without each of them.
+
+        Returns item, weight (in units of the score), share (of all that speaks for it) and the
+        item columns, the strongest first.
+        """
+        batch = self._batch(user, None, history)
+        asked_k = torch.from_numpy(self.dataset.items.rows([item]))
+        weight_h = reasons(self.model.score, batch, asked_k, len(self.dataset.items))[:, 0]
+        order_h = weight_h.argsort(descending=True, stable=True)
+        weight_h, for_h = weight_h[order_h], weight_h[order_h].clamp(min=0)
+        share_h = for_h / for_h.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        table = self._item_columns(batch.item_h[order_h].numpy())
+        table.insert_column(1, pl.Series("weight", weight_h.numpy()))
+        return table.insert_column(2, pl.Series("share", share_h.numpy()))
+
+    def place(
+        self, user: Id | None = None, *, item: Id, history: History | None = None,
+        where: str | None = None,
+    ) -> Place:  # fmt: skip
+        """Where an item stands in the full list of a user, and why not higher."""
+        batch = self._batch(user, None, history)
+        row = int(self.dataset.items.rows([item])[0])
+        return place(self.model.score(batch)[0], row, batch.item_h, self._allowed(where, (), None))
 
     def predict(
         self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
@@ -121,11 +172,20 @@ class Recommender:
             }
         )
 
+    @cached_property
+    def item_vectors(self) -> torch.Tensor:
+        """Items as vectors whose cosine is similarity: the model's, or the data's: (items, d)."""
+        if isinstance(self.model, HasItemVectors):
+            return self.model.item_vectors().float()
+        return co_occurrence_vectors(self.dataset)
+
     def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
-        """The k items nearest to one, by cosine of item vectors: item, score, rank and columns."""
+        """The k items nearest to one, by cosine of item vectors: item, score, rank and columns.
+
+        The vectors are the model's, or where it has none those of who interacted with both.
+        """
         _at_least_one(k)
-        model = self._able(HasItemVectors, "has item vectors")
-        vector_id = torch.nn.functional.normalize(model.item_vectors().float(), dim=1)
+        vector_id = torch.nn.functional.normalize(self.item_vectors, dim=1)
         row = int(self.dataset.items.rows([item])[0])
         cosine_i = vector_id @ vector_id[row]
         cosine_i[row] = -torch.inf
@@ -223,7 +283,7 @@ class Recommender:
         if table is None:
             return pl.DataFrame({"item": self.dataset.items[rows]})
         clash = {}
-        for name in {"score", "rank", "user"} & set(table.columns):
+        for name in {"score", "rank", "user", "weight", "share"} & set(table.columns):
             clash[name] = f"item_{name}"
             while clash[name] in table.columns:
                 clash[name] = f"item_{clash[name]}"

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (
     demo, data.fetch, data.check, models.train, models.evaluate, models.recommend, models.predict,
-    models.similar, serve.serve, data.doctor,
+    models.similar, models.explain, serve.serve, data.doctor,
 ):  # fmt: skip
     app.command()(command)
 

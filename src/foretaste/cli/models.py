@@ -47,6 +47,9 @@ FLOORS = ("global-mean", "bias", "popularity")
 COMPARED = ("rmse", "recall", "ndcg", "hit_rate")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
 User = Annotated[str | None, typer.Option(help="A user of the training data.")]
+Diversity = Annotated[
+    float, typer.Option(help="0 to 1: trade relevance for lists that repeat themselves less.")
+]
 HistoryText = Annotated[
     str | None,
     typer.Option("--history", help="A stranger: item ids (liked), or id=rating, between commas."),
@@ -138,6 +141,7 @@ def evaluate(
     ] = "random",
     test: Annotated[float, typer.Option(help="Fraction that is tested on.")] = 0.2,
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    diversity: Diversity = 0.0,
     settings: Fields = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -173,6 +177,9 @@ def evaluate(
     for candidate in chosen:
         recommender = fit(candidate, parts.train, seed=seed, device=device, progress=True)
         reports[candidate.name] = measure(recommender, parts, k=k)
+        if diversity:  # what it costs, beside the plain lists
+            label = f"{candidate.name}, diversity {diversity:g}"
+            reports[label] = measure(recommender, parts, k=k, ratings=False, diversity=diversity)
     if as_json:
         emit({"reports": {name: report.summary() for name, report in reports.items()}})
         return
@@ -236,6 +243,7 @@ def recommend(
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="List seen items too.")
     ] = False,
+    diversity: Diversity = 0.0,
     as_json: Json = False,
 ) -> None:
     """The best items for a user, or for a stranger with a history.
@@ -246,6 +254,7 @@ def recommend(
     frame = load(bundle).recommend(
         user, history=None if history is None else history_from(history), k=k, where=where,
         exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
+        diversity=diversity,
     )  # fmt: skip
     show_frame(frame, as_json)
 
@@ -288,3 +297,26 @@ def similar(
     Example: foretaste similar bundle 50
     """
     show_frame(load(bundle).similar(item, k=k), as_json)
+
+
+def explain(
+    bundle: Bundle,
+    item: Annotated[str, typer.Option(help="The item to be explained.")],
+    user: User = None,
+    history: HistoryText = None,
+    as_json: Json = False,
+) -> None:
+    """Why an item is listed, or is not: what its score loses without each item of the history.
+
+    Example: foretaste explain bundle --user 42 --item 181
+    """
+    _one_asked(user, history)
+    past = None if history is None else history_from(history)
+    recommender = load(bundle)
+    carried = recommender.explain(user, history=past, item=item)
+    place = recommender.place(user, history=past, item=item)
+    if as_json:
+        emit({"place": vars(place), "rows": carried.to_dicts()})
+        return
+    say(f"{item}: score {place.score:.4f}. {place.why}")
+    show_frame(carried.head(10), as_json)

@@ -107,3 +107,18 @@ def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, rounds: 
     B_uk = torch.from_numpy(A_ui @ Q_ik.numpy())
     _, W_kk = torch.linalg.eigh((B_uk.T @ B_uk).double())  # ascending
     return (Q_ik @ W_kk.flip(1)[:, :k].float()).contiguous()
+
+
+def co_occurrence_vectors(train: Dataset, width: int = 64) -> Tensor:
+    """Items as vectors whose cosine is nearly that of their columns of interactions: (items, d).
+
+    The leading part V S of U S V^T, the interactions with each user at unit length.  Ratings do
+    not count; an item nobody touched is a zero vector.
+    """
+    x, shape = train.interactions, (len(train.users), len(train.items))
+    ones_r = np.ones(len(x), dtype=np.float32)
+    X_ui = sparse.csr_matrix((ones_r, (x.user_r, x.item_r)), shape=shape)
+    A_ui = sparse.csr_matrix(sparse.diags_array((_degrees(X_ui, axis=1) ** -0.5).numpy()) @ X_ui)
+    k = max(1, min(width, min(shape) - 1))
+    V_ik = right_singular_vectors(A_ui, k, np.random.default_rng(0), rounds=4)
+    return V_ik * torch.from_numpy(A_ui @ V_ik.numpy()).norm(dim=0)

@@ -17,7 +17,7 @@ import torch
 from foretaste.bundle import MANIFEST, __version__
 from foretaste.errors import ModelError, UnknownIdError, UsageError
 from foretaste.filtering import matching
-from foretaste.models.base import HasItemVectors, PredictsRatings, UserBatch
+from foretaste.models.base import PredictsRatings, UserBatch
 from foretaste.ranking import recommend as rank
 from foretaste.recommender import Recommender, load
 from foretaste.service.catalogue import Catalogue
@@ -55,16 +55,8 @@ class Served:
 
     @cached_property
     def map(self) -> list[dict[str, Any]]:
-        """Every item at its place; ModelError where the model has no vectors."""
-        return self.catalogue.places(self._vectors())
-
-    def _vectors(self) -> torch.Tensor:
-        model = self.recommender.model
-        if not isinstance(model, HasItemVectors):
-            raise ModelError(
-                f"{model.name} has no item vectors.", fix="Serve a model that has, such as als."
-            )
-        return model.item_vectors()
+        """Every item at its place."""
+        return self.catalogue.places(self.recommender.item_vectors)
 
     @property
     def liked(self) -> float:

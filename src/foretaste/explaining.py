@@ -1,0 +1,81 @@
+"""Reasons for any model: what a score loses when one interaction is left out of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foretaste.models.base import UserBatch
+
+CHUNK_BYTES = 64 << 20  # of scores at a time, however long the history
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an item stands among the candidates, and why it is not listed, in one sentence.
+
+    rank: 1 is the best, ties share the mean rank; None where the item is no candidate.
+    """
+
+    score: float
+    rank: float | None
+    candidates: int
+    why: str
+
+
+def reasons(
+    score: Callable[[UserBatch], Tensor], batch: UserBatch, item_k: Tensor, n_items: int
+) -> Tensor:
+    """What each of L interactions of one history adds to the scores of K items: (L, K).
+
+    The score with the whole history minus the score without that interaction (Yao et al. 2022
+    call it the leave-one-out influence).  Negative: the item was listed in spite of it.
+    """
+    length = len(batch.item_h)
+    if length == 0:
+        return torch.zeros(0, len(item_k))
+    rows = max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
+    # without the row in training: all scores come from the history alone, and can be compared
+    whole_k = score(_without(batch, torch.tensor([length])))[0, item_k]
+    parts = [
+        whole_k - score(_without(batch, left_out))[:, item_k]
+        for left_out in torch.arange(length).split(rows)
+    ]
+    return torch.cat(parts)
+
+
+def _without(batch: UserBatch, left_out_b: Tensor) -> UserBatch:
+    """The history B times, each time without entry left_out_b; an entry past the end leaves all."""
+    entry_h = torch.arange(len(batch.item_h))
+    kept_bh = entry_h[None] != left_out_b[:, None]
+    kept_h = entry_h.expand_as(kept_bh)[kept_bh]
+    none = torch.zeros(1, dtype=torch.int64)
+    return UserBatch(
+        torch.cat([none, kept_bh.sum(dim=1).cumsum(0)]),
+        batch.item_h[kept_h],
+        batch.value_h[kept_h],
+        None if batch.time_h is None else batch.time_h[kept_h],
+        torch.full((len(left_out_b),), -1),
+    )
+
+
+def place(score_i: Tensor, item: int, seen_h: Tensor, allowed_i: Tensor | None = None) -> Place:
+    """The place of an item row by one user's scores: (items,).
+
+    seen_h: item rows of the history.  allowed_i: (items,) bool, None for all.
+    """
+    candidate_i = torch.ones_like(score_i, dtype=torch.bool) if allowed_i is None else allowed_i
+    excluded = not candidate_i[item]
+    candidate_i = candidate_i.index_fill(0, seen_h, False)
+    score, count = float(score_i[item]), int(candidate_i.sum())
+    if item in seen_h:
+        return Place(score, None, count, "It is in the history: lists leave out what was seen.")
+    if excluded:
+        return Place(score, None, count, "The filter leaves it out.")
+    above = int((score_i[candidate_i] > score).sum())
+    tied = int((score_i[candidate_i] == score).sum()) - 1
+    rank = 1 + above + tied / 2
+    return Place(score, rank, count, f"It is number {rank:,g} of {count:,} candidates.")
