@@ -217,6 +217,25 @@ def test_between_two_ratings_a_drift_is_the_gaussian_process_bridge():
     assert bridge.mean(s_m)[4] == 0  # a user without ratings
 
 
+def test_between_two_rated_moments_the_variance_is_that_of_a_gaussian_process():
+    line, _, _ = process(1.0, 1.0)
+    user_q, time_q = torch.tensor([0, 0, 1, 0, 7]), torch.tensor([3_000, 1_000, 9_200, 200_000, 0])
+    seconds_c, tau_c = [3.0, 40.0], torch.tensor([2.0, 5.0])
+    weight_m = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0])
+    bridges = [line.bridge(seconds, user_q, time_q) for seconds in seconds_c]
+    variance_q = drift.bridged_variance(bridges, tau_c, weight_m, weight_m)
+
+    def k(one, other):  # the kernel of the sum
+        gap = (one[:, None] - other).abs() / 1000
+        return sum(torch.exp(-gap / s) / tau for s, tau in zip(seconds_c, tau_c, strict=True))
+
+    for q, nodes in enumerate([[0, 1], [0, 1], [3, 4], [2], []]):
+        t_m, W = line.time_m[nodes], torch.diag(1 / weight_m[nodes])
+        k_1m = k(time_q[q : q + 1], t_m)
+        known = (k_1m @ torch.linalg.solve(k(t_m, t_m) + W, k_1m.T)).sum()
+        torch.testing.assert_close(variance_q[q], (1 / tau_c).sum() - known)
+
+
 def test_drift_draws_find_the_variance_of_a_known_process():
     m, g = 4000, rng(3)
     time_n = torch.arange(m) * 1000
@@ -245,10 +264,19 @@ def test_a_long_tridiagonal_system_is_solved():
     torch.testing.assert_close(solved @ A, right_jm, atol=1e-4, rtol=1e-4)
 
 
-def test_rhat_is_one_for_a_mixed_chain_and_large_for_a_climbing_one():
-    trace = torch.randn(400, 3, generator=rng(7))
-    assert (gibbs.split_rhat(trace) < 1.03).all()
-    assert (gibbs.split_rhat(trace + torch.linspace(0, 5, 400)[:, None]) > 1.5).all()
+def test_a_common_factor_of_noise_moves_between_its_parts_and_changes_no_rating(parts):
+    g = rng(9)
+    chain = ft.BayesianMF(**SMALL)._chain(parts.train, torch.device("cpu"), g)
+    chain.users.noise_r = torch.full_like(chain.users.noise_r, 3.0)  # should be 1 on average
+    before = chain.alpha * chain.users.noise_r
+    means = []
+    for _ in range(200):
+        gibbs.rescale_noise(chain, chain.users, g)
+        means.append(float(chain.users.noise_r.mean()))
+    torch.testing.assert_close(chain.alpha * chain.users.noise_r, before)
+    # precisions 1 / (freedom rows / 2): the standard deviation of the mean of so many gammas
+    assert abs(np.mean(means) - 1) < 0.02
+    assert 0.7 < np.std(means) / (2 / (chain.users.freedom * len(before))) ** 0.5 < 1.3
 
 
 # -- the model
@@ -439,7 +467,7 @@ def test_the_state_is_tensors_and_json_and_comes_back_whole(full, parts):
     one, other = (m.predict(batch, user_p, item_p) for m in (full.model, again))
     assert torch.equal(one.mean_p, other.mean_p)
     torch.testing.assert_close(one.std_p, other.std_p, rtol=0, atol=0)
-    assert again.mixing_.keys() == {"median", "max", "noise"}
+    assert again.mixing_.keys() == {"median", "nine_in_ten", "noise", "error"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import typer
 import foretaste as ft
 from foretaste import cli
 from foretaste.data.catalog import CATALOG
-from foretaste.models import MODELS
+from foretaste.models import MODELS, sampling
 from foretaste.recipes import recipe_names
 from tests.conftest import synthetic
 from tests.test_recipes import SMALL
@@ -130,6 +130,15 @@ SMALL_NET = (
     "train ratings.csv --set n_factors=4 --set hidden=[8] --set dropouts=[0.1] --set batch_size=100"
     " --set epochs=2"
 )
+
+
+def test_a_chain_that_has_not_mixed_is_said_so_by_train_and_evaluate(run, monkeypatch):
+    monkeypatch.setattr(sampling, "MIXED", 0.5)
+    fields = "--set factors=2 --set samples=12 --set burn_in=2 --set keep_every=1"
+    for command in ("train ratings.csv --out mixed", "evaluate ratings.csv"):
+        code, out, _ = run(f"{command} --model bayesian-mf {fields}")
+        assert code == 0
+        assert "Note: the chain has not mixed: of ten predictions watched, one has" in out
 
 
 def test_train_draws_the_learning_curve_beside_the_bundle(answer, home):

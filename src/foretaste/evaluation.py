@@ -152,7 +152,7 @@ def evaluate(
     return Report(
         recommender.model.name, parts.protocol, intervals(tallies), per_user,
         recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(),
-        _unseen(parts), tallies, served,
+        (*_unseen(parts), *recommender.training.get("notes", ())), tallies, served,
     )  # fmt: skip
 
 

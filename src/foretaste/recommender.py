@@ -319,6 +319,8 @@ def fit(
     curve = getattr(model, "curve_", [])
     if curve and curve[-1].get("interrupted"):
         training["interrupted"] = True
+    if notes := getattr(model, "notes_", []):
+        training["notes"] = notes
     return Recommender(model, train, training)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -104,6 +104,8 @@ def train(
         say(
             "Stopped by Ctrl-C: the best epoch so far is kept; the same command goes on from there."
         )
+    for note in recommender.training.get("notes", ()):
+        say(f"Note: {note}")
     for picture in pictures:
         say(f"Learning curve: {picture}")
     say(f"Bundle: {out}")
@@ -205,9 +207,14 @@ def show_comparison(parts: Split, reports: dict[str, Report]) -> None:
     """The protocol in words, then models down and metrics across."""
     say(f"{parts.train.name}: {parts.protocol}; {len(parts.test):,} test interactions.")
     show_reports({name: _trimmed(report) for name, report in reports.items()})
-    for note in next(iter(reports.values())).notes:
-        say(f"Note: {note}.")
+    show_notes(reports.values())
     say("Grey: 95 % bootstrap intervals over users. Rankings are over the full catalogue.")
+
+
+def show_notes(reports: Iterable[Report]) -> None:
+    """What a reader of the numbers should know, each thing once."""
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        say(f"Note: {note.removesuffix('.')}.")
 
 
 def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
@@ -219,6 +226,7 @@ def _evaluate_recipe(name: str, device: str, as_json: bool) -> None:
     else:
         say(f"{recipe.title}: {result.report.protocol}.")
         show_reports({recipe.model: _trimmed(result.report, {t.metric for t in recipe.targets})})
+        show_notes([result.report])
         for target in recipe.targets:
             value = result.report.metrics[target.metric].value
             goal = (

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from dataclasses import dataclass, field
-from statistics import median
 from typing import ClassVar, Self
 
 import polars as pl
@@ -22,20 +20,17 @@ from torch import Generator, Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, encode, learn_columns
-from foretaste.errors import ModelError
-from foretaste.models import drift, gibbs
+from foretaste.models import drift, gibbs, sampling
 from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
 from foretaste.models.drift import Bridge
 from foretaste.models.gibbs import Chain, Side
+from foretaste.models.sampling import Schedule
 from foretaste.training.engine import Engine
 
 ROUNDS = 5, 2  # of fold-in at the first draw, and at each later one, which starts from the last
 VARIANCE_EVERY = 4  # draws between new variances, which change little from one to the next
 USERS_AT_ONCE = 8192  # folded in together: bounds memory
 PAIRS_AT_ONCE = 1 << 15  # whose covariances are gathered together
-NEIGHBOURS = 2.0  # ratings that inform a drift node beside its own, for its variance
-SMOOTHED = 0.5  # share of a drift's variance that the nodes themselves resolve
-PROBES = 64  # training pairs whose predictions are watched for mixing
 
 
 @dataclass(eq=False)
@@ -46,6 +41,8 @@ class BayesianMF(Model):
     columns of the item and user tables shift the prior means.  drift_seconds: time scales of a
     user's drift, [] for none; a rating is then interpolated from the user's ratings before and
     after it.  user_noise, item_noise: degrees of freedom of individual noise, 0 for one noise.
+    After burn_in sweeps every keep_every-th draw is kept, until the Monte Carlo error of the
+    posterior means is below `tolerance` standard deviations of the noise, or there are `samples`.
     """
 
     name: ClassVar[str] = "bayesian-mf"
@@ -58,11 +55,13 @@ class BayesianMF(Model):
     user_noise: float = 10.0
     item_noise: float = 20.0
     burn_in: int = 50
-    samples: int = 24
+    samples: int = 100
     keep_every: int = 3
+    tolerance: float = 0.08
     mean_: float = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
-    mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat of PROBES
+    mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat
+    notes_: list[str] = field(init=False, repr=False)
     n_trained_: int = field(init=False, repr=False)  # items; later rows are at their prior means
     item_columns_: list[Column] = field(init=False, repr=False)
     item_table_cf_: Tensor = field(init=False, repr=False)
@@ -85,24 +84,23 @@ class BayesianMF(Model):
     # -- fitting
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Run the chain, and keep every `keep_every`-th draw after `burn_in` sweeps."""
+        """Run the chain, and keep draws of it."""
         rng = Generator(engine.torch_device)
         rng.manual_seed(engine.generator("gibbs").initial_seed())
         chain = self._chain(train, engine.torch_device, rng)
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
         run |= {"seed": engine.seed, "device": engine.torch_device.type}  # its random numbers
         identity = json.dumps(run, sort_keys=True)
-        kept = self._run(chain, rng, engine, identity)
-        trace_sq = torch.cat([kept.pop("trace"), kept["alpha_s_"][:, None]], 1)
-        self.mixing_ = {}
-        if self.samples > 3:  # each half needs a variance
-            *rhat_p, rhat_alpha = gibbs.split_rhat(trace_sq).tolist()
-            self.mixing_ = {"median": median(rhat_p), "max": max(rhat_p), "noise": rhat_alpha}
+        schedule = Schedule(self.burn_in, self.samples, self.keep_every, self.tolerance)
+        kept = sampling.run(chain, schedule, rng, engine, identity)
+        self.mixing_ = sampling.mixing(kept.pop("trace"), kept["alpha_s_"])
+        self.notes_ = sampling.mixing_notes(self.mixing_)
         for name, draws in kept.items():
             setattr(self, name, draws.cpu())
         average_1f = torch.zeros(1, self.item_table_cf_.shape[1])
         self.item_sik_ = torch.cat([self.item_sik_, self._prior_means(average_1f)], 1)
-        self.item_noise_si_ = torch.cat([self.item_noise_si_, torch.ones(self.samples, 1)], 1)
+        one_s1 = torch.ones(len(self.alpha_s_), 1)
+        self.item_noise_si_ = torch.cat([self.item_noise_si_, one_s1], 1)
         return self
 
     def _chain(self, train: Dataset, device: torch.device, rng: Generator) -> Chain:
@@ -138,56 +136,6 @@ class BayesianMF(Model):
         y_n = torch.from_numpy(x.value_r).to(device) - self.mean_
         return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds)
 
-    def _run(
-        self, chain: Chain, rng: Generator, engine: Engine, identity: str
-    ) -> dict[str, Tensor]:
-        """All sweeps, from the last checkpoint where there is one; returns the kept draws."""
-        total = self.burn_in + self.samples * self.keep_every
-        probe_q = torch.linspace(0, len(chain.y_n) - 1, PROBES).long()
-        kept = {
-            name: draw.new_zeros(self.samples, *draw.shape)
-            for name, draw in kept_draw(chain, probe_q).items()
-        }
-        done, saved = self._resume(chain, kept, rng, engine, identity), time.monotonic()
-
-        def save() -> None:
-            tensors = chain.drawn() | kept | {"rng": rng.get_state()}
-            engine.save_checkpoint(tensors, {"sweep": done}, "gibbs", identity)
-
-        with engine.meter("gibbs", total) as meter:
-            meter.advance(done)
-            try:
-                while done < total:
-                    error = gibbs.sweep(chain, done, rng)
-                    done += 1
-                    number, rest = divmod(done - self.burn_in, self.keep_every)
-                    if number > 0 and not rest:
-                        for name, draw in kept_draw(chain, probe_q).items():
-                            kept[name][number - 1] = draw
-                    meter.advance(1, f"RMSE on train {error:.4f}")
-                    if time.monotonic() - saved > engine.save_every:
-                        saved = time.monotonic()
-                        save()
-            except KeyboardInterrupt:
-                raise ModelError(
-                    f"interrupted in sweep {done + 1} of {total}.",
-                    fix="Run the same command again to go on from the last checkpoint.",
-                ) from None
-        return kept
-
-    def _resume(
-        self, chain: Chain, kept: dict[str, Tensor], rng: Generator, engine: Engine, identity: str
-    ) -> int:
-        """Puts the last checkpoint's tensors in place; returns how many sweeps are done."""
-        found = engine.load_checkpoint("gibbs", identity)
-        if found is None:
-            return 0
-        tensors, values = found
-        rng.set_state(tensors.pop("rng"))
-        for name, tensor in (chain.drawn() | kept).items():
-            tensor.copy_(tensors[name])
-        return values["sweep"]
-
     # -- new items
 
     def with_items(self, table: pl.DataFrame) -> Self:
@@ -197,7 +145,7 @@ class BayesianMF(Model):
         """
         T_ic = torch.from_numpy(encode(table, self.item_columns_, len(table)))
         T_if = gibbs.project(T_ic, self.item_table_cf_)
-        new_sik, one_si = self._prior_means(T_if), torch.ones(self.samples, len(table))
+        new_sik, one_si = self._prior_means(T_if), torch.ones(len(self.alpha_s_), len(table))
         X_sik, w_si, grown = self.item_sik_, self.item_noise_si_, copy.copy(self)
         grown.item_sik_ = torch.cat([X_sik[:, :-1], new_sik, X_sik[:, -1:]], 1)
         grown.item_noise_si_ = torch.cat([w_si[:, :-1], one_si, w_si[:, -1:]], 1)
@@ -214,12 +162,12 @@ class BayesianMF(Model):
         """Expected ratings without drift, before clipping: (B, items)."""
         total_bi = torch.zeros(len(batch), self.item_sik_.shape[1] - 1)
         fold = FoldIn(self, batch)
-        for s in range(self.samples):
+        for s in range(len(self.alpha_s_)):
             fold.step(s)
             V_ik = self.item_sik_[s, :-1]
             x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(batch), 1)], 1)
             total_bi += x_bk @ V_ik.T + fold.X_bk[:, -1:]
-        return self.mean_ + total_bi / self.samples
+        return self.mean_ + total_bi / len(self.alpha_s_)
 
     def predict(
         self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
@@ -312,7 +260,15 @@ class FoldIn:
         weight_h = self.alpha * self.noise_b[self.user_h] * noise_h
         weight_m, h_m = self.time.sums(weight_h), self.time.sums(weight_h * rest_h)
         drift.draw_drifts(self.s_cm, tau_c.clone(), self.phi_cm, h_m, weight_m, None)
-        return (1 / (1 / (1 / tau_c).sum() + NEIGHBOURS * weight_m))[self.time.node_n]
+        # as if only the nodes either side informed it beside its own ratings
+        variance = (1 / tau_c).sum()
+        ties = (phi_m / tau for phi_m, tau in zip(self.phi_cm, tau_c, strict=True))
+        tie_m = (sum(ties, torch.zeros_like(weight_m)) / variance) ** 2
+        zero_1 = weight_m.new_zeros(1)
+        self.before_m = weight_m + tie_m * torch.cat([zero_1, weight_m[:-1]])
+        self.after_m = weight_m + torch.cat([tie_m[1:] * weight_m[1:], zero_1])
+        known_m = 1 / variance + self.before_m + self.after_m - weight_m
+        return (1 / known_m)[self.time.node_n]
 
     def weigh(self, square_h: Tensor, Lambda_kk: Tensor) -> None:
         """The users' noise precisions, from expected squared residuals over the items' noise."""
@@ -327,7 +283,7 @@ class FoldIn:
         self, user_q: Tensor, item_q: Tensor, time_q: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Means (less the mean rating) and standard deviations of pairs over all draws."""
-        bridges, S = [], self.model.samples
+        bridges, S = [], len(self.model.alpha_s_)
         if self.time is not None and time_q is not None:
             seconds_c = self.model.drift_seconds
             bridges = [self.time.bridge(seconds, user_q, time_q) for seconds in seconds_c]
@@ -362,23 +318,7 @@ class FoldIn:
             Sigma_kk = Sigma_kk + beta_fk.T * model.item_spread_f_ @ beta_fk
             variance_q[new_q] += (x_qk @ Sigma_kk * x_qk).sum(1)
         if self.time is not None:
-            tau_c = model.tau_sc_[s]
-            variance_q += (1 / tau_c).sum()
-            for bridge, tau in zip(bridges, tau_c, strict=False):
-                resolved_q = (bridge.a_q**2 + bridge.b_q**2).clamp(max=1)  # about, by the nodes
-                variance_q -= SMOOTHED * resolved_q / tau
+            variance_q += drift.bridged_variance(
+                bridges, model.tau_sc_[s], self.before_m, self.after_m
+            )
         return variance_q
-
-
-def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
-    """What fold-in needs of a draw: items as they are, users through their prior; and probes."""
-    users, items = chain.users, chain.items
-    x_qk, v_qk = users.X_rk[users.row_n[probe_q]], items.X_rk[items.row_n[probe_q]]
-    return {
-        "item_sik_": items.X_rk, "item_noise_si_": items.noise_r, "item_mu_sk_": items.mu_k,
-        "item_Lambda_skk_": items.Lambda_kk, "item_beta_sfk_": torch.cat(items.betas_fk),
-        "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
-        "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
-        "tau_sc_": chain.tau_c,
-        "trace": (x_qk * v_qk)[:, :-1].sum(1) + x_qk[:, -1] + v_qk[:, -1],
-    }  # fmt: skip

@@ -50,24 +50,49 @@ class Timeline:
             same_q = (self.user_m[inside_q] == user_q) & (inside_q == node_q)
             return inside_q, torch.exp(-gap_q / seconds) * same_q
 
-        (before_q, a_q), (after_q, b_q) = correlation(after_q - 1), correlation(after_q)
-        both_q = (1 - (a_q * b_q) ** 2).clamp(min=1e-9)
-        a_q, b_q = a_q * (1 - b_q**2) / both_q, b_q * (1 - a_q**2) / both_q
-        return Bridge(before_q, after_q, a_q.float(), b_q.float())
+        (before_q, near_q), (after_q, far_q) = correlation(after_q - 1), correlation(after_q)
+        return Bridge(before_q, after_q, near_q, far_q)
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """E[s(query)] = a s(before) + b s(after); far from every node both are 0."""
+    """The nodes before and after a query, and their correlations with it: 0 far from either."""
 
     before_q: Tensor
     after_q: Tensor
-    a_q: Tensor
-    b_q: Tensor
+    before_rho_q: Tensor
+    after_rho_q: Tensor
 
     def mean(self, s_m: Tensor) -> Tensor:
-        """Interpolated values of a process."""
-        return self.a_q * s_m[self.before_q] + self.b_q * s_m[self.after_q]
+        """Expected values of a process at the queries, given the nodes."""
+        rho_q, sigma_q = self.before_rho_q, self.after_rho_q
+        unknown_q = (1 - (rho_q * sigma_q) ** 2).clamp(min=1e-9)
+        a_q, b_q = rho_q * (1 - sigma_q**2) / unknown_q, sigma_q * (1 - rho_q**2) / unknown_q
+        return a_q.float() * s_m[self.before_q] + b_q.float() * s_m[self.after_q]
+
+
+def bridged_variance(
+    bridges: list[Bridge], tau_c: Tensor, before_m: Tensor, after_m: Tensor
+) -> Tensor:
+    """Variance of the processes' sum at queries, given observations at the nodes either side.
+
+    before_m, after_m: precision of what is observed at a node that is before, or after, a query.
+    """
+    variance = (1 / tau_c).sum()
+    if not bridges:
+        return variance
+    before_q, after_q = bridges[0].before_q, bridges[0].after_q
+    # covariances of the sum: query and before, query and after, before and after
+    qb_q, qa_q, ba_q = (
+        sum(rho_q / tau for rho_q, tau in zip(rho, tau_c, strict=True))
+        for rho in (
+            [x.before_rho_q for x in bridges], [x.after_rho_q for x in bridges],
+            [x.before_rho_q * x.after_rho_q for x in bridges],
+        )
+    )  # fmt: skip
+    b_q, a_q = variance + 1 / before_m[before_q], variance + 1 / after_m[after_q]
+    known_q = (qb_q**2 * a_q - 2 * qb_q * qa_q * ba_q + qa_q**2 * b_q) / (a_q * b_q - ba_q**2)
+    return (variance - known_q).float()
 
 
 def timeline(user_n: Tensor, time_n: Tensor) -> Timeline:

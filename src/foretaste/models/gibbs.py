@@ -283,6 +283,20 @@ def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
     side.noise_r = gamma(shape_r, rate_r, rng).float()
 
 
+def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
+    """Moves a common factor between alpha and a side's noise precisions, which only they share.
+
+    Given each other both hardly move.  The factor's own conditional (Liu and Sabatti 2000) is
+    Gamma(rows freedom / 2, freedom sum w / 2), as p(alpha) is proportional to 1 / alpha.
+    """
+    if not side.freedom:
+        return
+    half = side.freedom / 2
+    shape = torch.tensor(len(side.noise_r) * half, device=rng.device)
+    factor = gamma(shape, half * side.noise_r.double().sum(), rng).float()
+    side.noise_r, chain.alpha = side.noise_r * factor, chain.alpha / factor
+
+
 def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generator) -> Tensor:
     """Draws every row of `side` given the other; returns the fit of y_n, both biases included."""
     root_n, bias_n = other.noise_r.sqrt()[other.row_n], other.X_rk[:, -1][other.row_n]
@@ -312,15 +326,8 @@ def sweep(chain: Chain, number: int, rng: Generator) -> float:
         draw_noise(users, square_n * chain.alpha * items.noise_r[items.row_n], rng)
         draw_noise(items, square_n * chain.alpha * users.noise_r[users.row_n], rng)
     energy = (square_n * users.noise_r[users.row_n] * items.noise_r[items.row_n]).double().sum()
-    shape = torch.tensor(1 + len(square_n) / 2, device=rng.device)
-    chain.alpha = gamma(shape, 1 + energy / 2, rng).float()
+    shape = torch.tensor(len(square_n) / 2, device=rng.device)
+    chain.alpha = gamma(shape, energy / 2, rng).float()
+    for side in (users, items) if number >= FACTORS_FIRST[1] else ():
+        rescale_noise(chain, side, rng)
     return float(square_n.mean().sqrt())
-
-
-def split_rhat(trace_sq: Tensor) -> Tensor:
-    """Split R-hat of q quantities over s draws of one chain (Gelman et al. 2013, 11.4): (q,)."""
-    half = len(trace_sq) // 2
-    halves_2sq = torch.stack([trace_sq[:half], trace_sq[-half:]]).double()
-    within_q = halves_2sq.var(1).mean(0)
-    between_q = half * halves_2sq.mean(1).var(0)
-    return (((half - 1) / half * within_q + between_q / half) / within_q.clamp(min=1e-12)).sqrt()
