@@ -18,7 +18,7 @@ LAYERS = [
     ["metrics", "diversity"],
     ["recommender"],
     ["evaluation"],
-    ["comparison"],
+    ["comparison", "cold_start"],
     ["report"],
     ["tuning"],
     ["service"],

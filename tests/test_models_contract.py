@@ -16,6 +16,8 @@ from foretaste.training.engine import Engine
 SMALL = {
     "bayesian-mf": {"factors": 4, "implicit_rank": 8, "burn_in": 20, "samples": 8, "keep_every": 2},
     "embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]},
+    "item2vec": {"n_factors": 8, "epochs": 4, "batch_size": 64},
+    "two-tower": {"n_factors": 8, "hidden": 8, "epochs": 4, "batch_size": 8, "negatives": 10},
 }
 
 

@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from foretaste.bundle import __version__
+from foretaste.cold_start import ColdStart, cold_items, cold_users
 from foretaste.data.catalog import fetch
 from foretaste.data.catalog import load as load_data
 from foretaste.data.checking import check
@@ -17,6 +18,7 @@ from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
 from foretaste.evaluation import Report, evaluate
 from foretaste.models import MODELS
+from foretaste.models.aligned import AlignedALS
 from foretaste.models.als import ALS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.bayesian_mf import BayesianMF
@@ -24,30 +26,38 @@ from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.models.graph_filter import GraphFilter
+from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
+from foretaste.models.two_tower import TwoTower
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
     "ALS",
     "EASE",
     "MODELS",
+    "AlignedALS",
     "BayesianMF",
     "Bias",
     "BiasedMF",
+    "ColdStart",
     "Dataset",
     "EmbeddingModel",
     "EmbeddingNet",
     "ForetasteError",
     "GlobalMean",
     "GraphFilter",
+    "Item2Vec",
     "ItemKNN",
     "Popularity",
     "Random",
     "Recommender",
     "Report",
     "Split",
+    "TwoTower",
     "__version__",
     "check",
+    "cold_items",
+    "cold_users",
     "evaluate",
     "fetch",
     "fit",

@@ -124,7 +124,7 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
     if not recommender.training.get("interrupted"):
         Engine(folder=run).drop_checkpoints()
     curve = getattr(recommender.model, "curve_", None)
-    if not curve:
+    if not curve or curve[0]["validation"] is None:
         return []
     title = f"{recommender.model.name} on {recommender.dataset.name}"
     return learning_curve(curve, run / "curve", title=title)

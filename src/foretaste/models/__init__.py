@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foretaste.errors import UsageError, did_you_mean
+from foretaste.models.aligned import AlignedALS
 from foretaste.models.als import ALS
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
@@ -11,7 +12,9 @@ from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.models.graph_filter import GraphFilter
+from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
+from foretaste.models.two_tower import TwoTower
 
 MODELS: dict[str, type[Model]] = {
     model.name: model
@@ -23,6 +26,9 @@ MODELS: dict[str, type[Model]] = {
         ALS,
         GraphFilter,
         ItemKNN,
+        AlignedALS,
+        TwoTower,
+        Item2Vec,
         Bias,
         GlobalMean,
         Popularity,

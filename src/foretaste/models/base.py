@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -145,6 +146,13 @@ class Model(ABC):
     def hyperparameters(self) -> dict[str, Any]:
         """The init fields and their values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    def identity(self, train: Dataset, engine: Engine) -> str:
+        """What a checkpoint must agree on to be resumed."""
+        run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
+        return json.dumps(
+            run | {"seed": engine.seed, "precision": engine.precision}, sort_keys=True
+        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `fit` learned: tensors by name, and the rest as JSON values."""

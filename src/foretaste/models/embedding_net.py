@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
@@ -103,7 +102,7 @@ class EmbeddingModel(Model):
             epochs=epochs or self.epochs,
             patience=self.patience,
             engine=engine,
-            identity=self._identity(train, engine),
+            identity=self.identity(train, engine),
             phase=phase,
             fallback=validate is None,  # the network that chose the number of epochs
         )
@@ -147,13 +146,6 @@ class EmbeddingModel(Model):
         if self.schedule == "cosine-restarts":
             return lambda step: cosine_restarts(step, 2 * per_epoch)
         return lambda step: one_cycle(step, self.epochs * per_epoch)
-
-    def _identity(self, train: Dataset, engine: Engine) -> str:
-        """What a checkpoint must agree on to be resumed."""
-        run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
-        return json.dumps(
-            run | {"seed": engine.seed, "precision": engine.precision}, sort_keys=True
-        )
 
     def user_vectors(self, batch: UserBatch) -> Tensor:
         """Trained vectors where the history is the trained one, fitted ones elsewhere: (B, d)."""

@@ -1,0 +1,168 @@
+"""Item2Vec: skip-gram with negative sampling, where a history is a sentence (Barkan 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from foretaste.data.checking import Cost
+from foretaste.data.dataset import Dataset
+from foretaste.models.base import Shape, UserBatch
+from foretaste.models.likes import LearnsFromLikes
+from foretaste.training.batches import Batches
+from foretaste.training.engine import Engine
+from foretaste.training.loop import Loop, one_cycle
+from foretaste.training.losses import skip_gram
+
+NOISE = 512  # contexts of noise that a batch shares: one matrix product instead of many look-ups
+
+
+@dataclass(frozen=True, eq=False)
+class SkipGrams(Batches):
+    """Liked items of all users in turn, served as centres with the items around them.
+
+    columns: item and user of each liked entry, by user and time.  keep_i: probability that an
+    entry of an item stays in an epoch.  noise_i: how often an item is drawn as noise.
+    """
+
+    window: int
+    keep_i: Tensor
+    noise_i: Tensor
+
+    def epoch(self, number: int) -> list[tuple[Tensor, ...]]:
+        """Centres (B,), their contexts (B, 2 window) with -1 for none, and noise (NOISE,).
+
+        As in word2vec, frequent items are thinned out first, which brings others closer, and each
+        centre sees as far as 1 to `window`, drawn evenly.
+        """
+        rng, device = self.engine.generator("skip-grams", number), self.engine.torch_device
+        item_r, user_r = self.columns
+        kept_r = torch.rand(len(item_r), generator=rng) < self.keep_i[item_r]
+        item_n, user_n = item_r[kept_r], user_r[kept_r]
+        reach_n = torch.randint(1, self.window + 1, (len(item_n),), generator=rng)
+        context_nc = torch.full((len(item_n), 2 * self.window), -1, dtype=torch.int64)
+        for ahead in range(1, self.window + 1):
+            together_m = user_n[ahead:] == user_n[:-ahead]
+            sees_after, sees_before = reach_n[:-ahead] >= ahead, reach_n[ahead:] >= ahead
+            context_nc[:-ahead, ahead - 1] = item_n[ahead:].where(together_m & sees_after, -1)
+            context_nc[ahead:, -ahead] = item_n[:-ahead].where(together_m & sees_before, -1)
+        order = torch.randperm(len(item_n), generator=rng)
+        drawn = torch.multinomial(
+            self.noise_i, self.per_epoch * NOISE, replacement=True, generator=rng
+        )
+        parts = (item_n[order].to(device), context_nc[order].to(device))
+        shuffled = [part.tensor_split(self.per_epoch) for part in parts]
+        return list(zip(*shuffled, drawn.to(device).split(NOISE), strict=True))
+
+
+class SkipGramNet(nn.Module):
+    """A vector of each item as a centre, and one as a context."""
+
+    def __init__(self, n_items: int, n_factors: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        shape = (n_items, n_factors)
+        self.centre = nn.Parameter(torch.empty(shape).uniform_(-1, 1, generator=generator))
+        self.centre.data /= 2 * n_factors  # word2vec's start
+        self.context = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, centre_b: Tensor, context_bc: Tensor, noise_n: Tensor) -> tuple[Tensor, ...]:
+        """Products of centres with their contexts (B, C), and with the noise (B, N)."""
+        v_bd = nn.functional.embedding(centre_b, self.centre)
+        u_bcd = nn.functional.embedding(context_bc.clamp(min=0), self.context)
+        u_nd = nn.functional.embedding(noise_n, self.context)
+        return (u_bcd @ v_bd[:, :, None])[:, :, 0], v_bd @ u_nd.T
+
+
+@dataclass(eq=False)
+class Item2Vec(LearnsFromLikes):
+    """Items that follow each other in histories get vectors that point the same way.
+
+    v_i . u_j tends to log P(j near i) - log noise_j - log negatives (Levy and Goldberg 2014), so an
+    item is scored by the mean of v . u over what was liked, plus log noise_j: its chance nearby.
+
+    window: items on either side that are context.  negatives: of each pair.  noise_exponent: they
+    are drawn by item count to this power.  subsample: items more frequent than this share are
+    thinned out (None: all stay).
+    """
+
+    name: ClassVar[str] = "item2vec"
+
+    n_factors: int = 64
+    window: int = 3
+    negatives: int = 5
+    noise_exponent: float = 0.5
+    subsample: float | None = 1e-4
+    epochs: int = 30
+    learning_rate: float = 5e-3
+    batch_size: int = 4096
+    centre_id_: Tensor = field(init=False, repr=False)
+    context_id_: Tensor = field(init=False, repr=False)
+    log_noise_i_: Tensor = field(init=False, repr=False)
+    curve_: list[dict[str, Any]] = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Train by Adam on the skip-grams of each epoch."""
+        batches = self._batches(self.learn_likes(train), engine)
+        self.log_noise_i_ = batches.noise_i.clamp(min=1e-30).log()
+        network = SkipGramNet(len(train.items), self.n_factors, engine.generator("weights"))
+        network = network.to(engine.torch_device)
+        total = self.epochs * batches.per_epoch
+
+        def loss(centre_b: Tensor, context_bc: Tensor, noise_n: Tensor) -> Tensor:
+            positive_bc, negative_bn = network(centre_b, context_bc, noise_n)
+            return skip_gram(positive_bc, context_bc >= 0, negative_bn, self.negatives)
+
+        run = Loop(
+            network=network,
+            optimizer=torch.optim.Adam(network.parameters(), self.learning_rate, fused=True),
+            batches=batches,
+            loss=loss,
+            validate=None,
+            rate=lambda step: one_cycle(step, total),
+            epochs=self.epochs,
+            patience=self.epochs,
+            engine=engine,
+            identity=self.identity(train, engine),
+        ).run()
+        self.curve_ = run.curve
+        self.centre_id_ = network.centre.detach().cpu()
+        self.context_id_ = network.context.detach().cpu()
+        return self
+
+    def _batches(self, X_ui: Any, engine: Engine) -> SkipGrams:
+        item_r = torch.from_numpy(X_ui.indices).long()
+        n_users, n_items = X_ui.shape
+        user_r = torch.repeat_interleave(
+            torch.arange(n_users), torch.from_numpy(np.diff(X_ui.indptr)).long()
+        )
+        count_i = torch.bincount(item_r, minlength=n_items).float()
+        keep_i = torch.ones(n_items)
+        if self.subsample is not None:
+            keep_i = (self.subsample * len(item_r) / count_i.clamp(min=1)).sqrt().clamp(max=1)
+        noise_i = count_i.clamp(min=1).pow(self.noise_exponent) * (count_i > 0)
+        noise_i /= noise_i.sum()
+        return SkipGrams((item_r, user_r), self.batch_size, engine, self.window, keep_i, noise_i)
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """Log chance of items near what was liked, up to a constant: (B, items)."""
+        X_bi = self.likes(batch, len(self.centre_id_))
+        mean_bd = torch.from_numpy(X_bi @ self.centre_id_.numpy())
+        mean_bd /= torch.from_numpy(np.asarray(X_bi.sum(axis=1))).clamp(min=1e-9)
+        return mean_bd @ self.context_id_.T + self.log_noise_i_
+
+    def item_vectors(self) -> Tensor:
+        """The vectors of items as centres, of unit length: (items, d)."""
+        return normalize(self.centre_id_, dim=1)
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """Thirty epochs of products with the noise; three copies of both tables for Adam."""
+        return Cost(
+            seconds=1 + 30 * 2e-6 * shape.interactions,
+            memory_bytes=4 * 2 * 64 * 4 * shape.items + 80 * shape.interactions,
+        )

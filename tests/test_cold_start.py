@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import foretaste as ft
+from foretaste.cold_start import first, placed
+from foretaste.errors import DataError, UsageError
+from foretaste.models.base import UserBatch, batch_of
+
+
+def worlds(n_users: int = 120, n_items: int = 60, seed: int = 0) -> ft.Dataset:
+    """Even users choose among red items, odd ones among blue items; the colour is a column."""
+    rng = np.random.default_rng(seed)
+    kinds = np.array(["red", "blue"])
+    frame = pl.DataFrame(
+        [
+            {"user": u, "item": int(2 * i + u % 2), "time": t}
+            for u in range(n_users)
+            for t, i in enumerate(rng.choice(n_items // 2, 15, replace=False))
+        ]
+    )
+    table = pl.DataFrame({"item": range(n_items), "kind": kinds[np.arange(n_items) % 2]})
+    return ft.from_frame(frame).with_items(table)
+
+
+@pytest.fixture(scope="module")
+def items():
+    models = {"popular": ft.Popularity(), "aligned": ft.AlignedALS(n_factors=4), "als": ft.ALS()}
+    return ft.cold_items(models, worlds(), k=5)
+
+
+def value(cold, model, case, metric):
+    return cold.frame().filter(model=model, case=case, metric=metric)["value"].item()
+
+
+def test_new_items_are_found_by_their_columns_alone(items):
+    assert value(items, "aligned", "cold", "precision@5") > 0.25
+    better = items.ratio("recall@5", ("aligned", "cold"), ("popular", "cold"))
+    assert better.low > 1.2
+    assert better.low < better.value < better.high
+
+
+def test_who_cannot_place_new_items_gets_what_chance_gives_among_them(items):
+    ratings = worlds()
+    held = int(items.protocol.split("(")[1].split()[0])
+    assert held == 12  # a fifth of 60
+    for model in ("popular", "als"):
+        assert value(items, model, "cold in all", "recall@5") == 0
+    # 15 of 30 items of a world are chosen, so 3 of 12 new items each
+    chance = items.tallies["popular", "cold"]["precision@5"].value
+    other = items.tallies["als", "cold"]["precision@5"].value
+    assert chance == pytest.approx(other)
+    assert chance == pytest.approx(15 / len(ratings.items), abs=0.03)
+
+
+def test_models_that_place_no_new_items_lose_nothing_by_them(items):
+    for metric in ("recall@5", "ndcg@5"):
+        assert value(items, "als", "warm", metric) == value(items, "als", "warm in all", metric)
+
+
+def test_every_case_has_the_same_users(items):
+    lengths = {len(t.total_b) for case in items.tallies.values() for t in case.values()}
+    assert lengths == {len(items.users)}
+
+
+def test_newcomers_are_served_better_the_more_they_have_said():
+    users = ft.cold_users(
+        {"ease": ft.EASE(l2=10), "popular": ft.Popularity()}, worlds(), lengths=(0, 3), test=0.3
+    )
+    assert set(users.tallies) == {(m, c) for m in ("ease", "popular") for c in ("0", "3", "all")}
+    nothing, three, everything = (value(users, "ease", c, "ndcg@10") for c in ("0", "3", "all"))
+    assert nothing < three
+    assert three > 0.8 * everything
+    assert len({value(users, "popular", c, "ndcg@10") for c in ("0", "3", "all")}) == 1
+
+
+def test_the_oldest_entries_are_shown_to_the_model_as_of_a_stranger():
+    batch = UserBatch(
+        torch.tensor([0, 3, 3, 4]), torch.tensor([5, 6, 7, 8]), torch.ones(4), None,
+        torch.tensor([0, 1, 2]),
+    )  # fmt: skip
+    shown = first(batch, 2)
+    assert shown.pointer_b.tolist() == [0, 2, 2, 3]
+    assert shown.item_h.tolist() == [5, 6, 8]
+    assert shown.train_row_b.tolist() == [-1, -1, -1]
+    assert len(first(batch, 0).item_h) == 0
+
+
+def test_lists_for_newcomers_hold_nothing_they_did_even_where_it_was_not_shown():
+    ratings = worlds()
+    users = ft.cold_users({"popular": ft.Popularity()}, ratings, lengths=(0,), test=0.3)
+    # the same candidates: popularity, which sees no history, cannot differ
+    tallies = users.tallies["popular", "0"], users.tallies["popular", "all"]
+    np.testing.assert_array_equal(*(t["ndcg@10"].total_b for t in tallies))
+
+
+def test_new_items_stand_last_with_a_model_that_cannot_tell(ratings):
+    model = ft.fit(ft.Popularity(), ratings, progress=False).model
+    batch = batch_of(ratings, np.arange(3), ratings)
+    score_bi = placed(model, pl.DataFrame({"item": ["x", "y"]}))(batch)
+    assert score_bi.shape == (3, len(ratings.items) + 2)
+    assert (score_bi[:, -2:] < score_bi[:, :-2].min()).all()
+
+
+def test_what_was_not_measured_is_an_error_that_says_what_was(items):
+    with pytest.raises(UsageError, match=r"ndcg@3 of \('aligned', 'cold'\) was not measured"):
+        items.ratio("ndcg@3", ("aligned", "cold"), ("als", "cold"))
+
+
+def test_a_share_that_leaves_nothing_is_an_error(ratings):
+    with pytest.raises(DataError, match="holding out 0% of 40 items leaves nothing to learn or"):
+        ft.cold_items({"p": ft.Popularity()}, ratings, test=0.0001)
+    with pytest.raises(DataError, match="no held-out user has 99 interactions to show"):
+        ft.cold_users({"p": ft.Popularity()}, ratings, lengths=(99,))
