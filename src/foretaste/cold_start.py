@@ -85,8 +85,7 @@ def cold_items(
     new_i = row_i < 0
     n_known, n_new = len(train.items), int(new_i.sum())
     row_i = np.where(new_i, n_known + np.cumsum(new_i) - 1, row_i)
-    ids = pl.DataFrame({"item": rest.items.values})
-    table = (ids if rest.item_table is None else rest.item_table).filter(new_i)
+    table = rest.item_frame.filter(new_i)
     batch = batch_of(train, train.users.find(rest.users.values), train)
     wanted = _wanted(rest, row_i, liked_from(train, relevant_from))
     known_i = torch.arange(n_known + n_new) < n_known

@@ -91,6 +91,20 @@ class Dataset:
         """The smallest distance between two values: 1 for whole stars, 0.5 for half stars."""
         return float(np.diff(self.levels).min()) if len(self.levels) > 1 else 1.0
 
+    @property
+    def item_frame(self) -> pl.DataFrame:
+        """The item table; the ids alone where nothing is known."""
+        return self._frame_of(self.items, self.item_table)
+
+    @property
+    def user_frame(self) -> pl.DataFrame:
+        """The user table; the ids alone where nothing is known."""
+        return self._frame_of(self.users, self.user_table)
+
+    @staticmethod
+    def _frame_of(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
+        return pl.DataFrame({ids.kind: ids.values}) if table is None else table
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over ids and arrays: equal for equal data, wherever it was read from."""

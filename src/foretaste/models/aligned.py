@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.data.features import encode, learn_columns
+from foretaste.data.features import Column, ItemFeatures
 from foretaste.models.als import ALS
 from foretaste.models.base import Shape
 from foretaste.training.engine import Engine
@@ -34,31 +34,31 @@ class AlignedALS(ALS):
     name: ClassVar[str] = "aligned-als"
 
     content_l2: float = 10.0
-    columns_: list[dict[str, Any]] = field(init=False, repr=False)
+    columns_: list[Column] = field(init=False, repr=False)
     weights_fd_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """ALS, then one ridge regression of its item factors."""
         super().fit(train, engine)
         n_i = self.learn_likes(train).sum(axis=0).A1
-        self.columns_ = learn_columns(train.item_table)
-        F_if = self._content(train.item_table, len(train.items))
+        self.columns_ = ItemFeatures.learn(train.item_table).columns
+        F_if = self._content(train.item_frame)
         W_fd = ridge(F_if, self.item_id_.double().numpy(), np.sqrt(n_i), self.content_l2)
         self.weights_fd_ = torch.from_numpy(W_fd).float()
         return self
 
     def with_items(self, table: pl.DataFrame) -> Self:
         """A copy with the lines of an item table as further items, placed by their content."""
-        F_cf = self._content(table, len(table))
+        F_cf = self._content(table)
         new_cd = torch.from_numpy(F_cf @ self.weights_fd_.double().numpy()).float()
         extended = copy.copy(self)
         extended.item_id_ = torch.cat([self.item_id_, new_cd])
         return extended
 
-    def _content(self, table: pl.DataFrame | None, rows: int) -> sparse.csr_matrix:
-        """Content features and a column of ones, for the mean item: (rows, f)."""
-        F_rf = sparse.csr_matrix(encode(table, self.columns_, rows), dtype=np.float64)
-        return sparse.csr_matrix(sparse.hstack([F_rf, np.ones((rows, 1))]))
+    def _content(self, table: pl.DataFrame) -> Any:
+        """Content features and a column of ones, for the mean item: CSR (rows, f)."""
+        F_rf = ItemFeatures(self.columns_).encode(table).astype(np.float64)
+        return sparse.hstack([F_rf, np.ones((len(table), 1))], format="csr")
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:

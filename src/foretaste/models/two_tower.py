@@ -10,13 +10,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import polars as pl
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.data.features import encode, learn_columns
+from foretaste.data.features import Column, ItemFeatures
 from foretaste.models.base import Shape, UserBatch
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
@@ -161,18 +160,18 @@ class TwoTower(LearnsFromLikes):
     batch_size: int = 128
     network_: Towers = field(init=False, repr=False)
     item_rows_: Tensor = field(init=False, repr=False)  # what the item tower says: (items, 2 d + 1)
-    columns_: list[dict[str, Any]] = field(init=False, repr=False)
+    columns_: list[Column] = field(init=False, repr=False)
     user_features_: Tensor = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Hide part of each history, and learn to find it from the rest."""
         X_ui = self.learn_likes(train)
-        n_users, n_items = X_ui.shape
-        self.columns_ = learn_columns(train.item_table)
-        content_if = self._content(train.item_table, n_items)
-        of_users = learn_columns(train.user_table)
-        self.user_features_ = torch.from_numpy(encode(train.user_table, of_users, n_users))
+        n_items = X_ui.shape[1]
+        of_items, of_users = map(ItemFeatures.learn, (train.item_table, train.user_table))
+        self.columns_ = of_items.columns
+        content_if = of_items.encode(train.item_frame)
+        self.user_features_ = torch.from_numpy(of_users.encode(train.user_frame).toarray())
         sizes = (n_items, content_if.shape[1], self.user_features_.shape[1])
         network = self._empty(sizes, engine.generator("weights")).to(engine.torch_device)
         batches = self._batches(X_ui, engine)
@@ -241,9 +240,6 @@ class TwoTower(LearnsFromLikes):
     def _empty(self, sizes: tuple[int, int, int], generator: torch.Generator | None) -> Towers:
         return Towers(sizes, self.n_factors, self.hidden, self.id_dropout, self.dropout, generator)
 
-    def _content(self, table: pl.DataFrame | None, rows: int) -> Any:
-        return sparse.csr_matrix(encode(table, self.columns_, rows))
-
     def user_vectors(self, batch: UserBatch) -> Tensor:
         """What the user tower says of each history: (B, d)."""
         X_bi = self.likes(batch, len(self.item_rows_))
@@ -268,7 +264,7 @@ class TwoTower(LearnsFromLikes):
         """A copy with the lines of an item table as further items, placed by their content."""
         extended = copy.copy(self)
         with torch.no_grad():
-            new_cw = self.network_.items(None, self._content(table, len(table)))
+            new_cw = self.network_.items(None, ItemFeatures(self.columns_).encode(table))
         extended.item_rows_ = torch.cat([self.item_rows_, new_cw])
         return extended
 
