@@ -12,7 +12,9 @@ from foretaste.cold_start import ColdStart, cold_items, cold_users
 from foretaste.data.catalog import fetch
 from foretaste.data.catalog import load as load_data
 from foretaste.data.checking import check
-from foretaste.data.dataset import Dataset
+from foretaste.data.dataset import Dataset, catalogue
+from foretaste.data.features import ItemFeatures
+from foretaste.data.item_tables import read_items
 from foretaste.data.reading import from_frame, read
 from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
@@ -47,6 +49,7 @@ __all__ = [
     "GlobalMean",
     "GraphFilter",
     "Item2Vec",
+    "ItemFeatures",
     "ItemKNN",
     "Popularity",
     "Random",
@@ -55,6 +58,7 @@ __all__ = [
     "Split",
     "TwoTower",
     "__version__",
+    "catalogue",
     "check",
     "cold_items",
     "cold_users",
@@ -65,5 +69,6 @@ __all__ = [
     "load",
     "load_data",
     "read",
+    "read_items",
     "split",
 ]

@@ -47,7 +47,8 @@ class ReadReport:
 class Dataset:
     """Interactions with their ids; the only form in which data enters a split, a model or a bundle.
 
-    users, items: external ids, ascending; every one of them has an interaction.
+    users, items: external ids, ascending; every one of them has an interaction.  The exceptions: a
+    catalogue (`catalogue`) has items alone, and items added later (`add_items`) come last.
     item_table, user_table: one row per id in row order, first column the id; None where nothing is
     known.  explicit: whether the values are ratings (a clicks table has values of 1).
     """
@@ -137,6 +138,57 @@ class Dataset:
         """The same with a table of items: first column the id, one line for each of them."""
         return replace(self, item_table=_align(table, self.items))
 
+    def join_items(self, table: pl.DataFrame) -> Dataset:
+        """The same with the columns of a table of items beside those it has; first column the id.
+
+        A name that is there already gets _2.  DataError where no item of the table is known.
+        """
+        key = table.columns[0]
+        known = self.items.find(table[key]) >= 0
+        if not known.any():
+            ids, own = (", ".join(map(str, s.head(3))) for s in (table[key], self.items.values))
+            raise DataError(
+                f"none of the {len(self.items):,} items is in the table of items: its column "
+                f"{key!r} has ids such as {ids}, the interactions {own}.",
+                where=self.name, fix="Name another column of ids, or give links from one to the "
+                "other.",
+            )  # fmt: skip
+        more = _align(table, self.items)
+        if self.item_table is None:
+            return replace(self, item_table=more)
+        joined = self.item_table.join(
+            more, on=self.items.kind, how="left", suffix="_2", maintain_order="left"
+        )
+        return replace(self, item_table=joined)
+
+    def add_items(self, table: pl.DataFrame) -> Dataset:
+        """The same with further items that nobody has interacted with, in rows after the others.
+
+        table: first column the id; of the other columns, those that the items have already.
+        UsageError where an id is here already, or a cell has another type than its column.
+        """
+        own = id_table(self.items, self.item_table)
+        key, kind = table.columns[0], self.items.kind
+        new = table.rename({key: kind})
+        new = new.select(name for name in own.columns if name in new.columns)
+        try:
+            new = new.cast({name: own.schema[name] for name in new.columns})  # type: ignore[arg-type]
+        except pl.exceptions.PolarsError as error:
+            raise UsageError(
+                f"the new items do not fit those here: {str(error).splitlines()[0]}.",
+                fix=f"Columns here: {', '.join(f'{n} ({t})' for n, t in own.schema.items())}.",
+            ) from None
+        ids = new[kind]
+        twice = ids.filter((self.items.find(ids) >= 0) | ids.is_duplicated().to_numpy())
+        if len(twice) or ids.null_count():
+            what = (
+                f"item {twice[0]!r} is there already, or twice" if len(twice) else "an id is empty"
+            )
+            raise UsageError(f"{what}.", fix="Give a line for each item that is new.")
+        items = replace(self.items, values=pl.concat([self.items.values, ids.alias(kind)]))
+        grown = pl.concat([own, new], how="diagonal")
+        return replace(self, items=items, item_table=grown if grown.width > 1 else None)
+
     def with_users(self, table: pl.DataFrame) -> Dataset:
         """The same with a table of users: first column the id, one line for each of them."""
         return replace(self, user_table=_align(table, self.users))
@@ -224,6 +276,23 @@ def build(
         report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates
     )
     return Dataset(users, items, kept, explicit=explicit, name=name, report=report)
+
+
+def catalogue(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
+    """Items without interactions, for models that look at their columns alone.
+
+    table: first column the id, unique; the others what is known of each item.
+    """
+    items, _ = map_ids(table[table.columns[0]].drop_nulls(), "item")
+    none = np.empty(0, dtype=np.int32)
+    nothing = Interactions(
+        none, none, np.empty(0, dtype=np.float32), None, np.empty(0, dtype=np.int64)
+    )
+    users = Ids(pl.Series("user", [], dtype=pl.String), "user")
+    empty = Dataset(
+        users, items, nothing, explicit=False, name=name, report=ReadReport(source=name)
+    )
+    return empty.with_items(table)
 
 
 def _without_duplicates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _DENSE_LOOKUP = 1 << 26  # integer ids within this range map through one array (
 class Ids:
     """The external ids of users or of items; row r of every array inside belongs to `values[r]`.
 
-    values: unique and ascending, Int64 or String.
+    values: unique, Int64 or String; ascending, but for items that were added later.
     """
 
     values: pl.Series
@@ -30,6 +31,14 @@ class Ids:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @cached_property
+    def _ascending(self) -> tuple[pl.Series, IntArray | None]:
+        """The values in ascending order, and their rows where the order is another one."""
+        if self.values.is_sorted():
+            return self.values, None
+        rows = self.values.arg_sort()
+        return self.values.gather(rows), rows.to_numpy().astype(np.int64)
 
     def __getitem__(self, rows: IntArray) -> pl.Series:
         """External ids of the given rows, in their order."""
@@ -46,10 +55,10 @@ class Ids:
         asked = asked.cast(self.values.dtype, strict=False)
         if not len(self):
             return np.full(len(asked), -1)
-        place = (
-            self.values.search_sorted(asked.fill_null(self.values[0])).to_numpy().astype(np.int64)
-        )
+        values, rows = self._ascending
+        place = values.search_sorted(asked.fill_null(values[0])).to_numpy().astype(np.int64)
         place = np.minimum(place, len(self) - 1)
+        place = place if rows is None else rows[place]
         same = (self.values.gather(place) == asked).fill_null(False).to_numpy()
         return np.where(same, place, -1)
 

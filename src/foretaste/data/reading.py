@@ -24,7 +24,7 @@ from foretaste.data.layouts import (
 from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file, first_bytes
 from foretaste.errors import DataError, UsageError
 
-__all__ = ["from_frame", "read", "read_adjacency"]
+__all__ = ["as_polars", "from_frame", "read", "read_adjacency"]
 
 SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 Told = Mapping[str, str | None]
@@ -77,7 +77,7 @@ def from_frame(
     """The ratings or clicks of a table: polars, pandas, Arrow, or a mapping of columns."""
     _check_rule(duplicates)
     told = {"user": user, "item": item, "value": value, "time": time}
-    table = _as_polars(frame, name)
+    table = as_polars(frame, name)
     return _from_polars(table, table.columns, told, bad_rows, duplicates, name, name)
 
 
@@ -98,7 +98,8 @@ def _from_polars(
     return clean.build(duplicates=duplicates, name=name)
 
 
-def _as_polars(frame: Any, name: str) -> pl.DataFrame:
+def as_polars(frame: Any, name: str) -> pl.DataFrame:
+    """A table in memory, whatever made it: polars, pandas, Arrow, or a mapping of columns."""
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):
