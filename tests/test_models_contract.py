@@ -9,7 +9,7 @@ import torch
 import foretaste as ft
 from foretaste.errors import ModelError
 from foretaste.models import MODELS
-from foretaste.models.base import PredictsRatings, ScoresByDot, Shape, batch_of, configure
+from foretaste.models.base import PredictsRatings, Shape, batch_of, configure
 from foretaste.training.engine import Engine
 
 # fields that make a model small enough for a test; none for models that are fast anyway
@@ -122,13 +122,6 @@ def test_every_item_has_a_vector_and_neighbours_other_than_itself(fitted):
     near = fitted.similar("i3", k=4)
     assert len(near) == 4
     assert "i3" not in near["item"]
-
-
-def test_a_model_that_scores_by_dot_products_does(fitted):
-    if isinstance(fitted.model, ScoresByDot):
-        batch = everyone(fitted)
-        product_ui = fitted.model.user_factors(batch) @ fitted.model.item_factors().T
-        torch.testing.assert_close(product_ui, fitted.model.score(batch))
 
 
 def test_the_cost_is_a_positive_estimate(fitted):

@@ -152,7 +152,7 @@ class Live:
         allowed_i = served.allowed(asked.where, asked.exclude, asked.candidates)
         model = served.recommender.model
         lists = rank(
-            model, batch, asked.k, n_items=len(served.catalogue.ids),
+            model.score, batch, asked.k, n_items=len(served.catalogue.ids),
             exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
         )  # fmt: skip
         rows = [row for row in lists.item_bk[0].tolist() if row >= 0]
