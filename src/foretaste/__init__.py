@@ -9,6 +9,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from foretaste.bundle import __version__
 from foretaste.cold_start import ColdStart, cold_items, cold_users
+from foretaste.comparison.folds import cross_validate
+from foretaste.comparison.pairs import compare
+from foretaste.comparison.running import Comparison, run_comparison
 from foretaste.data.catalog import fetch
 from foretaste.data.catalog import load as load_data
 from foretaste.data.checking import check
@@ -42,6 +45,7 @@ __all__ = [
     "Bias",
     "BiasedMF",
     "ColdStart",
+    "Comparison",
     "Dataset",
     "EmbeddingModel",
     "EmbeddingNet",
@@ -62,6 +66,8 @@ __all__ = [
     "check",
     "cold_items",
     "cold_users",
+    "compare",
+    "cross_validate",
     "evaluate",
     "fetch",
     "fit",
@@ -70,5 +76,6 @@ __all__ = [
     "load_data",
     "read",
     "read_items",
+    "run_comparison",
     "split",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -63,6 +63,20 @@ def split(
         protocol = f"canonical split {how!r} of {dataset.name}"
     train = _part(dataset, ~test_r, how, "train")
     return Split(train, train, _part(dataset, test_r, how, "test"), protocol)
+
+
+def folds_of(dataset: Dataset, folds: int, *, seed: int = 0) -> Iterator[Split]:
+    """Splits whose test parts are disjoint and together the whole: random interactions."""
+    if not 2 <= folds <= len(dataset):
+        raise UsageError(f"folds={folds}.", fix="Use 2 at least, one for each interaction at most.")
+    in_file_order = np.argsort(dataset.interactions.order_r, kind="stable")
+    drawn = np.random.default_rng(seed).permutation(len(dataset))
+    for fold, rows in enumerate(np.array_split(in_file_order[drawn], folds), 1):
+        test_r = np.zeros(len(dataset), dtype=bool)
+        test_r[rows] = True
+        train = _part(dataset, ~test_r, "folds", "train")
+        protocol = f"fold {fold} of {folds}, random interactions, seed {seed}"
+        yield Split(train, train, _part(dataset, test_r, "folds", "test"), protocol)
 
 
 def _part(dataset: Dataset, keep_r: BoolArray, how: str, part: str) -> Dataset:

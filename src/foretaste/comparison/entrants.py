@@ -1,0 +1,80 @@
+"""Who takes part in a comparison: the floors, and the models that data and time allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from foretaste.data.dataset import Dataset
+from foretaste.errors import UsageError
+from foretaste.models import MODELS, model_named
+from foretaste.models.base import Model, Shape
+from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
+
+RECENT_DAYS = 30.0
+SECONDS, MEMORY_BYTES = 30.0, 8 << 30  # estimates of one fit, above which a model must be named
+RECENT = "recent-popularity"
+
+
+def floors(train: Dataset) -> dict[str, Model]:
+    """What any model has to beat, as far as it applies to the data."""
+    found: dict[str, Model] = {}
+    if train.explicit:
+        found |= {"global-mean": GlobalMean(), "bias": Bias()}
+    found |= {"random": Random(), "popularity": Popularity()}
+    if train.interactions.time_r is not None:
+        found[RECENT] = Popularity(half_life_days=RECENT_DAYS)
+    return found
+
+
+def entrants(
+    train: Dataset, models: Sequence[str | Model] | Mapping[str, Model] | None = None
+) -> tuple[dict[str, Model], list[str]]:
+    """The floors and the models asked for, by label, quick ones first; and who stays out, and why.
+
+    models: names, models with fields of their own, or labels of such; None takes every model whose
+    estimated fit is short enough.
+    """
+    chosen, left_out = floors(train), []
+    if models is not None:
+        for label, model in _named(models):
+            if label in chosen and chosen[label].hyperparameters() != model.hyperparameters():
+                raise UsageError(f"two models are called {label!r}.", fix="Label them.")
+            chosen[label] = model
+        return chosen, left_out
+    shape = Shape(len(train.users), len(train.items), len(train))
+    for name, model in sorted(MODELS.items(), key=lambda named: named[1].cost(shape).seconds):
+        cost = model.cost(shape)
+        if name in chosen or (model.needs_ratings and not train.explicit):
+            continue
+        if cost.seconds > SECONDS or cost.memory_bytes > MEMORY_BYTES:
+            left_out.append(
+                f"{name} (about {cost.seconds:,.0f} s and {cost.memory_bytes / 2**20:,.0f} MiB to "
+                "fit: name it to have it in)"
+            )
+            continue
+        chosen[name] = model()
+    return chosen, left_out
+
+
+def _named(models: Sequence[str | Model] | Mapping[str, Model]) -> list[tuple[str, Model]]:
+    found = models.items() if isinstance(models, Mapping) else map(_labelled, models)
+    found = list(found)
+    for _, model in found:
+        if MODELS.get(model.name) is not type(model):
+            raise UsageError(
+                f"{type(model).__name__} is not in MODELS: its process could not find it.",
+                fix="Add it to foretaste.MODELS, or use evaluate and compare.",
+            )
+    return found
+
+
+def _labelled(model: str | Model) -> tuple[str, Model]:
+    """A model by name, or one with the fields that are its own in the label."""
+    if model == RECENT:
+        return RECENT, Popularity(half_life_days=RECENT_DAYS)
+    if isinstance(model, str):
+        return model, model_named(model)()
+    default = type(model)().hyperparameters()
+    own = {n: v for n, v in model.hyperparameters().items() if v != default[n]}
+    fields = ", ".join(f"{name}={value}" for name, value in own.items())
+    return (f"{model.name}({fields})" if own else model.name), model
