@@ -39,8 +39,9 @@ RUNS_CODE_ON_LOAD = {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marsh
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core", "manager"}
 # DESIGN.md aims at 35 modules for the whole house. Reading hostile files (row-exact errors at the
 # speed of polars) and the import doctor took eight more than planned, one file per model family and
-# the service the rest, each with one duty; tables of items, text and content models eight.
-MODULES, MODULE_LINES, FUNCTION_LINES = 72, 400, 60
+# the service the rest, each with one duty; tables of items, text and content models eight; the
+# comparison, its statistics and its page ten.
+MODULES, MODULE_LINES, FUNCTION_LINES = 82, 400, 60
 
 FILES = sorted(SRC.rglob("*.py"))
 TREES = {file: ast.parse(file.read_text()) for file in FILES}
