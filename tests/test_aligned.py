@@ -7,6 +7,7 @@ from scipy import sparse
 
 import foretaste as ft
 from foretaste.models.aligned import ridge
+from foretaste.models.base import UserBatch, batch_of
 from tests.test_cold_start import worlds
 
 
@@ -38,7 +39,9 @@ def test_a_new_item_is_offered_to_those_who_like_its_kind():
     assert len(extended.item_vectors()) == n_items + 2
     assert torch.equal(extended.item_vectors()[:n_items], model.item_vectors())
     assert len(model.item_vectors()) == n_items, "the model itself stays as it was"
-    batch = ft.models.base.batch_of(ratings, np.array([0, 1]), ratings)
+    everyone = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    assert torch.equal(extended.score(everyone)[:, :n_items], model.score(everyone))
+    batch = batch_of(ratings, np.array([0, 1]), ratings)
     red, blue = extended.score(batch)[:, n_items:]
     likes_red = ratings.users.values[0] % 2 == 0
     assert (red[0] > red[1]) == likes_red
@@ -50,3 +53,16 @@ def test_without_columns_a_new_item_is_the_mean_one(ratings):
     new_cd = model.with_items(pl.DataFrame({"item": ["x", "y"]})).item_vectors()[-2:]
     assert torch.equal(new_cd[0], new_cd[1])
     assert torch.isfinite(new_cd).all()
+
+
+def test_a_new_item_that_someone_likes_counts_like_any_other():
+    ratings = worlds()
+    model = ft.fit(ft.AlignedALS(n_factors=4), ratings, progress=False).model
+    extended = model.with_items(pl.DataFrame({"item": [1000], "kind": ["red"]}))
+    n_items = len(ratings.items)
+    liked = UserBatch(
+        torch.tensor([0, 1]), torch.tensor([n_items]), torch.ones(1), None, torch.tensor([-1])
+    )
+    red_i = torch.from_numpy(ratings.items.values.to_numpy() % 2 == 0)
+    score_i = extended.score(liked)[0, :n_items]
+    assert score_i[red_i].mean() > score_i[~red_i].mean()

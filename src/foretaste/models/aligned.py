@@ -16,7 +16,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures
 from foretaste.models.als import ALS
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, UserBatch
 from foretaste.training.engine import Engine
 
 CG_STEPS, CG_ACCURACY = 200, 1e-4  # of the residual, relative
@@ -36,6 +36,7 @@ class AlignedALS(ALS):
     content_l2: float = 10.0
     columns_: list[Column] = field(init=False, repr=False)
     weights_fd_: Tensor = field(init=False, repr=False)
+    trained_: int = field(init=False, repr=False)  # items, before those that came later
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """ALS, then one ridge regression of its item factors."""
@@ -45,7 +46,14 @@ class AlignedALS(ALS):
         F_if = self._content(train.item_frame)
         W_fd = ridge(F_if, self.item_id_.double().numpy(), np.sqrt(n_i), self.content_l2)
         self.weights_fd_ = torch.from_numpy(W_fd).float()
+        self.trained_ = len(train.items)
         return self
+
+    def user_vectors(self, batch: UserBatch) -> Tensor:
+        """The factors of histories, to which new items matter only where they are liked: (B, d)."""
+        X_bi = self.likes(batch, len(self.item_id_))
+        start_bd = torch.zeros(len(batch), self.item_id_.shape[1])
+        return self.solve(X_bi, self.item_id_, start_bd, self.item_id_[: self.trained_])
 
     def with_items(self, table: pl.DataFrame) -> Self:
         """A copy with the lines of an item table as further items, placed by their content."""

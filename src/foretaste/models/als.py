@@ -56,17 +56,21 @@ class ALS(LearnsFromLikes):
         self.item_id_ = item_id
         return self
 
-    def solve(self, X_bj: Any, other_jd: Tensor, start_bd: Tensor) -> Tensor:
+    def solve(
+        self, X_bj: Any, other_jd: Tensor, start_bd: Tensor, unseen_jd: Tensor | None = None
+    ) -> Tensor:
         """Factors of rows b given those of what they like: (B, d); zero where that is nothing.
 
-        X_bj: CSR weights.  start_bd: where the conjugate gradients start.  Rows are taken by
-        length, so that a batch pads little.
+        X_bj: CSR weights.  start_bd: where the conjugate gradients start.  unseen_jd: what counts
+        as unseen where it is not liked; None for all.  Rows are taken by length, so that a batch
+        pads little.
         """
         d = other_jd.shape[1]
+        unseen_jd = other_jd if unseen_jd is None else unseen_jd
         pointer_b, index_h, weight_h = map(torch.from_numpy, (X_bj.indptr, X_bj.indices, X_bj.data))
         length_b = pointer_b.diff()
-        l2_b = self.l2 * (length_b + self.unseen * len(other_jd)) ** self.nu
-        g_d, Q_dd = torch.linalg.eigh(self.unseen * (other_jd.T @ other_jd).double())
+        l2_b = self.l2 * (length_b + self.unseen * len(unseen_jd)) ** self.nu
+        g_d, Q_dd = torch.linalg.eigh(self.unseen * (unseen_jd.T @ unseen_jd).double())
         g_d, Q_dd = g_d.clamp(min=0).float(), Q_dd.float()
         y_jd, start_bd = other_jd @ Q_dd, start_bd @ Q_dd
         x_bd = torch.zeros(len(length_b), d)
