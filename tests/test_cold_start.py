@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import foretaste as ft
+from foretaste import cli
 from foretaste.cold_start import first, placed
 from foretaste.errors import DataError, UsageError
 from foretaste.models.base import UserBatch, batch_of
@@ -115,3 +118,25 @@ def test_a_share_that_leaves_nothing_is_an_error(ratings):
         ft.cold_items({"p": ft.Popularity()}, ratings, test=0.0001)
     with pytest.raises(DataError, match="no held-out user has 99 interactions to show"):
         ft.cold_users({"p": ft.Popularity()}, ratings, lengths=(99,))
+
+
+def test_the_command_prints_draws_and_gives_json(tmp_path, monkeypatch, capfd):
+    ratings = worlds(n_users=40)
+    ratings.frame().drop("time").write_csv(tmp_path / "clicks.csv")
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str) -> str:
+        monkeypatch.setattr("sys.argv", ["foretaste", *line.split()])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert not exit_.value.code
+        return capfd.readouterr().out
+
+    line = "cold-start clicks.csv --of users --model ease --k 5 --set l2=10"
+    said = run(f"{line} --picture curve")
+    assert "held out" in said
+    assert "ndcg@5" in said
+    assert (tmp_path / "curve.svg").is_file()
+    rows = json.loads(run(f"{line} --json"))["rows"]
+    assert {row["model"] for row in rows} == {"random", "popularity", "ease"}
+    assert {row["case"] for row in rows} == {"0", "1", "3", "10", "all"}

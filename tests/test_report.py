@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 
 import matplotlib.image
 import numpy as np
+import polars as pl
 import pytest
 
-from foretaste.report import learning_curve
+from foretaste.report import cold_start_curve, learning_curve
 
 CURVE = [
     {"epoch": epoch, "train_loss": 1.2 / epoch, "validation": valid}
@@ -67,3 +68,18 @@ def test_an_older_picture_is_replaced(tmp_path):
     for curve in (CURVE[:1], CURVE):
         _, svg = learning_curve(curve, tmp_path / "curve", title="a model")
     assert "kept: epoch 3, 0.9123" in words(svg)
+
+
+def test_a_cold_start_picture_names_models_cases_and_metric(tmp_path):
+    rows = [
+        (model, case, "ndcg@10", 0.1 * n, 0.05 * n, 0.2 * n)
+        for n, case in enumerate(["0", "3", "all"])
+        for model in ("ease", "als")
+    ]
+    schema = ["model", "case", "metric", "value", "low", "high"]
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    png, svg = cold_start_curve(frame, "ndcg@10", tmp_path / "cold", title="New users")
+    assert matplotlib.image.imread(png).shape[:2] == (600, 1050)
+    said = words(svg)
+    for label in ("New users", "ndcg@10", "interactions shown", "0", "3", "all", "ease", "als"):
+        assert label in said

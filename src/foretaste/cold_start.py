@@ -61,7 +61,7 @@ class ColdStart:
 
 def cold_items(
     models: Mapping[str, Model], dataset: Dataset, *, k: int = 20, test: float = 0.2, seed: int = 0,
-    relevant_from: float | None = None,
+    relevant_from: float | None = None, device: str = "auto",
 ) -> ColdStart:  # fmt: skip
     """Hold items out entirely, fit the models to the rest, and let new and known items compete.
 
@@ -96,7 +96,7 @@ def cold_items(
     }  # fmt: skip
     tallies = {}
     for name, model in models.items():
-        score = placed(fit(model, train, seed=seed, progress=False).model, table)
+        score = placed(fit(model, train, seed=seed, device=device, progress=False).model, table)
         for case, (wanted_i, allowed_i) in cases.items():
             asked = _only(wanted, wanted_i[wanted.item_h])
             tallies[name, case] = _tallies(score, batch, asked, allowed_i, k)
@@ -110,6 +110,7 @@ def cold_items(
 def cold_users(
     models: Mapping[str, Model], dataset: Dataset, *, lengths: Sequence[int] = (0, 1, 3, 10),
     k: int = 10, test: float = 0.1, seed: int = 0, relevant_from: float | None = None,
+    device: str = "auto",
 ) -> ColdStart:  # fmt: skip
     """Show the models only the first interactions of users who were not in training.
 
@@ -134,7 +135,7 @@ def cold_users(
     all_i = torch.ones(len(train.items), dtype=torch.bool)
     tallies = {}
     for name, model in models.items():
-        fitted = fit(model, train, seed=seed, progress=False).model
+        fitted = fit(model, train, seed=seed, device=device, progress=False).model
         for length in lengths:
             score = _after(fitted, length)
             tallies[name, str(length)] = _tallies(score, batch, wanted, all_i, k)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+import numpy as np
+import polars as pl
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -56,6 +59,36 @@ def learning_curve(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
+    return _saved(figure, stem)
+
+
+def cold_start_curve(
+    frame: pl.DataFrame, metric: str, stem: str | Path, *, title: str
+) -> list[Path]:
+    """Draw a metric of each model in each case, with its interval; returns the two files.
+
+    frame: model, case, metric, value, low, high, as `ColdStart.frame` gives it.
+    """
+    frame = frame.filter(metric=metric)
+    cases = frame["case"].unique(maintain_order=True).to_list()
+    models = frame["model"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, (model, marker) in enumerate(zip(models, cycle("osD^vP*X"), strict=False)):
+        lines = frame.filter(model=model)
+        value, low, high = (lines[name].to_numpy() for name in ("value", "low", "high"))
+        x = np.arange(len(cases)) + 0.5 * (place / max(len(models) - 1, 1) - 0.5)
+        shade = colormaps["viridis"](0.9 * place / max(len(models) - 1, 1))
+        axes.errorbar(
+            x, value, yerr=[value - low, high - value], fmt=marker, color=shade, label=model,
+            linestyle=":" if cases[0].isdigit() else "none", capsize=2,
+        )  # fmt: skip
+    axes.set_xticks(range(len(cases)), cases)
+    shown = "interactions shown" if cases[0].isdigit() else "what is found"
+    axes.set(xlabel=shown, ylabel=metric, ylim=(0, None))
+    axes.set_title(title, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _saved(figure, stem)
 
 

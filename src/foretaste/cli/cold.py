@@ -1,0 +1,86 @@
+"""The command that measures cold starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+import typer
+
+from foretaste.cli.options import (
+    Device,
+    Fields,
+    ItemColumn,
+    Json,
+    RatingColumn,
+    Seed,
+    Separator,
+    Source,
+    TimeColumn,
+    UserColumn,
+    dataset_from,
+    fields_from,
+)
+from foretaste.cli.show import emit, say, show_frame
+from foretaste.cold_start import cold_items, cold_users
+from foretaste.models import model_named
+from foretaste.models.base import configure
+from foretaste.report import cold_start_curve
+
+FLOORS = ("random", "popularity")
+
+
+def cold_start(
+    source: Source,
+    of: Annotated[
+        Literal["items", "users"], typer.Option(help="What is new: items, or users.")
+    ] = "items",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Models beside the floors; repeatable.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    metric: Annotated[str, typer.Option(help="recall, ndcg, precision, hit_rate, mrr.")] = "ndcg",
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw it: path without ending, for .png and .svg.")
+    ] = None,
+    settings: Fields = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    rating_column: RatingColumn = None,
+    time_column: TimeColumn = None,
+    separator: Separator = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models on items that nobody has rated, or on users who have said little.
+
+    items: a fifth of them is held out, and found by their columns alone, among themselves and among
+    all. users: the first 0, 1, 3 and 10 interactions of people who were not in training.
+
+    Example: foretaste cold-start ml-latest-small --of items --model aligned-als --model two-tower
+    """
+    names = model or (["aligned-als"] if of == "items" else ["als", "ease"])
+    fields = fields_from(settings)
+    entrants = {name: model_named(name)() for name in FLOORS}
+    entrants |= {name: configure(model_named(name), fields) for name in names}
+    ratings = dataset_from(
+        source, user=user_column, item=item_column, value=rating_column, time=time_column,
+        separator=separator,
+    )  # fmt: skip
+    measure = cold_items if of == "items" else cold_users
+    found = measure(entrants, ratings, k=k, seed=seed, device=device)
+    name, frame = f"{metric}@{k}", found.frame()
+    pictures = []
+    if picture is not None:
+        title = f"New {of} of {ratings.name}"
+        pictures = cold_start_curve(frame, name, picture, title=title)
+    if as_json:
+        emit({"protocol": found.protocol, "rows": frame.to_dicts(), "pictures": pictures})
+        return
+    say(f"{ratings.name}: {found.protocol}. {name}, 95 % intervals over users.")
+    chosen = frame.filter(metric=name).drop("metric")
+    show_frame(chosen.select("model", "case", pl.col("value", "low", "high")), as_json=False)
+    for path in pictures:
+        say(f"Picture: {path}")
