@@ -20,7 +20,11 @@ from foretaste.recipes import recipe_names
 from tests.conftest import synthetic
 from tests.test_recipes import SMALL
 
-COMMANDS = [c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback]
+COMMANDS = [
+    c.name or c.callback.__name__.replace("_", "-")
+    for c in cli.app.registered_commands
+    if c.callback
+]
 
 
 @pytest.fixture(scope="module")
