@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 BROWSER := .venv/.browser
 PEERS := .venv/.peers
 
-.PHONY: demo test check golden bench clean
+.PHONY: demo serve test check golden bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -26,6 +26,11 @@ $(PEERS): $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/foretaste demo
+
+# What `make demo` trained, with the page; it goes on until Ctrl-C.
+serve: $(STAMP)
+	test -d demo-bundle || $(MAKE) demo
+	$(BIN)/foretaste serve demo-bundle
 
 test: $(BROWSER)
 	$(BIN)/python -m pytest -m "not golden"

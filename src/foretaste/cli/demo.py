@@ -27,6 +27,7 @@ from foretaste.recipes import load_recipe
 from foretaste.recommender import Recommender, fit
 
 ARTICLE = "ml-1m-article-embedding-net"
+ADDRESS = "http://127.0.0.1:8000"  # of `foretaste serve`
 STRANGER = ["50", "172", "181"]  # Star Wars, The Empire Strikes Back, Return of the Jedi
 
 
@@ -57,8 +58,10 @@ def demo(
     ):
         _narrate(as_json, None, f"{label}:")
         fitted = fit(model, parts.train, folder=folder, progress=True)
-        reports[label] = evaluate(fitted, parts)
-        fitted.metrics = reports[label].summary()
+        measured = evaluate(fitted, parts)
+        beside = {name: report.summary()["metrics"] for name, report in reports.items()}
+        fitted.metrics = {**measured.summary(), "beside": beside}
+        reports[label] = measured
         pictures = finish(
             fitted, out if folder == training_folder(out) else folder / "bundle", folder
         )
@@ -70,6 +73,7 @@ def demo(
     headline("3. How good are they? On ratings that none of them has seen")
     show_comparison(parts, reports)
     _recommend(fitted, out)
+    say(f"  make serve    # a page to see them on: {ADDRESS}")
     say(f"\nDone in {seconds(time.monotonic() - started)}.")
 
 
