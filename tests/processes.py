@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 import foretaste as ft
 from foretaste.models.embedding_net import EmbeddingModel
+from foretaste.service.store import Event, Store
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
 
@@ -91,3 +92,16 @@ def save_alternately(bundles: list[Path], out: Path, ready: Any) -> None:
         for recommender in recommenders:
             recommender.save(out)
         ready.set()
+
+
+def write_events(url: str, acknowledged: Path, round_: int, ready: Any) -> None:
+    """Write events for ever, each once by its key however often it is sent; note each answer."""
+    store = Store.open(url)
+    with acknowledged.open("w") as file:
+        for n in range(10**9):
+            item = f"{round_}-{n}"
+            for _ in range(2):  # a client that did not hear the answer asks again
+                store.add([Event("u", item, 1.0, n)], key=item, body=item)
+            print(item, file=file, flush=True)
+            if n == 0:
+                ready.set()

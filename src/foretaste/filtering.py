@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from foretaste.data.dataset import Dataset, id_table
 from foretaste.errors import UsageError
 
 LONGEST_CONDITION = 2000  # characters; polars takes seconds from about 500 terms on
 _MATCHED = "__matched__"
 
 
-def matching(where: str, dataset: Dataset) -> np.ndarray:
+def matching(where: str, table: pl.DataFrame) -> np.ndarray:
     """Items that satisfy an SQL condition on their columns: (items,) bool; null counts as no."""
-    table = id_table(dataset.items, dataset.item_table)
     columns = f"Columns: {', '.join(table.columns)}."
     if len(where) > LONGEST_CONDITION:
         raise UsageError(

@@ -18,7 +18,7 @@ import torch
 
 from foretaste import bundle
 from foretaste.bundle import __version__
-from foretaste.data.dataset import Dataset, from_tables
+from foretaste.data.dataset import Dataset, from_tables, id_table
 from foretaste.diversity import diversify, pool_size
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
 from foretaste.explaining import Place, place, reasons
@@ -275,7 +275,7 @@ class Recommender:
         if len(exclude):
             allowed_i[self.dataset.items.rows(_several(exclude, "exclude"))] = False
         if where is not None:
-            allowed_i &= matching(where, self.dataset)
+            allowed_i &= matching(where, id_table(self.dataset.items, self.dataset.item_table))
         return torch.from_numpy(allowed_i)
 
     def _item_columns(self, rows: np.ndarray) -> pl.DataFrame:

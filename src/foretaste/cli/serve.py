@@ -24,6 +24,7 @@ def serve(
     db: Database = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Serve recommendations over HTTP, and the page to see them on.
 
@@ -32,8 +33,8 @@ def serve(
     service = _service("live"), _service("store"), _service("guard"), _service("http")
     live, store, guard, http = service
     served = live.Live(store.Store.open(db or beside(bundle)), bundle)
-    open_to_all = host in LOOPBACK and not served.store.keys()
-    if host not in LOOPBACK and not served.store.keys():
+    open_to_all = host in LOOPBACK and not served.store.listed_keys()
+    if host not in LOOPBACK and not served.store.listed_keys():
         raise UsageError(
             f"--host {host}: without API keys the service listens on loopback only.",
             fix="Make one first: foretaste keys create.",

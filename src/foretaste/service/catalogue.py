@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import IntArray
 
 MOST_LABELS = 200  # a text column with more distinct words between "|" is free text
@@ -19,14 +19,15 @@ NAMES = ("title", "name", "label")
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The items of a Dataset and their columns."""
+    """Items and their columns.
 
-    dataset: Dataset
+    ids: as text, in row order.  table: one line for each, first column the id as the data has it.
+    item_r: items of interactions.
+    """
 
-    @cached_property
-    def ids(self) -> list[str]:
-        """External ids in row order, as text."""
-        return self.dataset.items.values.cast(pl.String).to_list()
+    ids: list[str]
+    table: pl.DataFrame
+    item_r: IntArray
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -34,21 +35,24 @@ class Catalogue:
         return {name: row for row, name in enumerate(self.ids)}
 
     @cached_property
-    def table(self) -> pl.DataFrame:
-        """The item columns, without the id."""
-        table = self.dataset.item_table
-        return pl.DataFrame() if table is None else table.drop(table.columns[0])
-
-    @cached_property
     def fields(self) -> list[dict[str, Any]]:
         """The columns of each item, as JSON values."""
-        temporal = [pl.selectors.temporal().dt.to_string("iso")] if self.table.width else []
-        return self.table.with_columns(temporal).to_dicts() or [{}] * len(self.ids)
+        table = self.table.drop(self.table.columns[0])
+        readable = table.with_columns(pl.selectors.temporal().dt.to_string("iso"))
+        return readable.to_dicts() if table.width else [{}] * len(self.ids)
+
+    @cached_property
+    def written(self) -> list[str]:
+        """The id and the columns of each item as JSON, but for the closing brace."""
+        return [
+            json.dumps({"id": name, "fields": fields})[:-1]
+            for name, fields in zip(self.ids, self.fields, strict=True)
+        ]
 
     @cached_property
     def label(self) -> pl.Series:
         """What people call each item."""
-        text = [name for name, dtype in self.table.schema.items() if dtype == pl.String]
+        text = [name for name in self.table.columns[1:] if self.table.schema[name] == pl.String]
         named = [name for name in text if name.lower() in NAMES]
         chosen = [*named, *(c["name"] for c in self.columns if c["kind"] == "text")]
         ids = pl.Series(self.ids, dtype=pl.String)
@@ -57,12 +61,12 @@ class Catalogue:
     @cached_property
     def columns(self) -> list[dict[str, Any]]:
         """Each item column: name and kind, with its range or its labels."""
-        return [_column(series) for series in self.table.get_columns()]
+        return [_column(series) for series in self.table.get_columns()[1:]]
 
     @cached_property
     def popularity(self) -> IntArray:
         """Interactions of each item."""
-        return np.bincount(self.dataset.interactions.item_r, minlength=len(self.ids))
+        return np.bincount(self.item_r, minlength=len(self.ids))
 
     def search(self, text: str, allowed_i: torch.Tensor | None) -> list[int]:
         """Rows of the items that contain every word: those that start with the text first."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretaste.service.store import SCOPES, Store
@@ -26,19 +26,22 @@ BODY_SECONDS, ANSWER_SECONDS = 10.0, 30.0
 TRUSTED_FOR = 1.0  # seconds that a key is remembered; a revoked one is refused after them
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/health/",)  # needs no key; nor does the page, which holds no data
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "content-security-policy": (
-        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'; object-src 'none'"
-    ),
-    "cache-control": "no-store",
-}
+HEADERS = [
+    (name.encode(), value.encode())
+    for name, value in {
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "permissions-policy": "camera=(), geolocation=(), microphone=()",
+        "content-security-policy": (
+            "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'; object-src 'none'"
+        ),
+        "cache-control": "no-store",
+    }.items()
+]
 
 
 class Refused(Exception):
@@ -186,10 +189,8 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._exchange.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-            headers["x-request-id"] = self._exchange.id
+            own = (b"x-request-id", self._exchange.id.encode())
+            message["headers"] = [*message.get("headers", ()), *HEADERS, own]
         await self._send(message)
 
     async def refuse(self, refused: Refused) -> None:

@@ -15,15 +15,18 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 from pydantic import Field, StringConstraints
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from foretaste.bundle import __version__
 from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
 from foretaste.service import schemas as s
+from foretaste.service.gathering import Gathering
 from foretaste.service.guard import Guard, Metrics, Rules, refusal
-from foretaste.service.live import Live
+from foretaste.service.live import Listing, Live
 from foretaste.service.store import ConflictError
 
+TOGETHER = 16  # lists made at once: more would make the first wait too long
 WEB = Path(__file__).parent / "web"
 STATUS = {ConflictError: 409, UnknownIdError: 404, ModelError: 404, UsageError: 400}
 CODES = {404: "not_found", 409: "conflict", 400: "bad_request"}
@@ -66,25 +69,41 @@ def build(live: Live, rules: Rules) -> FastAPI:
 
 
 def _asking(app: FastAPI, live: Live) -> None:
+    gatherings = {
+        kind: Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
+        for kind in ("users", "strangers")
+    }
+
+    async def listed(asked: s.Recommend, request: Request) -> Response:
+        if asked.alike:
+            listing = await gatherings[asked.alike].ask(asked)
+        else:  # a filter takes longer: others need not wait for it
+            listing = await run_in_threadpool(live.recommend, asked)
+        return _json_text(listing.json(request.state.request_id))
+
     @app.post("/api/recommend", response_model=s.Recommended)
-    def recommend(asked: s.Recommend, request: Request) -> Response:
-        return _json({"request_id": request.state.request_id, **live.recommend(asked)})
+    async def recommend(asked: s.Recommend, request: Request) -> Response:
+        return await listed(asked, request)
 
     @app.get("/api/recommend/{user}", response_model=s.Recommended)
-    def recommend_user(
+    async def recommend_user(
         request: Request, user: s.PathId, k: s.Many = 10, where: s.Condition | None = None,
         diversity: s.Share = 0.0, explain: bool = False,
     ) -> Response:  # fmt: skip
         asked = s.Recommend(user=user, k=k, where=where, diversity=diversity, explain=explain)
-        return _json({"request_id": request.state.request_id, **live.recommend(asked)})
+        return await listed(asked, request)
 
     @app.post("/api/predict", response_model=s.Predictions)
     def predict(asked: s.Predict) -> Response:
         return _json(live.predict(asked))
 
+    @app.post("/api/explain", response_model=s.Explained)
+    def explain(asked: s.Explain) -> Response:
+        return _json(live.explain(asked))
+
     @app.get("/api/items/{item}/similar", response_model=s.Similar)
     def similar(item: s.PathId, k: s.Many = 10) -> Response:
-        return _json(live.similar(item, k))
+        return _json_text(live.similar(item, k).json())
 
     @app.get("/api/items", response_model=s.Items)
     def items(
@@ -138,7 +157,7 @@ def _telling(app: FastAPI, live: Live) -> None:
 
     @app.put("/api/items/{item}")
     def describe_item(item: s.PathId, description: s.Description) -> s.Accepted:
-        live.store.describe("items", item, description.fields)
+        live.describe_item(item, description.fields)
         return s.Accepted(accepted=1)
 
 
@@ -159,7 +178,11 @@ def _health(app: FastAPI, live: Live, metrics: Metrics) -> None:
 
 def _json(value: Any) -> Response:
     """Values of our own making: checked by tests against the schema, not at every request."""
-    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+    return _json_text(json.dumps(value, allow_nan=False))
+
+
+def _json_text(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

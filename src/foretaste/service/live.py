@@ -2,139 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
+import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from foretaste.bundle import MANIFEST, __version__
-from foretaste.errors import ModelError, UnknownIdError, UsageError
-from foretaste.filtering import matching
-from foretaste.models.base import PredictsRatings, UserBatch
-from foretaste.ranking import recommend as rank
-from foretaste.recommender import Recommender, load
-from foretaste.service.catalogue import Catalogue
-from foretaste.service.schemas import Feedback, Person, Predict, Rated, Recommend
+from foretaste.bundle import __version__
+from foretaste.errors import ForetasteError, ModelError
+from foretaste.explaining import place
+from foretaste.models.base import PredictsRatings, RatingPrediction, UserBatch
+from foretaste.retrieval import top_k
+from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
+from foretaste.service.served import Seen, Served, together
 from foretaste.service.store import Event, Past, Store
 
-PAGE = 20  # items found at a time
+REASONS = 3  # of each item in a list
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
-    """A bundle as it is served: never changed, replaced as a whole."""
+class Listing:
+    """A list of items, best first, and what each would be rated where the model can tell."""
 
-    recommender: Recommender
-    version: str
-    loaded: int
+    served: Served
+    rows: Sequence[int]
+    scores: Sequence[float]
+    ratings: Sequence[float] | None = None
+    stds: Sequence[float] | None = None
+    reasons: Sequence[Sequence[Mapping[str, Any]]] | None = None
 
-    @classmethod
-    def read(cls, bundle: Path) -> Served:
-        """The bundle in a folder, verified."""
-        recommender = load(bundle)
-        digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
-        return cls(recommender, digest[:12], _now())
-
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        """Its items."""
-        return Catalogue(self.recommender.dataset)
-
-    @cached_property
-    def row_of_user(self) -> dict[str, int]:
-        """The row of each user in the bundle."""
-        users = self.recommender.dataset.users.values
-        return {str(name): row for row, name in enumerate(users.to_list())}
-
-    @cached_property
-    def map(self) -> list[dict[str, Any]]:
-        """Every item at its place."""
-        return self.catalogue.places(self.recommender.item_vectors)
-
-    @property
-    def liked(self) -> float:
-        """What an event without a value counts as."""
-        dataset = self.recommender.dataset
-        return dataset.scale[1] if dataset.explicit else 1.0
-
-    def rows(self, items: Sequence[str]) -> list[int]:
-        """Rows of items; UnknownIdError names those that are not here."""
-        row_of = self.catalogue.row_of
-        rows = [row_of.get(item, -1) for item in items]
-        if -1 in rows:
-            unknown = [item for item, row in zip(items, rows, strict=True) if row < 0]
-            raise UnknownIdError("item", unknown, fix="GET /api/items lists those that are served.")
-        return rows
-
-    def allowed(
-        self, where: str | None, exclude: Sequence[str], candidates: Sequence[str] | None
-    ) -> torch.Tensor | None:
-        """The items that may be listed: (items,) bool, or None for all."""
-        if where is None and not exclude and candidates is None:
-            return None
-        allowed_i = np.ones(len(self.catalogue.ids), dtype=bool)
-        if candidates is not None:
-            allowed_i[:] = False
-            allowed_i[self.rows(candidates)] = True
-        allowed_i[self.rows(exclude)] = False
-        if where is not None:
-            allowed_i &= matching(where, self.recommender.dataset)
-        return torch.from_numpy(allowed_i)
-
-    def stranger(self, history: Sequence[Rated]) -> UserBatch:
-        """The history that came with a request."""
-        self.rows([entry.item for entry in history])
-        times = [0 if entry.time is None else entry.time for entry in history]
-        events = [
-            Event("", e.item, self.checked(e.item, e.value), at)
-            for e, at in zip(history, times, strict=True)
+    def json(self, request_id: str | None = None) -> str:
+        """The answer as text: the fields of every item were written once, when it was loaded."""
+        written = self.served.catalogue.written
+        lines = [
+            f'{written[row]}, "score": {score!r}, "rank": {n}{self._more(n - 1)}}}'
+            for n, (row, score) in enumerate(zip(self.rows, self.scores, strict=True), start=1)
         ]
-        batch = self.known("", Past(events, forgotten=True))
-        return batch if all(times) and history else _timeless(batch)
+        asked = "" if request_id is None else f'"request_id": "{request_id}", '
+        version = f'"model_version": "{self.served.version}"'
+        return f'{{{asked}{version}, "items": [{", ".join(lines)}]}}'
 
-    def known(self, user: str, past: Past) -> UserBatch:
-        """The history of a user: the bundle's, and every event since instead or on top."""
-        dataset = self.recommender.dataset
-        x = dataset.interactions
-        row = -1 if past.forgotten else self.row_of_user.get(user, -1)
-        entries = slice(*dataset.pointers[row : row + 2]) if row >= 0 else slice(0)
-        item_h, value_h = x.item_r[entries].astype(np.int64), x.value_r[entries]
-        time_h = None if x.time_r is None else x.time_r[entries]
-        row_of = self.catalogue.row_of
-        since = {e.item: e for e in past.events if e.item in row_of}  # the last of an item counts
-        if since:
-            row, latest = -1, sorted(since.values(), key=lambda event: event.time)
-            new_h = np.array([row_of[e.item] for e in latest])
-            kept_h = ~np.isin(item_h, new_h)
-            item_h = np.concatenate([item_h[kept_h], new_h])
-            given = [self.liked if e.value is None else e.value for e in latest]
-            value_h = np.concatenate([value_h[kept_h], np.array(given, dtype=np.float32)])
-            if time_h is not None:
-                time_h = np.concatenate([time_h[kept_h], [e.time for e in latest]])
-                order = np.argsort(time_h, kind="stable")
-                item_h, value_h, time_h = item_h[order], value_h[order], time_h[order]
-        return UserBatch(
-            torch.tensor([0, len(item_h)]), torch.from_numpy(item_h), torch.from_numpy(value_h),
-            None if time_h is None else torch.from_numpy(time_h), torch.tensor([row]),
-        )  # fmt: skip
-
-    def checked(self, item: str, value: float | None) -> float | None:
-        """A value of an event as it came; UsageError where it is off the scale."""
-        dataset = self.recommender.dataset
-        low, high = dataset.scale
-        if value is not None and dataset.explicit and not low <= value <= high:
-            raise UsageError(
-                f"item {item!r}: got the value {value:g}.",
-                fix=f"Ratings lie in {low:g} to {high:g}.",
-            )
-        return value
+    def _more(self, n: int) -> str:
+        more = ""
+        if self.ratings is not None:
+            std = None if self.stds is None else self.stds[n]
+            more += f', "rating": {self.ratings[n]!r}, "std": {json.dumps(std)}'
+        if self.reasons is not None:
+            more += f', "reasons": {json.dumps(self.reasons[n])}'
+        return more
 
 
 class Live:
@@ -142,57 +60,81 @@ class Live:
 
     def __init__(self, store: Store, bundle: Path) -> None:
         self.store = store
-        self.served = Served.read(bundle)
-        self._swap = threading.Lock()
+        self.served = Served.read(bundle, store.described("items"))
 
-    def recommend(self, asked: Recommend) -> dict[str, Any]:
+    def recommend(self, asked: Recommend) -> Listing:
         """The best items for a user or a stranger."""
-        served = self.served
-        batch = self._batch(served, asked)
-        allowed_i = served.allowed(asked.where, asked.exclude, asked.candidates)
-        model = served.recommender.model
-        lists = rank(
-            model.score, batch, asked.k, n_items=len(served.catalogue.ids),
-            exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
+        (answer,) = self.recommend_all([asked])
+        if isinstance(answer, ForetasteError):
+            raise answer
+        return answer
+
+    def recommend_all(self, asked: Sequence[Recommend]) -> list[Listing | ForetasteError]:
+        """Lists for several at once: one question to the store, one to the model.
+
+        They may differ in whom they are for and in k; the filters are those of the first.
+        """
+        served, first = self.served, asked[0]
+        allowed_i = served.allowed(first.where, first.exclude, first.candidates)
+        histories = self._seen(served, asked)
+        batch = together([seen for seen in histories if isinstance(seen, Seen)] or [served.nobody])
+        lists = served.recommender.lists(
+            batch, max(one.k for one in asked), exclude_seen=first.exclude_seen,
+            allowed_i=allowed_i, diversity=first.diversity,
         )  # fmt: skip
-        rows = [row for row in lists.item_bk[0].tolist() if row >= 0]
-        items = _listed(served, rows, lists.score_bk[0].tolist())
-        if isinstance(model, PredictsRatings) and rows:
-            rated = model.predict(
-                batch, torch.zeros(len(rows), dtype=torch.int64), torch.tensor(rows)
-            )
-            for n, line in enumerate(items):
-                line["rating"] = float(rated.mean_p[n])
-                line["std"] = None if rated.std_p is None else float(rated.std_p[n])
-        return {"model_version": served.version, "items": items}
+        answers: list[Listing | ForetasteError] = []
+        for one, seen in zip(asked, histories, strict=True):
+            if isinstance(seen, ForetasteError):
+                answers.append(seen)
+                continue
+            b = sum(isinstance(before, Listing) for before in answers)
+            rows = [row for row in lists.item_bk[b, : one.k].tolist() if row >= 0]
+            scores = lists.score_bk[b, : len(rows)].tolist()
+            listing = _rated(Listing(served, rows, scores), batch[b : b + 1])
+            if one.explain:
+                why = served.reasons(batch[b : b + 1], rows, REASONS)
+                listing = replace(listing, reasons=why)
+            answers.append(listing)
+        return answers
+
+    def explain(self, asked: Explain) -> dict[str, Any]:
+        """Why an item is listed for someone, or is not."""
+        served = self.served
+        (row,) = served.rows([asked.item])
+        allowed_i = served.allowed(asked.where, asked.exclude, None)
+        batch = together([self._seen_one(served, asked)])
+        stands = place(served.recommender.model.score(batch)[0], row, batch.item_h, allowed_i)
+        (why,) = served.reasons(batch, [row], None)
+        return {
+            "model_version": served.version, "item": asked.item, "score": stands.score,
+            "rank": stands.rank, "candidates": stands.candidates, "reasons": why,
+            "why_not": stands.why,
+        }  # fmt: skip
 
     def predict(self, asked: Predict) -> dict[str, Any]:
         """Expected ratings of items."""
         served = self.served
-        model = served.recommender.model
-        if not isinstance(model, PredictsRatings):
+        if served.rater is None:
             raise ModelError(
-                f"{model.name} predicts no ratings.", fix="Serve a model that does: bayesian-mf."
+                f"{served.recommender.model.name} predicts no ratings.",
+                fix="Serve a model that does: bayesian-mf.",
             )
-        item_p = torch.tensor(served.rows(asked.items))
-        rated = model.predict(self._batch(served, asked), torch.zeros_like(item_p), item_p)
-        std = [None] * len(item_p) if rated.std_p is None else rated.std_p.tolist()
+        rows = served.rows(asked.items)
+        rated = _ratings(served.rater, together([self._seen_one(served, asked)]), rows)
+        std = [None] * len(rows) if rated.std_p is None else rated.std_p.tolist()
         lines = zip(asked.items, rated.mean_p.tolist(), std, strict=True)
         return {
             "model_version": served.version,
             "predictions": [{"id": i, "rating": r, "std": s} for i, r, s in lines],
         }
 
-    def similar(self, item: str, k: int) -> dict[str, Any]:
+    def similar(self, item: str, k: int) -> Listing:
         """The items nearest to one."""
         served = self.served
-        served.rows([item])
-        found = served.recommender.similar(item, k)
-        rows = served.rows([str(name) for name in found["item"]])
-        return {
-            "model_version": served.version,
-            "items": _listed(served, rows, found["score"].to_list()),
-        }
+        cosine_i = served.unit_vectors @ served.unit_vectors[served.rows([item])[0]]
+        cosine_i[served.rows([item])] = -torch.inf
+        (item_k,), (score_k,), _ = top_k(cosine_i[None], min(k, len(cosine_i)))
+        return Listing(served, item_k[item_k >= 0].tolist(), score_k[item_k >= 0].tolist())
 
     def find(self, text: str, where: str | None, start: int, limit: int) -> dict[str, Any]:
         """Items by words and a condition, and where the next page starts."""
@@ -216,21 +158,30 @@ class Live:
         ]  # fmt: skip
         return self.store.add(events, overwrite=overwrite, key=key, body=body)
 
+    def describe_item(self, item: str, fields: Mapping[str, Any]) -> None:
+        """Keep the fields of an item; a model that can tell from them lists it from now on."""
+        self.store.describe("items", item, fields)
+        self.refresh_items()
+
+    def refresh_items(self) -> None:
+        """Serve the items as they are described now."""
+        before = self.served
+        self.served = Served.of(before.recommender, before.version, self.store.described("items"))
+
     def history(self, user: str) -> list[dict[str, Any]]:
         """What a user did, oldest first: the bundle's and every event since."""
         served = self.served
         past = self.store.past_of([user]).get(user, Past())
-        batch = served.known(user, Past((), past.forgotten))
+        seen = served.known(user, Past((), past.forgotten))
         newer = {event.item for event in past.events}
+        times = [None] * len(seen.item_h) if seen.time_h is None else seen.time_h.tolist()
         entries = [
             {"item": served.catalogue.ids[row], "value": value, "time": at, "source": "bundle"}
             for row, value, at in zip(
-                batch.item_h.tolist(), batch.value_h.tolist(),
-                [None] * len(batch.item_h) if batch.time_h is None else batch.time_h.tolist(),
-                strict=True,
+                seen.item_h.tolist(), seen.value_h.tolist(), times, strict=True
             )
             if served.catalogue.ids[row] not in newer
-        ]  # fmt: skip
+        ]
         return entries + [
             {"item": e.item, "value": served.liked if e.value is None else e.value,
              "time": e.time, "source": "event"}
@@ -252,23 +203,41 @@ class Live:
             "version": __version__, "model_version": served.version, "loaded": served.loaded,
         }  # fmt: skip
 
-    def _batch(self, served: Served, asked: Person) -> UserBatch:
-        if asked.history is not None:
-            return served.stranger(asked.history)
-        user = str(asked.user)
-        return served.known(user, self.store.past_of([user]).get(user, Past()))
+    def _seen(self, served: Served, asked: Sequence[Person]) -> list[Seen | ForetasteError]:
+        """The history of each; where one cannot be used, the error instead."""
+        users = [one.user for one in asked if one.user is not None]
+        pasts = self.store.past_of(users) if users else {}
+        found: list[Seen | ForetasteError] = []
+        for one in asked:
+            try:
+                if one.history is not None:
+                    found.append(served.stranger(one.history))
+                else:
+                    found.append(served.known(str(one.user), pasts.get(str(one.user), Past())))
+            except ForetasteError as error:
+                found.append(error)
+        return found
+
+    def _seen_one(self, served: Served, asked: Person) -> Seen:
+        (seen,) = self._seen(served, [asked])
+        if isinstance(seen, ForetasteError):
+            raise seen
+        return seen
 
 
-def _listed(served: Served, rows: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:
-    ids, fields = served.catalogue.ids, served.catalogue.fields
-    return [
-        {"id": ids[row], "score": score, "rank": n, "fields": fields[row]}
-        for n, (row, score) in enumerate(zip(rows, scores, strict=False), start=1)
-    ]
+def _rated(listing: Listing, batch: UserBatch) -> Listing:
+    """The list with expected ratings, where the model has some."""
+    if listing.served.rater is None or not listing.rows:
+        return listing
+    rated = _ratings(listing.served.rater, batch, listing.rows)
+    stds = None if rated.std_p is None else rated.std_p.tolist()
+    return replace(listing, ratings=rated.mean_p.tolist(), stds=stds)
 
 
-def _timeless(batch: UserBatch) -> UserBatch:
-    return UserBatch(batch.pointer_b, batch.item_h, batch.value_h, None, batch.train_row_b)
+def _ratings(model: PredictsRatings, batch: UserBatch, rows: Sequence[int]) -> RatingPrediction:
+    """Ratings of items for the one user of a batch."""
+    item_p = torch.tensor(rows)
+    return model.predict(batch, torch.zeros_like(item_p), item_p)
 
 
 def _now() -> int:

@@ -99,6 +99,17 @@ class Recommend(Person):
         },
     )
 
+    @property
+    def alike(self) -> str:
+        """Requests with the same word here differ in who asks and for how many; "" for others."""
+        if not self.exclude_seen or self.where or self.exclude or self.candidates is not None:
+            return ""
+        if self.diversity or self.explain:
+            return ""
+        if self.history is None:
+            return "users"
+        return "" if any(entry.time is not None for entry in self.history) else "strangers"
+
 
 class Predict(Person):
     """A request for ratings of items."""
@@ -106,6 +117,17 @@ class Predict(Person):
     items: Annotated[list[Id], Field(min_length=1, max_length=LONGEST_LIST)]
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"user": "42", "items": ["50", "172"]}]}
+    )
+
+
+class Explain(Person):
+    """A question why an item is listed for someone, or is not."""
+
+    item: Id
+    where: Condition | None = None
+    exclude: Annotated[list[Id], Field(max_length=LONGEST_EXCLUSION)] = []
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user": "42", "item": "181"}]}
     )
 
 
@@ -163,6 +185,18 @@ class Recommended(BaseModel):
     request_id: str
     model_version: str
     items: list[Listed]
+
+
+class Explained(BaseModel):
+    """Where an item stands in the full list, and what speaks for it."""
+
+    model_version: str
+    item: str
+    score: float
+    rank: float | None
+    candidates: int
+    reasons: list[Reason]
+    why_not: str
 
 
 class Predicted(BaseModel):

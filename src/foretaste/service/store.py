@@ -103,8 +103,7 @@ class Store:
     """Events, features and keys behind one URL."""
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine, self._reading = _engines(url)
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -128,6 +127,7 @@ class Store:
     def close(self) -> None:
         """Let go of the connections."""
         self._engine.dispose()
+        self._reading.dispose()
 
     def ping(self) -> None:
         """Raises where the store does not answer."""
@@ -166,8 +166,8 @@ class Store:
         now = _now()
         db.execute(_answered.delete().where(_answered.c.time < now - ANSWERED_FOR))
         row = {"key": key, "digest": digest, "time": now}
-        insert = _insert(self._engine)(_answered).on_conflict_do_nothing()
-        if db.execute(insert, row).rowcount == 1:
+        insert = _insert(self._engine)(_answered).values(row).on_conflict_do_nothing()
+        if db.execute(insert.returning(_answered.c.key)).first() is not None:
             return True
         before = db.execute(sa.select(_answered.c.digest).where(_answered.c.key == key)).scalar()
         if before != digest:
@@ -262,7 +262,7 @@ class Store:
             ) from None
         return token
 
-    def keys(self) -> list[Key]:
+    def listed_keys(self) -> list[Key]:
         """Every key ever made, revoked or not."""
         columns = (_keys.c.name, _keys.c.scope, _keys.c.created, _keys.c.revoked)
         with self._reading.connect() as db:
@@ -290,7 +290,8 @@ class Store:
             yield db
 
 
-def _engine(url: str) -> sa.Engine:
+def _engines(url: str) -> tuple[sa.Engine, sa.Engine]:
+    """For transactions that write, and for single questions."""
     try:
         parsed = sa.make_url(url)
     except ArgumentError:
@@ -298,31 +299,29 @@ def _engine(url: str) -> sa.Engine:
             "--db is not a URL.", fix="Write sqlite:///events.sqlite or postgresql://host/name."
         ) from None
     if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_size=16, pool_pre_ping=False,
-            connect_args={
-                "connect_timeout": WAIT, "options": f"-c statement_timeout={WAIT * 1000}",
-            },
-        )  # fmt: skip
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        limits = {"connect_timeout": WAIT, "options": f"-c statement_timeout={WAIT * 1000}"}
+        return sa.create_engine(parsed, connect_args=limits), sa.create_engine(
+            parsed, connect_args=limits, isolation_level="AUTOCOMMIT"
+        )
     if parsed.get_backend_name() != "sqlite":
         raise UsageError(
             f"--db: {parsed.get_backend_name()} is not supported.", fix="Use SQLite or PostgreSQL."
         )
-    engine = sa.create_engine(
-        parsed, pool_size=16,
-        connect_args={"timeout": WAIT, "check_same_thread": False, "isolation_level": None},
-    )  # fmt: skip
+    limits = {"timeout": WAIT, "check_same_thread": False}
+    reading = sa.create_engine(parsed, connect_args=limits, isolation_level="AUTOCOMMIT")
+    writing = reading.execution_options()
 
-    @listens_for(engine, "connect")
+    @listens_for(reading, "connect")
     def _durable(connection: Any, _: object) -> None:
         for setting in ("journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {setting}")
 
-    @listens_for(engine, "begin")
+    @listens_for(writing, "begin")
     def _begin(db: sa.Connection) -> None:
         db.exec_driver_sql("BEGIN IMMEDIATE")  # two writers wait for each other, none fails
 
-    return engine
+    return writing, reading
 
 
 def _insert(engine: sa.Engine) -> Any:
