@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import polars as pl
 import torch
@@ -20,7 +20,8 @@ from torch import Generator, Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, encode, learn_columns
-from foretaste.models import drift, gibbs, sampling
+from foretaste.errors import ModelError
+from foretaste.models import drift, gibbs, probit, sampling
 from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
 from foretaste.models.drift import Bridge
 from foretaste.models.gibbs import Chain, Side
@@ -30,6 +31,7 @@ from foretaste.training.engine import Engine
 ROUNDS = 5, 2  # of fold-in at the first draw, and at each later one, which starts from the last
 VARIANCE_EVERY = 4  # draws between new variances, which change little from one to the next
 USERS_AT_ONCE = 8192  # folded in together: bounds memory
+MOST_LEVELS = 32  # of a discrete scale
 PAIRS_AT_ONCE = 1 << 15  # whose covariances are gathered together
 
 
@@ -58,6 +60,7 @@ class BayesianMF(Model):
     samples: int = 100
     keep_every: int = 3
     tolerance: float = 0.08
+    likelihood: Literal["gaussian", "probit"] = "gaussian"
     mean_: float = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
     mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat
@@ -80,6 +83,8 @@ class BayesianMF(Model):
     user_Lambda_skk_: Tensor = field(init=False, repr=False)
     alpha_s_: Tensor = field(init=False, repr=False)
     tau_sc_: Tensor = field(init=False, repr=False)
+    cut_sl_: Tensor = field(init=False, repr=False)  # of a probit, whose levels are:
+    levels_l_: Tensor = field(init=False, repr=False)
 
     # -- fitting
 
@@ -99,15 +104,14 @@ class BayesianMF(Model):
             setattr(self, name, draws.cpu())
         average_1f = torch.zeros(1, self.item_table_cf_.shape[1])
         self.item_sik_ = torch.cat([self.item_sik_, self._prior_means(average_1f)], 1)
-        one_s1 = torch.ones(len(self.alpha_s_), 1)
-        self.item_noise_si_ = torch.cat([self.item_noise_si_, one_s1], 1)
+        self.item_noise_si_ = torch.cat([self.item_noise_si_, self._new_noise(1)], 1)
         return self
 
     def _chain(self, train: Dataset, device: torch.device, rng: Generator) -> Chain:
         """The chain before its first sweep; the bases of both sides' features go to the fields."""
         x, n_users, n_items = train.interactions, len(train.users), len(train.items)
         self.scale_, self.n_trained_ = list(train.scale), n_items
-        self.mean_ = float(x.value_r.mean(dtype="float64"))
+        y_n, n_levels = self._observed(torch.from_numpy(x.value_r)), len(self.levels_l_)
         user_n, item_n = (torch.from_numpy(r).long().to(device) for r in (x.user_r, x.item_r))
         time_n = None if x.time_r is None else torch.from_numpy(x.time_r).to(device)
         sides: list[Side] = []
@@ -133,8 +137,21 @@ class BayesianMF(Model):
                 self.item_columns_, self.item_average_f_ = columns, average_f.cpu()
                 self.item_spread_f_ = (share_r @ (B_rf - average_f).square()).cpu()
                 self.item_table_cf_ = table_cf.cpu()
-        y_n = torch.from_numpy(x.value_r).to(device) - self.mean_
-        return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds)
+        y_n = y_n.to(device)
+        return gibbs.new_chain(y_n, *sides, time_n, self.drift_seconds, n_levels)
+
+    def _observed(self, value_n: Tensor) -> Tensor:
+        """Ratings less their mean, or their levels for a probit; mean and levels to the fields."""
+        self.mean_, self.levels_l_ = float(value_n.mean(dtype=torch.double)), torch.zeros(0)
+        if self.likelihood == "gaussian":
+            return value_n - self.mean_
+        self.mean_, self.levels_l_ = 0.0, value_n.unique()
+        if len(self.levels_l_) > MOST_LEVELS:
+            raise ModelError(
+                f"likelihood='probit' is for scales of at most {MOST_LEVELS} levels; these ratings "
+                f"have {len(self.levels_l_):,}.", fix="Use likelihood='gaussian'.",
+            )  # fmt: skip
+        return probit.level_of(value_n, self.levels_l_)
 
     # -- new items
 
@@ -145,16 +162,21 @@ class BayesianMF(Model):
         """
         T_ic = torch.from_numpy(encode(table, self.item_columns_, len(table)))
         T_if = gibbs.project(T_ic, self.item_table_cf_)
-        new_sik, one_si = self._prior_means(T_if), torch.ones(len(self.alpha_s_), len(table))
+        new_sik, new_si = self._prior_means(T_if), self._new_noise(len(table))
         X_sik, w_si, grown = self.item_sik_, self.item_noise_si_, copy.copy(self)
         grown.item_sik_ = torch.cat([X_sik[:, :-1], new_sik, X_sik[:, -1:]], 1)
-        grown.item_noise_si_ = torch.cat([w_si[:, :-1], one_si, w_si[:, -1:]], 1)
+        grown.item_noise_si_ = torch.cat([w_si[:, :-1], new_si, w_si[:, -1:]], 1)
         return grown
 
     def _prior_means(self, T_if: Tensor) -> Tensor:
         """Prior means of items that nobody has rated, from their table features: (s, i, k)."""
         B_if = torch.cat([self.item_average_f_.expand(len(T_if), -1), T_if], 1)
         return self.item_mu_sk_[:, None] + B_if @ self.item_beta_sfk_
+
+    def _new_noise(self, items: int) -> Tensor:
+        """Noise precisions of items that nobody has rated, 1 over the expected variance: (s, i)."""
+        nu = self.item_noise
+        return torch.full((len(self.alpha_s_), items), 1 - 2 / nu if nu > 2 else 1.0)
 
     # -- users folded in from their histories
 
@@ -166,7 +188,13 @@ class BayesianMF(Model):
             fold.step(s)
             V_ik = self.item_sik_[s, :-1]
             x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(batch), 1)], 1)
-            total_bi += x_bk @ V_ik.T + fold.X_bk[:, -1:]
+            fit_bi = x_bk @ V_ik.T + fold.X_bk[:, -1:]
+            if self.likelihood == "probit":
+                noise_bi = fold.alpha * fold.noise_b[:, None] * self.item_noise_si_[s, :-1]
+                fit_bi = probit.rating_moments(
+                    fit_bi, noise_bi.rsqrt(), self.cut_sl_[s], self.levels_l_
+                )[0]
+            total_bi += fit_bi
         return self.mean_ + total_bi / len(self.alpha_s_)
 
     def predict(
@@ -212,7 +240,9 @@ class FoldIn:
     def __init__(self, model: BayesianMF, batch: UserBatch) -> None:
         self.model, self.B_bf = model, model.user_features(batch)
         self.item_h, self.user_h = batch.item_h, batch.user_h
-        self.y_h = batch.value_h - model.mean_
+        self.probit = model.likelihood == "probit"
+        self.y_h, self.fit_h = batch.value_h - model.mean_, torch.zeros_like(batch.value_h)
+        self.level_h = probit.level_of(batch.value_h, model.levels_l_) if self.probit else None
         self.time, self.phi_cm = None, []
         if batch.time_h is not None and len(self.item_h) and model.tau_sc_.shape[1]:
             self.time = drift.timeline(self.user_h, batch.time_h)
@@ -227,7 +257,7 @@ class FoldIn:
     def step(self, s: int) -> None:
         """Moves the posterior to draw number s."""
         model, rounds = self.model, ROUNDS[min(s, 1)]
-        if self.time is None and not model.user_noise:
+        if self.time is None and not model.user_noise and not self.probit:
             rounds = 1  # exact
         V_ik, noise_i, tau_c = model.item_sik_[s], model.item_noise_si_[s], model.tau_sc_[s]
         D_ik, Lambda_kk = gibbs.design(V_ik, noise_i), model.user_Lambda_skk_[s]
@@ -237,15 +267,26 @@ class FoldIn:
         if self.time is None:  # a drift that nothing resolves is noise
             self.alpha = 1 / (1 / self.alpha + (1 / tau_c).sum())
         for _ in range(rounds):
+            latent_h = self.latent(s, noise_h)
             y_h = self.y_h - bias_h - self.drift_h()
             self.X_bk, fit_h = gibbs.draw_rows(
                 self.blocks, D_ik, y_h * noise_h.sqrt(), self.alpha * self.noise_b, prior_bk,
                 Lambda_kk, None, self.P_bkk,
             )  # fmt: skip
             rest_h = self.y_h - bias_h - fit_h / noise_h.sqrt()
-            variance_h = self.smooth(rest_h, noise_h, tau_c)
+            variance_h = self.smooth(rest_h, noise_h, tau_c) + latent_h
+            self.fit_h = self.y_h - rest_h + self.drift_h()
             if model.user_noise:
                 self.weigh(((rest_h - self.drift_h()).square() + variance_h) * noise_h, Lambda_kk)
+
+    def latent(self, s: int, noise_h: Tensor) -> Tensor:
+        """Latent means of a probit given the fit; returns their variances, 0 where Gaussian."""
+        if self.level_h is None:
+            return torch.zeros_like(self.y_h)
+        root_h = (self.alpha * self.noise_b[self.user_h] * noise_h).sqrt()
+        cut_l = self.model.cut_sl_[s]
+        self.y_h, spread_h = probit.latent_moments(self.fit_h, cut_l, self.level_h, root_h)
+        return spread_h
 
     def drift_h(self) -> Tensor:
         """The drift of each history entry."""
@@ -296,8 +337,14 @@ class FoldIn:
                 mean_q += bridge.mean(s_m)
             if s % VARIANCE_EVERY == 0:
                 variance_q = self.variance(s, user_q, item_q, bridges)
-            total_q += mean_q
-            square_q += mean_q.square() + variance_q
+            rated_q, spread_q = mean_q, variance_q
+            if self.probit:
+                cut_l, levels_l = self.model.cut_sl_[s], self.model.levels_l_
+                rated_q, spread_q = probit.rating_moments(
+                    mean_q, variance_q.sqrt(), cut_l, levels_l
+                )
+            total_q += rated_q
+            square_q += rated_q.square() + spread_q
         return total_q / S, (square_q / S - (total_q / S).square()).clamp(min=1e-6).sqrt()
 
     def variance(self, s: int, user_q: Tensor, item_q: Tensor, bridges: list[Bridge]) -> Tensor:

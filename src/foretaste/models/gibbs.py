@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from foretaste.models import probit
 from foretaste.models.drift import Timeline, draw_drifts, gamma, timeline
 
 CHUNK_RATINGS = 1 << 16  # padded ratings gathered at once: bounds memory, fits the level-2 cache
@@ -211,9 +212,15 @@ class Side:
 
 @dataclass
 class Chain:
-    """The state of the sampler; only y_n, users, items, time and phi_cm never change."""
+    """The state of the sampler.
+
+    y_n: ratings, or the latent values of an ordered probit, whose levels are level_n between the
+    cuts cut_l; both are empty where ratings are Gaussian.  alpha is 1 for a probit.
+    """
 
     y_n: Tensor
+    level_n: Tensor
+    cut_l: Tensor
     users: Side
     items: Side
     time: Timeline | None
@@ -225,6 +232,8 @@ class Chain:
     def drawn(self) -> dict[str, Tensor]:
         """Every tensor that a sweep starts from, by name: all that a resumed chain needs."""
         named = {"alpha": self.alpha, "s_cm": self.s_cm, "tau_c": self.tau_c}
+        if len(self.cut_l):
+            named |= {"y_n": self.y_n, "cut_l": self.cut_l}
         for name, side in (("users", self.users), ("items", self.items)):
             named |= {f"{name}.{x}": getattr(side, x) for x in ("X_rk", "noise_r", "scale_g")}
             named |= {f"{name}.beta{g}": beta_fk for g, beta_fk in enumerate(side.betas_fk)}
@@ -246,15 +255,22 @@ def new_side(
 
 
 def new_chain(
-    y_n: Tensor, users: Side, items: Side, time_n: Tensor | None, drift_seconds: list[float]
-) -> Chain:
-    """A chain before its first sweep, without drift."""
+    y_n: Tensor, users: Side, items: Side, time_n: Tensor | None, drift_seconds: list[float],
+    n_levels: int = 0,
+) -> Chain:  # fmt: skip
+    """A chain before its first sweep, without drift; y_n are levels where there are n_levels."""
+    level_n, cut_l = y_n.new_zeros(0, dtype=torch.long), y_n.new_zeros(0)
+    if n_levels:
+        level_n, cut_l = y_n, probit.initial_cuts(y_n, n_levels)
+        zero_n = torch.zeros(len(y_n), device=y_n.device)
+        y_n, _ = probit.latent_moments(zero_n, cut_l, level_n, zero_n + 1)
     time = None if time_n is None or not drift_seconds else timeline(users.row_n, time_n)
     phi_cm = [time.decay(seconds) for seconds in drift_seconds] if time is not None else []
     s_cm = y_n.new_zeros(len(phi_cm), len(phi_cm[0]) if phi_cm else 0)
     return Chain(
-        y_n, users, items, time, phi_cm, y_n.new_ones(()), s_cm, y_n.new_full((len(phi_cm),), 20.0)
-    )
+        y_n, level_n, cut_l, users, items, time, phi_cm, y_n.new_ones(()), s_cm,
+        y_n.new_full((len(phi_cm),), 20.0),
+    )  # fmt: skip
 
 
 def draw_prior(side: Side, rng: Generator) -> None:
@@ -325,9 +341,21 @@ def sweep(chain: Chain, number: int, rng: Generator) -> float:
     if number >= FACTORS_FIRST[1]:
         draw_noise(users, square_n * chain.alpha * items.noise_r[items.row_n], rng)
         draw_noise(items, square_n * chain.alpha * users.noise_r[users.row_n], rng)
+    if len(chain.cut_l):
+        root_n = (users.noise_r[users.row_n] * items.noise_r[items.row_n]).sqrt()
+        fit_n = chain.y_n - rest_n
+        chain.cut_l = probit.draw_cuts(fit_n, chain.cut_l, chain.level_n, root_n, rng)
+        chain.y_n = probit.draw_latent(fit_n, chain.cut_l, chain.level_n, root_n, rng)
+    else:
+        draw_alpha(chain, square_n, number, rng)
+    return float(square_n.mean().sqrt())
+
+
+def draw_alpha(chain: Chain, square_n: Tensor, number: int, rng: Generator) -> None:
+    """The noise precision, and what it shares with the noise of users and items."""
+    users, items = chain.users, chain.items
     energy = (square_n * users.noise_r[users.row_n] * items.noise_r[items.row_n]).double().sum()
     shape = torch.tensor(len(square_n) / 2, device=rng.device)
     chain.alpha = gamma(shape, energy / 2, rng).float()
     for side in (users, items) if number >= FACTORS_FIRST[1] else ():
         rescale_noise(chain, side, rng)
-    return float(square_n.mean().sqrt())

@@ -65,6 +65,7 @@ def run(
     }
     done, saved = _resume(chain, kept, rng, engine, identity), time.monotonic()
     settled = schedule.settled(kept["trace"][: schedule.kept(done)], float(chain.alpha))
+    what = "latent residual" if len(chain.cut_l) else "RMSE on train"
     with engine.meter("gibbs", schedule.sweeps) as meter:
         meter.advance(done)
         try:
@@ -76,7 +77,7 @@ def run(
                         kept[name][schedule.kept(done) - 1] = draw
                     trace_sq = kept["trace"][: schedule.kept(done)]
                     settled = schedule.settled(trace_sq, float(chain.alpha))
-                meter.advance(1, f"RMSE on train {error:.4f}")
+                meter.advance(1, f"{what} {error:.4f}")
                 if time.monotonic() - saved > engine.save_every:
                     saved = time.monotonic()
                     tensors = chain.drawn() | kept | {"rng": rng.get_state()}
@@ -98,7 +99,7 @@ def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
         "item_Lambda_skk_": items.Lambda_kk, "item_beta_sfk_": torch.cat(items.betas_fk),
         "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
         "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
-        "tau_sc_": chain.tau_c,
+        "tau_sc_": chain.tau_c, "cut_sl_": chain.cut_l,
         "trace": (x_qk * v_qk)[:, :-1].sum(1) + x_qk[:, -1] + v_qk[:, -1],
     }  # fmt: skip
 

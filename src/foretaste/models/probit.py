@@ -1,0 +1,143 @@
+"""Ordered probit: a rating is the level whose interval holds a latent value (Albert and Chib 1993).
+
+    level_n = l where cut_(l-1) < z_n < cut_l,   z_n ~ N(fit_n, 1 / root_n^2)
+
+Axes: n ratings, l levels or the cuts between them.  Tails are taken in the lower half, in double:
+in the upper half, the normal distribution function is 1 long before its interval is empty.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.special import erfc, ndtr, ndtri
+
+FAR = 40.0  # standard deviations: beyond the outermost cuts
+TINY = 1e-300
+
+
+def level_of(value_n: Tensor, levels_l: Tensor) -> Tensor:
+    """The nearest level of each rating: (n,), int64."""
+    return torch.bucketize(value_n, (levels_l[1:] + levels_l[:-1]) / 2)
+
+
+def initial_cuts(level_n: Tensor, n_levels: int) -> Tensor:
+    """Normal quantiles of the shares of the levels, where a fit explains half of the variance."""
+    share_l = torch.bincount(level_n, minlength=n_levels) + 1.0
+    return math.sqrt(2) * ndtri((share_l.cumsum(0) / share_l.sum())[:-1])
+
+
+def bounds(fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor) -> tuple[Tensor, Tensor]:
+    """The interval of each latent value in standard deviations from its mean, double."""
+    edge_1 = cut_l.new_full((1,), 1e9)
+    edges_l = torch.cat([-edge_1, cut_l, edge_1]).double()
+    fit_n, root_n = fit_n.double(), root_n.double()
+    low_n, high_n = ((edges_l[level_n + end] - fit_n) * root_n for end in (0, 1))
+    return low_n.clamp(-FAR, FAR), high_n.clamp(-FAR, FAR)
+
+
+def below(x_n: Tensor) -> Tensor:
+    """The normal distribution function, to its last digits: torch's ndtr is 0 from -8.3 down."""
+    return erfc(x_n / -math.sqrt(2)) / 2
+
+
+def mass(a_n: Tensor, b_n: Tensor) -> Tensor:
+    """Probability of each interval, positive."""
+    upper_n = a_n + b_n > 0
+    low_n, high_n = torch.where(upper_n, -b_n, a_n), torch.where(upper_n, -a_n, b_n)
+    return (below(high_n) - below(low_n)).clamp(min=TINY)
+
+
+def density(x_n: Tensor) -> Tensor:
+    """The standard normal density."""
+    return torch.exp(-(x_n**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def draw_latent(
+    fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor, rng: Generator
+) -> Tensor:
+    """Latent values given their levels, by inversion of the truncated normal."""
+    a_n, b_n = bounds(fit_n, cut_l, level_n, root_n)
+    upper_n = a_n + b_n > 0
+    low_n, high_n = torch.where(upper_n, -b_n, a_n), torch.where(upper_n, -a_n, b_n)
+    p_n, q_n = below(low_n), below(high_n)
+    uniform_n = torch.rand(len(p_n), generator=rng, dtype=p_n.dtype, device=p_n.device)
+    e_n = ndtri((p_n + uniform_n * (q_n - p_n)).clamp(min=TINY))
+    e_n = torch.minimum(torch.maximum(e_n, low_n), high_n)
+    return fit_n + (torch.where(upper_n, -e_n, e_n) / root_n).float()
+
+
+def latent_moments(
+    fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the latent values given their levels."""
+    a_n, b_n = bounds(fit_n, cut_l, level_n, root_n)
+    mass_n = mass(a_n, b_n)
+    step_n = (density(a_n) - density(b_n)) / mass_n
+    step_n = torch.minimum(torch.maximum(step_n, a_n), b_n)  # a mean lies in its interval
+    spread_n = 1 + (a_n * density(a_n) - b_n * density(b_n)) / mass_n - step_n**2
+    spread_n = spread_n.clamp(0, 1)
+    return fit_n + (step_n / root_n).float(), (spread_n / root_n**2).float()
+
+
+def log_likelihood(
+    fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the cuts, with latent values integrated out; its gradient and its negative Hessian."""
+    a_n, b_n = bounds(fit_n, cut_l, level_n, root_n)
+    mass_n, root_n = mass(a_n, b_n), root_n.double()
+    at_a_n, at_b_n = root_n * density(a_n) / mass_n, root_n * density(b_n) / mass_n
+
+    def per_level(x_n: Tensor) -> Tensor:
+        return torch.bincount(level_n, x_n, minlength=len(cut_l) + 1)
+
+    gradient_l = per_level(at_b_n)[:-1] - per_level(at_a_n)[1:]
+    diagonal_l = per_level(at_b_n * (at_b_n + b_n * root_n))[:-1]
+    diagonal_l = diagonal_l + per_level(at_a_n * (at_a_n - a_n * root_n))[1:]
+    cross_l = per_level(at_a_n * at_b_n)[1:-1]
+    H_ll = torch.diag(diagonal_l) - torch.diag(cross_l, 1) - torch.diag(cross_l, -1)
+    return mass_n.log().sum(), gradient_l, H_ll
+
+
+def draw_cuts(
+    fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor, rng: Generator
+) -> Tensor:
+    """One Metropolis-Hastings step, proposed by the normal at a Newton step from the cuts.
+
+    Given the latent values the cuts hardly move (Cowles 1996): here those are integrated out.
+    """
+
+    def proposal(x_l: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, gradient_l, H_ll = log_likelihood(fit_n, x_l, level_n, root_n)
+        L_ll = torch.linalg.cholesky(H_ll)
+        return value, x_l.double() + torch.cholesky_solve(gradient_l[:, None], L_ll)[:, 0], L_ll
+
+    def log_density(x_l: Tensor, mean_l: Tensor, L_ll: Tensor) -> Tensor:
+        return L_ll.diagonal().log().sum() - ((x_l - mean_l) @ L_ll).square().sum() / 2
+
+    here, mean_l, L_ll = proposal(cut_l)
+    noise_l1 = torch.randn(len(cut_l), 1, generator=rng, dtype=L_ll.dtype, device=L_ll.device)
+    new_l = mean_l + torch.linalg.solve_triangular(L_ll.T, noise_l1, upper=True)[:, 0]
+    if bool((new_l.diff() <= 0).any()):
+        return cut_l
+    there, back_l, back_ll = proposal(new_l)
+    ratio = there - here + log_density(cut_l.double(), back_l, back_ll)
+    ratio = ratio - log_density(new_l, mean_l, L_ll)
+    accepted = torch.rand((), generator=rng, device=new_l.device).log() < ratio
+    return new_l.float() if accepted else cut_l
+
+
+def rating_moments(
+    fit_n: Tensor, deviation_n: Tensor, cut_l: Tensor, levels_l: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ratings whose latent values are N(fit, deviation^2).
+
+    The variance is summed from squares: as a difference it was negative where one level is certain.
+    """
+    below_nl = ndtr((cut_l - fit_n[..., None]) / deviation_n[..., None])
+    edge_n1 = torch.zeros_like(below_nl[..., :1])
+    P_nl = torch.diff(below_nl, dim=-1, prepend=edge_n1, append=edge_n1 + 1)
+    mean_n = P_nl @ levels_l
+    return mean_n, (P_nl * (levels_l - mean_n[..., None]).square()).sum(-1)
