@@ -11,6 +11,7 @@ import torch
 
 import foretaste as ft
 from foretaste.models.base import batch_of
+from foretaste.training.engine import Engine
 
 NOISE = 0.3
 
@@ -66,12 +67,10 @@ def loss(model: ft.BiasedMF, train: ft.Dataset) -> float:
 
 
 def test_each_iteration_lowers_the_objective(parts):
-    fields = {"factors": 4, "l2": 0.3}
     losses = [
-        loss(ft.fit(ft.BiasedMF(**fields, iterations=n), parts.train, progress=False).model,
-             parts.train)
+        loss(ft.BiasedMF(factors=4, l2=0.3, iterations=n).fit(parts.train, Engine()), parts.train)
         for n in range(1, 6)
-    ]  # fmt: skip
+    ]
     assert all(after < before for before, after in pairwise(losses))
 
 

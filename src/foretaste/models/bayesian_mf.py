@@ -138,7 +138,7 @@ class BayesianMF(Model):
                 self.item_spread_f_ = (share_r @ (B_rf - average_f).square()).cpu()
                 self.item_table_cf_ = table_cf.cpu()
         y_n = y_n.to(device)
-        return gibbs.new_chain(y_n, *sides, time_n, self.drift_seconds, n_levels)
+        return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds, n_levels)
 
     def _observed(self, value_n: Tensor) -> Tensor:
         """Ratings less their mean, or their levels for a probit; mean and levels to the fields."""
