@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 import foretaste as ft
 from foretaste.errors import ModelError
 from foretaste.models import MODELS
-from foretaste.models.base import PredictsRatings, Shape, batch_of, configure
+from foretaste.models.base import PlacesNewItems, PredictsRatings, Shape, batch_of, configure
 from foretaste.training.engine import Engine
+from tests.conftest import synthetic
 
 # fields that make a model small enough for a test; none for models that are fast anyway
 SMALL = {
     "bayesian-mf": {"factors": 4, "implicit_rank": 8, "burn_in": 20, "samples": 8, "keep_every": 2},
     "embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]},
+    "hybrid": {"rater": "biased-mf"},
     "item2vec": {"n_factors": 8, "epochs": 4, "batch_size": 64},
     "two-tower": {"n_factors": 8, "hidden": 8, "epochs": 4, "batch_size": 8, "negatives": 10},
 }
@@ -23,6 +26,31 @@ SMALL = {
 
 def small(name: str):
     return configure(MODELS[name], SMALL.get(name, {}))
+
+
+GENRES = ["War", "War|Drama", "Love", "Drama|Love", "Love|War"]
+PLOTS = ["a knight burns the city", "two lovers on a ship", "the knight sails a ship to war"]
+
+
+def films(n_items: int, first: int = 0) -> pl.DataFrame:
+    """What is known of items i{first}, ..., so that models of content have something to read."""
+    number = range(first, first + n_items)
+    return pl.DataFrame(
+        {
+            "item": [f"i{i}" for i in number],
+            "title": [f"Film {i}" for i in number],
+            "year": [1980 + i % 30 for i in number],
+            "genres": [GENRES[i % 5] for i in number],
+            "overview": [f"{PLOTS[i % 3]} in the year of the {i % 7}th moon" for i in number],
+            "vote_count": [(7 * i) % 50 for i in number],
+            "vote_average": [1 + (3 * i) % 9 for i in number],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def ratings():
+    return synthetic().with_items(films(40))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -124,6 +152,27 @@ def test_every_item_has_a_vector_and_neighbours_other_than_itself(fitted):
     assert "i3" not in near["item"]
 
 
+def test_new_items_are_listed_scored_and_have_neighbours_without_training(fitted, tmp_path):
+    new = films(2, first=100)
+    if not isinstance(fitted.model, PlacesNewItems):
+        with pytest.raises(ModelError, match="is no model that places new items"):
+            fitted.with_items(new)
+        return
+    grown = fitted.with_items(new)
+    known = fitted.model.score(everyone(fitted))
+    score_ui = grown.model.score(everyone(grown))
+    assert score_ui.shape == (known.shape[0], known.shape[1] + 2)
+    assert torch.isfinite(score_ui).all()
+    unmoved_ui = (score_ui[:, :-2] - known).abs() < 0.05  # but where a list of candidates is full
+    assert unmoved_ui.float().mean() > 0.9
+    listed = grown.recommend("u1", k=2, candidates=["i100", "i101"])
+    assert set(listed["title"]) == {"Film 100", "Film 101"}
+    assert "i100" not in grown.similar("i100", k=3)["item"]
+    grown.save(tmp_path / "grown")
+    assert ft.load(tmp_path / "grown").recommend("u1", k=50).equals(grown.recommend("u1", k=50))
+    assert len(fitted.dataset.items) == 40
+
+
 def test_the_cost_is_a_positive_estimate(fitted):
     cost = type(fitted.model).cost(Shape(users=1000, items=500, interactions=20_000))
     assert cost.seconds > 0
@@ -132,7 +181,7 @@ def test_the_cost_is_a_positive_estimate(fitted):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_that_needs_ratings_refuses_clicks(name, ratings):
-    clicks = ft.from_frame(ratings.frame().drop("value"))
+    clicks = ft.from_frame(ratings.frame().drop("value")).with_items(ratings.item_table)
     if MODELS[name].needs_ratings:
         with pytest.raises(ModelError, match="needs ratings, and frame has none"):
             ft.fit(small(name), clicks, progress=False)

@@ -28,12 +28,15 @@ from foretaste.models.als import ALS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
+from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.models.graph_filter import GraphFilter
+from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
 from foretaste.models.two_tower import TwoTower
+from foretaste.models.weighted_rating import WeightedRating
 from foretaste.recommender import Recommender, fit, load
 
 __all__ = [
@@ -52,15 +55,19 @@ __all__ = [
     "ForetasteError",
     "GlobalMean",
     "GraphFilter",
+    "Hybrid",
     "Item2Vec",
     "ItemFeatures",
     "ItemKNN",
+    "MetadataSimilarity",
+    "PlotSimilarity",
     "Popularity",
     "Random",
     "Recommender",
     "Report",
     "Split",
     "TwoTower",
+    "WeightedRating",
     "__version__",
     "catalogue",
     "check",

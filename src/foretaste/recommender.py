@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -19,14 +19,17 @@ import torch
 from foretaste import bundle
 from foretaste.bundle import __version__
 from foretaste.data.dataset import Dataset, from_tables, id_table
+from foretaste.data.item_tables import read_items
 from foretaste.diversity import diversify, pool_size
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
 from foretaste.explaining import Place, place, reasons
 from foretaste.filtering import matching
 from foretaste.models import MODELS
 from foretaste.models.base import (
+    ComparesItems,
     HasItemVectors,
     Model,
+    PlacesNewItems,
     PredictsRatings,
     UserBatch,
     batch_of,
@@ -185,9 +188,12 @@ class Recommender:
         The vectors are the model's, or where it has none those of who interacted with both.
         """
         _at_least_one(k)
-        vector_id = torch.nn.functional.normalize(self.item_vectors, dim=1)
         row = int(self.dataset.items.rows([item])[0])
-        cosine_i = vector_id @ vector_id[row]
+        if isinstance(self.model, ComparesItems):
+            cosine_i = self.model.cosines(row)
+        else:
+            vector_id = torch.nn.functional.normalize(self.item_vectors, dim=1)
+            cosine_i = vector_id @ vector_id[row]
         cosine_i[row] = -torch.inf
         item_1k, score_1k, _ = top_k(cosine_i[None], min(k, len(cosine_i)))
         found = item_1k[0] >= 0
@@ -196,6 +202,17 @@ class Recommender:
         return table.insert_column(
             2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32))
         )
+
+    def with_items(self, items: Any) -> Recommender:
+        """The same with further items that nobody has interacted with, placed by their columns.
+
+        items: a file or a frame, as `read_items` takes it.  Nothing is trained again.  ModelError
+        where the model cannot tell an item from its columns.
+        """
+        model = self._able(PlacesNewItems, "places new items")
+        dataset = self.dataset.add_items(read_items(items))
+        new = dataset.item_frame[len(self.dataset.items) :]
+        return replace(self, model=model.with_items(new), dataset=dataset)
 
     def save(self, folder: str | Path) -> Path:
         """Write the bundle; an older one in the same folder is replaced in one step."""
@@ -309,6 +326,12 @@ def fit(
         raise ModelError(
             f"{model.name} needs ratings, and {train.name} has none.",
             fix="Name the column with --rating-column, or choose a model for clicks: popularity.",
+        )
+    if model.needs_interactions and not len(train):
+        able = [name for name, known in MODELS.items() if not known.needs_interactions]
+        raise ModelError(
+            f"{model.name} learns from interactions, and {train.name} has items alone.",
+            fix=f"Give ratings or clicks, or train one of {', '.join(able)}.",
         )
     started = time.monotonic()
     model.fit(train, engine)

@@ -9,12 +9,15 @@ from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
+from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.models.graph_filter import GraphFilter
+from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
 from foretaste.models.two_tower import TwoTower
+from foretaste.models.weighted_rating import WeightedRating
 
 MODELS: dict[str, type[Model]] = {
     model.name: model
@@ -29,6 +32,10 @@ MODELS: dict[str, type[Model]] = {
         AlignedALS,
         TwoTower,
         Item2Vec,
+        Hybrid,
+        MetadataSimilarity,
+        PlotSimilarity,
+        WeightedRating,
         Bias,
         GlobalMean,
         Popularity,

@@ -126,6 +126,7 @@ class Model(ABC):
 
     name: ClassVar[str]
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
+    needs_interactions: ClassVar[bool] = True  # False: a catalogue, items alone, will do
 
     @abstractmethod
     def fit(self, train: Dataset, engine: Engine) -> Self:
@@ -208,6 +209,15 @@ class PlacesNewItems(Protocol):
 
     def with_items(self, table: pl.DataFrame) -> Self:
         """A copy with the lines of an item table as further item rows."""
+        ...
+
+
+@runtime_checkable
+class ComparesItems(Protocol):
+    """A model that knows cosines of items in a space too large for vectors: sparse features."""
+
+    def cosines(self, item: int) -> Tensor:
+        """Of one item row to every item: (items,), float32."""
         ...
 
 

@@ -1,0 +1,185 @@
+"""Similarity of content: what an item's text or labels have in common with those of a history."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from foretaste.data.checking import Cost
+from foretaste.data.dataset import Dataset
+from foretaste.data.features import Column, ItemFeatures, labels_of, parsed
+from foretaste.errors import ModelError
+from foretaste.models.base import Shape, UserBatch
+from foretaste.models.likes import LearnsFromLikes
+from foretaste.training.engine import Engine
+
+FACTORS = 64  # of `item_vectors`
+CAST = 3  # the first names of a film's cast count
+
+
+@dataclass(eq=False)
+class ContentModel(LearnsFromLikes):
+    """Scores an item by its mean cosine to what the user liked, in features of unit length.
+
+    Only the table of items is learned from; a catalogue without interactions will do.
+    """
+
+    needs_interactions: ClassVar[bool] = False
+
+    columns_: list[Column] = field(init=False, repr=False)
+    pointer_i_: Tensor = field(init=False, repr=False)
+    feature_n_: Tensor = field(init=False, repr=False)
+    weight_n_: Tensor = field(init=False, repr=False)
+
+    @abstractmethod
+    def described(self, table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+        """Id and one column, all that the model looks at in an item table, and its kind."""
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Encode the table of items."""
+        self.learn_likes(train)
+        described, kind = self.described(train.item_frame)
+        name = described.columns[1]
+        self.columns_ = ItemFeatures.learn(described, {name: kind}, least=1).columns
+        if not self.columns_:
+            raise ModelError(
+                f"{self.name}: the column {name!r} says nothing of any item.",
+                where=train.name, fix="Join a table of items that does (--items).",
+            )  # fmt: skip
+        self._keep(ItemFeatures(self.columns_).encode(described))
+        return self
+
+    def score(self, batch: UserBatch) -> Tensor:
+        """Mean cosines, weighted as the likes are; zeros where nothing is liked: (B, items)."""
+        X_if = self.features_if()
+        L_bi = self.likes(batch, X_if.shape[0])
+        total_b = np.maximum(L_bi.sum(axis=1).A1, 1e-12).astype(np.float32)
+        profile_bf = sparse.diags_array(1 / total_b) @ (L_bi @ X_if)
+        return torch.from_numpy((profile_bf @ X_if.T).toarray())
+
+    def cosines(self, item: int) -> Tensor:
+        """Of one item row to every item: (items,)."""
+        X_if = self.features_if()
+        return torch.from_numpy((X_if[item : item + 1] @ X_if.T).toarray()[0])
+
+    def item_vectors(self) -> Tensor:
+        """The leading directions of the features (latent semantic analysis): (items, d)."""
+        X_if = self.features_if()
+        if min(X_if.shape) <= FACTORS:
+            return torch.from_numpy(X_if.toarray())
+        start = np.ones(min(X_if.shape), dtype=np.float32)  # not drawn: the same every time
+        U_ik, S_k, _ = sparse.linalg.svds(X_if, FACTORS, v0=start)
+        return torch.from_numpy(np.ascontiguousarray(U_ik * S_k))
+
+    def with_items(self, table: pl.DataFrame) -> Self:
+        """A copy with the lines of an item table as further items."""
+        new_if = ItemFeatures(self.columns_).encode(self.described(table)[0])
+        grown = copy.copy(self)
+        grown._keep(sparse.vstack([self.features_if(), new_if], format="csr"))
+        return grown
+
+    def features_if(self) -> Any:
+        """What is known of each item: CSR (items, features), single."""
+        arrays = (self.weight_n_.numpy(), self.feature_n_.numpy(), self.pointer_i_.numpy())
+        shape = (len(self.pointer_i_) - 1, ItemFeatures(self.columns_).width)
+        return sparse.csr_matrix(arrays, shape)
+
+    def _keep(self, X_if: Any) -> None:
+        self.pointer_i_ = torch.from_numpy(X_if.indptr)
+        self.feature_n_ = torch.from_numpy(X_if.indices)
+        self.weight_n_ = torch.from_numpy(X_if.data)
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """Reading a few dozen words of each item."""
+        return Cost(seconds=0.5 + 1e-4 * shape.items, memory_bytes=5e7 + 2_000 * shape.items)
+
+
+@dataclass(eq=False)
+class PlotSimilarity(ContentModel):
+    """Cosine of texts: TF-IDF of the words that are no English stop words, or sentence vectors.
+
+    column: of the text.  encoder: "tfidf", or "sentence" (all-MiniLM-L6-v2, an extra).
+    """
+
+    name: ClassVar[str] = "plot-similarity"
+
+    column: str = "overview"
+    encoder: Literal["tfidf", "sentence"] = "tfidf"
+
+    def described(self, table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+        """The text."""
+        if self.column not in table.columns:
+            raise ModelError(
+                f"{self.name} reads the column {self.column!r}, and the items have none.",
+                fix=f"Set column to one of {', '.join(table.columns[1:]) or 'theirs'}, or join a "
+                "table of items that has it (--items).",
+            )
+        text = pl.col(self.column).cast(pl.String)
+        kind = "text" if self.encoder == "tfidf" else "sentence"
+        return table.select(table.columns[0], text), kind
+
+
+@dataclass(eq=False)
+class MetadataSimilarity(ContentModel):
+    """Cosine of sets of labels: genres, keywords, the first three of the cast, the director.
+
+    columns: those that are not there are left out, with a note.  Of `crew` only the director
+    counts, and of `cast` the first three names.
+    """
+
+    name: ClassVar[str] = "metadata-similarity"
+
+    columns: tuple[str, ...] = ("keywords", "genres", "cast", "crew")
+    notes_: list[str] = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """Encode the labels of the items."""
+        present = train.item_frame.columns[1:]
+        absent = [name for name in self.columns if name not in present]
+        if len(absent) == len(self.columns):
+            raise ModelError(
+                f"{self.name} reads {', '.join(self.columns)}, and the items have none of them.",
+                where=train.name, fix="Join a table of items that has (--items), or set columns.",
+            )  # fmt: skip
+        self.notes_ = [f"{self.name} does without {', '.join(absent)}: no such column."] * bool(
+            absent
+        )
+        return super().fit(train, engine)
+
+    def described(self, table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+        """All labels of an item in one column, each behind the name of its own."""
+        lines = [self._labels(table[name]) for name in self.columns if name in table.columns]
+        said = (
+            pl.concat(lines, how="vertical")
+            .group_by("line")
+            .agg("label")
+            .join(pl.DataFrame({"line": np.arange(len(table))}), on="line", how="right")
+            .sort("line")["label"]
+        )
+        return pl.DataFrame({"item": table[table.columns[0]], "metadata": said}), "labels"
+
+    def _labels(self, series: pl.Series) -> pl.DataFrame:
+        name = series.name
+        if name == "crew" and series.dtype == pl.String:
+            series = pl.Series(name, map(_directors, series), dtype=pl.List(pl.String))
+        lines = labels_of(series)
+        if name == "cast":
+            lines = lines.filter(pl.int_range(pl.len()).over("line") < CAST)
+        return lines.with_columns(label=pl.lit(f"{name}: ") + pl.col("label").str.to_lowercase())
+
+
+def _directors(cell: str | None) -> list[str]:
+    return [
+        str(person.get("name", ""))
+        for person in parsed(cell)
+        if isinstance(person, dict) and person.get("job") == "Director"
+    ]
