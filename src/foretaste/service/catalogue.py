@@ -59,6 +59,14 @@ class Catalogue:
         return self.table[chosen[0]].fill_null(ids) if chosen else ids
 
     @cached_property
+    def group(self) -> list[str | None]:
+        """The first label of each item, such as its genre; None where items have no labels."""
+        lists = [c["name"] for c in self.columns if c["kind"] == "labels"]
+        if not lists:
+            return [None] * len(self.ids)
+        return self.table[lists[0]].str.split("|").list.first().replace("", None).to_list()
+
+    @cached_property
     def columns(self) -> list[dict[str, Any]]:
         """Each item column: name and kind, with its range or its labels."""
         return [_column(series) for series in self.table.get_columns()[1:]]
@@ -92,9 +100,10 @@ class Catalogue:
         axis_d2 *= torch.sign(axis_d2.gather(0, axis_d2.abs().argmax(dim=0, keepdim=True)))
         place_i2 = centred_id @ axis_d2
         place_i2 = place_i2 / place_i2.abs().amax(dim=0).clamp(min=1e-12)
+        lines = zip(self.ids, place_i2.tolist(), self.label, self.group, strict=True)
         return [
-            {"id": name, "x": round(place[0], 4), "y": round(place[-1], 4), "label": label}
-            for name, place, label in zip(self.ids, place_i2.tolist(), self.label, strict=True)
+            {"id": i, "x": round(xy[0], 4), "y": round(xy[-1], 4), "label": label, "group": group}
+            for i, xy, label, group in lines
         ]
 
 

@@ -101,6 +101,10 @@ def _asking(app: FastAPI, live: Live) -> None:
     def explain(asked: s.Explain) -> Response:
         return _json(live.explain(asked))
 
+    @app.get("/api/items/{item}", response_model=s.Item)
+    def item(item: s.PathId) -> Response:
+        return _json(live.item(item))
+
     @app.get("/api/items/{item}/similar", response_model=s.Similar)
     def similar(item: s.PathId, k: s.Many = 10) -> Response:
         return _json_text(live.similar(item, k).json())

@@ -136,6 +136,11 @@ class Live:
         (item_k,), (score_k,), _ = top_k(cosine_i[None], min(k, len(cosine_i)))
         return Listing(served, item_k[item_k >= 0].tolist(), score_k[item_k >= 0].tolist())
 
+    def item(self, item: str) -> dict[str, Any]:
+        """One item and its fields."""
+        (row,) = self.served.rows([item])
+        return {"id": item, "fields": self.served.catalogue.fields[row]}
+
     def find(self, text: str, where: str | None, start: int, limit: int) -> dict[str, Any]:
         """Items by words and a condition, and where the next page starts."""
         catalogue = self.served.catalogue

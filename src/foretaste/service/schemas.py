@@ -280,6 +280,7 @@ class Point(BaseModel):
     x: float
     y: float
     label: str
+    group: str | None
 
 
 class Map(BaseModel):
