@@ -14,6 +14,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 import foretaste as ft
+from foretaste import everyone
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.service.store import Event, Store
 from foretaste.training.engine import Engine
@@ -105,3 +106,18 @@ def write_events(url: str, acknowledged: Path, round_: int, ready: Any) -> None:
             print(item, file=file, flush=True)
             if n == 0:
                 ready.set()
+
+
+def recommend_slowly(bundle: Path, out: Path, ready: Any) -> None:
+    """Lists for everyone into a file, a user every tenth of a second."""
+    recommender = ft.load(bundle)
+    quickly = recommender.lists
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return quickly(*args, **options)
+
+    recommender.lists = slowly  # type: ignore[method-assign]
+    everyone.CHUNK_USERS = 1
+    ready.set()
+    ft.recommend_all(recommender, out)

@@ -17,7 +17,7 @@ LAYERS = [
     ["ranking", "retrieval", "explaining", "filtering", "recipes"],
     ["metrics", "diversity"],
     ["recommender"],
-    ["evaluation"],
+    ["evaluation", "everyone"],
     ["comparison", "cold_start"],
     ["report"],
     ["tuning"],

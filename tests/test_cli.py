@@ -532,3 +532,16 @@ def test_evaluate_shows_diverse_lists_beside_the_plain_ones(answer):
     found = answer("evaluate ratings.csv --model ease --diversity 0.5 --json")["reports"]
     plain, diverse = found["ease"]["metrics"], found["ease, diversity 0.5"]["metrics"]
     assert plain["ndcg@10"]["value"] != diverse["ndcg@10"]["value"]
+
+
+def test_recommend_for_all_users_writes_a_file(run, answer, home):
+    told = answer("recommend bundle --all-users --out recs.parquet -k 3")
+    assert told["users"] == len(ft.load(home / "bundle").dataset.users)
+    assert pl.read_parquet(home / "recs.parquet").height == 3 * told["users"]
+    for line in (
+        "recommend bundle --all-users", "recommend bundle --user u1 --out recs.parquet",
+        "recommend bundle --user u1 --all-users --out recs.parquet",
+    ):  # fmt: skip
+        status, _, said = run(line)
+        assert status == 2
+        assert "--all-users and --out go together, without --user and --history." in said

@@ -22,6 +22,7 @@ from foretaste.data.reading import from_frame, read
 from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
 from foretaste.evaluation import Report, evaluate
+from foretaste.everyone import recommend_all
 from foretaste.models import MODELS
 from foretaste.models.aligned import AlignedALS
 from foretaste.models.als import ALS
@@ -83,6 +84,7 @@ __all__ = [
     "load_data",
     "read",
     "read_items",
+    "recommend_all",
     "run_comparison",
     "split",
 ]

@@ -73,7 +73,7 @@ class Recommender:
         batch = self._batch(user, users, history)
         lists = self.lists(
             batch, k, exclude_seen=exclude_seen, diversity=diversity,
-            allowed_i=self._allowed(where, exclude, candidates),
+            allowed_i=self.allowed(where, exclude, candidates),
         )  # fmt: skip
         listed_bk = (lists.item_bk >= 0).numpy()
         rows = lists.item_bk.numpy()[listed_bk]
@@ -134,7 +134,7 @@ class Recommender:
         """Where an item stands in the full list of a user, and why not higher."""
         batch = self._batch(user, None, history)
         row = int(self.dataset.items.rows([item])[0])
-        return place(self.model.score(batch)[0], row, batch.item_h, self._allowed(where, (), None))
+        return place(self.model.score(batch)[0], row, batch.item_h, self.allowed(where, (), None))
 
     def predict(
         self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
@@ -280,9 +280,10 @@ class Recommender:
             torch.tensor(list(rated.values())), None, torch.tensor([-1]),
         )  # fmt: skip
 
-    def _allowed(
+    def allowed(
         self, where: str | None, exclude: Sequence[Id], candidates: Sequence[Id] | None
     ) -> torch.Tensor | None:
+        """The items that may be listed: (items,) bool; None for all of them."""
         if where is None and not len(exclude) and candidates is None:
             return None
         allowed_i = np.ones(len(self.dataset.items), dtype=bool)

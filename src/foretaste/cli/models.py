@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError
 from foretaste.evaluation import Report, evaluate_recipe
 from foretaste.evaluation import evaluate as measure
+from foretaste.everyone import recommend_all
 from foretaste.models import MODELS, model_named
 from foretaste.models.base import configure
 from foretaste.recipes import load_recipe
@@ -252,12 +254,35 @@ def recommend(
         bool, typer.Option("--include-seen", help="List seen items too.")
     ] = False,
     diversity: Diversity = 0.0,
+    all_users: Annotated[
+        bool, typer.Option("--all-users", help="For every user, into the file --out.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A Parquet file: user, item, score, rank.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The best items for a user, or for a stranger with a history.
+    """The best items for a user, for a stranger with a history, or for everyone into a file.
 
     Example: foretaste recommend bundle --history "50,172,181"
     """
+    if all_users != (out is not None) or (all_users and (user or history)):
+        raise UsageError(
+            "--all-users and --out go together, without --user and --history.",
+            fix="Write --all-users --out recommendations.parquet.",
+        )
+    if out is not None:
+        recommender, started = load(bundle), time.monotonic()
+        recommend_all(
+            recommender, out, k, where=where, exclude=list(history_from(exclude or "")),
+            exclude_seen=not include_seen, diversity=diversity, progress=True,
+        )  # fmt: skip
+        users, took = len(recommender.dataset.users), time.monotonic() - started
+        if as_json:
+            emit({"out": out, "users": users, "seconds": took})
+        else:
+            say(f"{out}: lists of {users:,} users in {seconds(took)}.")
+        return
     _one_asked(user, history)
     frame = load(bundle).recommend(
         user, history=None if history is None else history_from(history), k=k, where=where,
