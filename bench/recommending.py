@@ -6,7 +6,7 @@ Ours also leaves out seen items, breaks ties by item row, refuses NaN and bounds
 from __future__ import annotations
 
 import time
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 
@@ -29,8 +29,21 @@ def plain(user_ud: torch.Tensor, item_id: torch.Tensor, chunk: int) -> None:
         torch.topk(part @ item_id.T, K)
 
 
-def dot(user_ud: torch.Tensor, item_id: torch.Tensor, batch: UserBatch) -> torch.Tensor:
-    return user_ud[batch.train_row_b] @ item_id.T
+@dataclass
+class Dots:
+    """A model of random vectors."""
+
+    user_ud: torch.Tensor
+    item_id: torch.Tensor
+
+    def user_factors(self, batch: UserBatch) -> torch.Tensor:
+        return self.user_ud[batch.train_row_b]
+
+    def item_factors(self) -> torch.Tensor:
+        return self.item_id
+
+    def score(self, batch: UserBatch) -> torch.Tensor:
+        return self.user_factors(batch) @ self.item_id.T
 
 
 def main() -> None:
@@ -45,7 +58,7 @@ def main() -> None:
             started = time.perf_counter()
             plain(user_ud, item_id, 1024)
             between = time.perf_counter()
-            recommend(partial(dot, user_ud, item_id), batch, K, n_items=n_items)
+            recommend(Dots(user_ud, item_id), batch, K, n_items=n_items)
             ended = time.perf_counter()
             ratios.append((ended - between) / (between - started))
             rates.append((n_users / (ended - between), n_users / (between - started)))

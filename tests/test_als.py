@@ -6,7 +6,7 @@ import torch
 from scipy import sparse
 
 import foretaste as ft
-from foretaste.models.als import ALS
+from foretaste.models.als import ALS, principal_axes
 from foretaste.models.base import batch_of
 
 
@@ -26,9 +26,11 @@ def test_enough_steps_are_the_ridge_regression_written_out():
 
 
 def solved(model: ALS, W_bj: np.ndarray, y_jd: np.ndarray) -> torch.Tensor:
-    start_bd = torch.zeros(len(W_bj), y_jd.shape[1])
-    W_csr = sparse.csr_matrix(W_bj.astype(np.float32))
-    return model.solve(W_csr, torch.from_numpy(y_jd).float(), start_bd)
+    """Rows solved in the basis of the factors given."""
+    start_bd, Y_jd = torch.zeros(len(W_bj), y_jd.shape[1]), torch.from_numpy(y_jd).float()
+    turned_jd, start_bd, square_d = principal_axes(Y_jd, start_bd)
+    x_bd = model.solve(sparse.csr_matrix(W_bj.astype(np.float32)), turned_jd, square_d, start_bd)
+    return x_bd @ torch.linalg.lstsq(turned_jd, Y_jd).solution
 
 
 def objective(X_ui: np.ndarray, x_ud: np.ndarray, y_id: np.ndarray, model: ALS) -> float:
@@ -50,7 +52,7 @@ def test_every_iteration_lowers_the_objective():
     for iterations in (1, 2, 4, 8):
         model = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations)
         ft.fit(model, clicks, progress=False)
-        x_ud = model.user_vectors(batch_of(clicks, np.arange(30), clicks))
+        x_ud = model.user_factors(batch_of(clicks, np.arange(30), clicks))
         values.append(objective(X_ui, x_ud.numpy(), model.item_id_.numpy(), model))
     assert values == sorted(values, reverse=True)
 
@@ -58,7 +60,8 @@ def test_every_iteration_lowers_the_objective():
 def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
     X_ui = ALS().learn_likes(ratings)
     other = torch.randn(len(ratings.items), 5, generator=torch.Generator().manual_seed(0))
-    args = X_ui, other, torch.zeros(len(ratings.users), 5)
+    turned, start, square_d = principal_axes(other, torch.zeros(len(ratings.users), 5))
+    args = X_ui, turned, square_d, start
     whole = ALS(n_factors=5).solve(*args)
     monkeypatch.setattr("foretaste.models.als.BATCH_FLOATS", 300)
     torch.testing.assert_close(ALS(n_factors=5).solve(*args), whole, rtol=1e-4, atol=1e-5)
@@ -67,6 +70,6 @@ def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
 def test_three_steps_from_nothing_come_close_to_the_exact_factors(ratings):
     few, many = ALS(n_factors=8), ALS(n_factors=8, steps=50)
     ft.fit(few, ratings, progress=False)
-    X_ui, start_bd = few.learn_likes(ratings), torch.zeros(len(ratings.users), 8)
-    near_ud, exact_ud = (m.solve(X_ui, few.item_id_, start_bd) for m in (few, many))
+    args = few.learn_likes(ratings), few.item_id_, few.square_d_, torch.zeros(60, 8)
+    near_ud, exact_ud = (m.solve(*args) for m in (few, many))
     assert (near_ud - exact_ud).norm() < 0.05 * exact_ud.norm()

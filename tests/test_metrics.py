@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from foretaste import metrics
 from foretaste.models.base import UserBatch
-from foretaste.ranking import recommend
+from foretaste.ranking import Scored, recommend
 
 
 def batch(histories: list[list[int]]) -> UserBatch:
@@ -73,7 +73,7 @@ def test_a_ranking_metric_is_its_mean_over_all_orders_of_tied_items(name, case):
     probe = batch(relevant)
     relevant_b = torch.tensor([len(r) + u for r, u in zip(relevant, unknown, strict=True)])
     lists = recommend(
-        lambda _: score_bi.clone(), batch(seen), k, n_items=score_bi.shape[1], probe=probe
+        Scored(lambda _: score_bi.clone()), batch(seen), k, n_items=score_bi.shape[1], probe=probe
     )
     found = metrics.RANKING[name](metrics.ranks(lists, probe, relevant_b), k)
     for user, row in enumerate(scores):
@@ -92,13 +92,14 @@ def test_a_constant_scorer_gets_what_a_random_one_gets():
     probe = batch([[3, 7]])
     relevant_b = torch.tensor([2])
     nothing = torch.zeros(1, n_items)
-    flat = recommend(lambda _: nothing, batch([[]]), k, n_items=n_items, probe=probe)
+    flat = recommend(Scored(lambda _: nothing), batch([[]]), k, n_items=n_items, probe=probe)
     constant = metrics.ndcg(metrics.ranks(flat, probe, relevant_b), k).item()
     generator = torch.Generator().manual_seed(1)
     drawn = []
     for _ in range(4000):
         random = torch.rand(1, n_items, generator=generator)
-        lists = recommend(lambda _, r=random: r, batch([[]]), k, n_items=n_items, probe=probe)
+        model = Scored(lambda _, r=random: r)
+        lists = recommend(model, batch([[]]), k, n_items=n_items, probe=probe)
         drawn.append(metrics.ndcg(metrics.ranks(lists, probe, relevant_b), k).item())
     assert constant == pytest.approx(
         np.mean(drawn), abs=4 * float(np.std(drawn)) / math.sqrt(len(drawn))

@@ -10,7 +10,14 @@ import torch
 import foretaste as ft
 from foretaste.errors import ModelError
 from foretaste.models import MODELS
-from foretaste.models.base import PlacesNewItems, PredictsRatings, Shape, batch_of, configure
+from foretaste.models.base import (
+    PlacesNewItems,
+    PredictsRatings,
+    ScoresByDot,
+    Shape,
+    batch_of,
+    configure,
+)
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
 
@@ -171,6 +178,13 @@ def test_new_items_are_listed_scored_and_have_neighbours_without_training(fitted
     grown.save(tmp_path / "grown")
     assert ft.load(tmp_path / "grown").recommend("u1", k=50).equals(grown.recommend("u1", k=50))
     assert len(fitted.dataset.items) == 40
+
+
+def test_a_model_that_scores_by_dot_products_does(fitted):
+    if isinstance(fitted.model, ScoresByDot):
+        batch = everyone(fitted)
+        product_ui = fitted.model.user_factors(batch) @ fitted.model.item_factors().T
+        torch.testing.assert_close(product_ui, fitted.model.score(batch))
 
 
 def test_the_cost_is_a_positive_estimate(fitted):

@@ -15,7 +15,7 @@ from foretaste.data.splitting import split
 from foretaste.errors import DataError, UsageError
 from foretaste.evaluation import Interval, Served, Tally, intervals, ranking_tallies, resampled
 from foretaste.models.base import Model, PlacesNewItems, UserBatch, batch_of, liked_from
-from foretaste.ranking import recommend
+from foretaste.ranking import Scored, recommend
 from foretaste.recommender import fit
 
 Score = Callable[[UserBatch], Tensor]
@@ -196,5 +196,7 @@ def _only(batch: UserBatch, kept_h: Tensor) -> UserBatch:
 def _tallies(
     score: Score, batch: UserBatch, wanted: UserBatch, allowed_i: Tensor, k: int
 ) -> dict[str, Tally]:
-    lists = recommend(score, batch, k, n_items=len(allowed_i), allowed_i=allowed_i, probe=wanted)
+    lists = recommend(
+        Scored(score), batch, k, n_items=len(allowed_i), allowed_i=allowed_i, probe=wanted
+    )
     return ranking_tallies(Served(lists, wanted, wanted.length_b), (k,))

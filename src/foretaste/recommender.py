@@ -36,8 +36,9 @@ from foretaste.models.base import (
     configure,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
-from foretaste.ranking import Lists, top_k
+from foretaste.ranking import Lists
 from foretaste.ranking import recommend as rank
+from foretaste.retrieval import top_k
 from foretaste.training.engine import Engine
 
 Id = str | int
@@ -102,7 +103,7 @@ class Recommender:
             raise UsageError(f"diversity={diversity}.", fix="It goes from 0 (none) to 1.")
         n_items = len(self.dataset.items)
         best = rank(
-            self.model.score, batch, pool_size(k, n_items) if diversity else k, n_items=n_items,
+            self.model, batch, pool_size(k, n_items) if diversity else k, n_items=n_items,
             exclude_seen=exclude_seen, allowed_i=allowed_i, probe=probe,
         )  # fmt: skip
         if not diversity:

@@ -230,6 +230,19 @@ class HasItemVectors(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoresByDot(Protocol):
+    """A model whose scores are dot products; `ranking` then finds the best without all of them."""
+
+    def user_factors(self, batch: UserBatch) -> Tensor:
+        """Of each history: (B, d), float32."""
+        ...
+
+    def item_factors(self) -> Tensor:
+        """(items, d), float32."""
+        ...
+
+
 def liked_from(train: Dataset, positive_from: float | None) -> float:
     """The lowest value that counts as liked: three quarters up the scale of ratings; any click."""
     if positive_from is not None:

@@ -15,7 +15,7 @@ from foretaste.bundle import __version__
 from foretaste.errors import ForetasteError, ModelError
 from foretaste.explaining import place
 from foretaste.models.base import PredictsRatings, RatingPrediction, UserBatch
-from foretaste.ranking import top_k
+from foretaste.retrieval import top_k
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
 from foretaste.service.served import Seen, Served, together
 from foretaste.service.store import Event, Past, Store
