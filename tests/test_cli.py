@@ -237,7 +237,7 @@ def test_similar_lists_neighbours(answer, run):
 def test_evaluate_puts_a_model_beside_the_floors(answer, run):
     line = "evaluate ratings.csv --model bias --split time --test 0.3 --k 5"
     reports = answer(line)["reports"]
-    assert list(reports) == ["global-mean", "bias", "popularity"]
+    assert list(reports) == ["global-mean", "bias", "random", "popularity", "recent-popularity"]
     bias = reports["bias"]["metrics"]
     assert bias["rmse"]["low"] < bias["rmse"]["value"] < bias["rmse"]["high"]
     assert "ndcg@5" in bias

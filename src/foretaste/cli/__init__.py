@@ -9,6 +9,7 @@ import typer
 
 from foretaste.cli import data, models, serve
 from foretaste.cli.cold import cold_start
+from foretaste.cli.compare import compare
 from foretaste.cli.demo import demo
 from foretaste.errors import ForetasteError, UsageError
 
@@ -21,8 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    demo, data.fetch, data.check, models.train, models.evaluate, cold_start, models.recommend, models.predict,
-    models.similar, models.explain, serve.serve, data.doctor,
+    demo, data.fetch, data.check, models.train, models.evaluate, compare, cold_start,
+    models.recommend, models.predict, models.similar, models.explain, serve.serve, data.doctor,
 ):  # fmt: skip
     app.command()(command)
 

@@ -26,7 +26,7 @@ from foretaste.cli.show import emit, say, show_frame
 from foretaste.cold_start import cold_items, cold_users
 from foretaste.models import model_named
 from foretaste.models.base import configure
-from foretaste.report import cold_start_curve
+from foretaste.report.pictures import cold_start_curve
 
 FLOORS = ("random", "popularity")
 

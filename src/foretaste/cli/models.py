@@ -33,6 +33,7 @@ from foretaste.cli.options import (
     history_from,
 )
 from foretaste.cli.show import byte_meter, emit, say, seconds, show_frame, show_reports
+from foretaste.comparison.entrants import floors as floors_of
 from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError
 from foretaste.evaluation import Report, evaluate_recipe
@@ -42,10 +43,9 @@ from foretaste.models import MODELS, model_named
 from foretaste.models.base import configure
 from foretaste.recipes import load_recipe
 from foretaste.recommender import Recommender, fit, load
-from foretaste.report import learning_curve
+from foretaste.report.pictures import learning_curve
 from foretaste.training.engine import Engine
 
-FLOORS = ("global-mean", "bias", "popularity")
 COMPARED = ("rmse", "recall", "ndcg", "hit_rate")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
 User = Annotated[str | None, typer.Option(help="A user of the training data.")]
@@ -192,11 +192,10 @@ def evaluate(
 
 def floors(parts: Split, k: int) -> dict[str, Report]:
     """Reports of the models that anything must beat, as far as they apply to the data."""
-    reports = {}
-    for name in FLOORS:
-        if parts.train.explicit or not MODELS[name].needs_ratings:
-            reports[name] = measure(fit(MODELS[name](), parts.train, progress=False), parts, k=k)
-    return reports
+    return {
+        label: measure(fit(model, parts.train, progress=False), parts, k=k)
+        for label, model in floors_of(parts.train).items()
+    }
 
 
 def _trimmed(report: Report, kept: Collection[str] = COMPARED) -> Report:

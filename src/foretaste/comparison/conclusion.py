@@ -10,7 +10,8 @@ from foretaste.comparison.running import Comparison
 def metric_name(name: str) -> str:
     """The name as people write it: NDCG@10, RMSE, recall@10."""
     kind, at, k = name.partition("@")
-    return (kind.upper() if kind in {"ndcg", "rmse", "mae", "mrr"} else kind) + at + k
+    kind = kind.upper() if kind in {"ndcg", "rmse", "mae", "mrr"} else kind.replace("_", " ")
+    return kind + at + k
 
 
 def conclusion(comparison: Comparison) -> list[str]:

@@ -147,10 +147,10 @@ def run_comparison(
 ) -> Comparison:  # fmt: skip
     """Fit and evaluate models beside the floors, each in a process of its own.
 
-    models: names, models with fields of their own, or labels of such (default: all that the data
-    and half a minute allow).  seeds: runs of a model that depends on its seed.  folder: keeps every
-    finished run, so that a comparison that was killed goes on with what is missing.  say: takes a
-    line for each run.
+    models: names, models with fields of their own, or labels of such (default: the usual ones that
+    data and time allow).  seeds: runs of a model that is trained by gradients, or whose seed
+    matters and that fits in QUICK seconds.  folder: keeps every finished run, so that a comparison
+    that was killed goes on with what is missing.  say: takes a line for each run.
     """
     if k < 1 or seeds < 1:
         raise UsageError(f"k={k}, seeds={seeds}.", fix="Both are at least 1.")
@@ -173,7 +173,7 @@ def run_comparison(
         for label, model in chosen.items():
             task = {"model": model.name, "fields": model.hyperparameters(), **shared}
             found: list[Run] = []
-            while not found or (len(found) < seeds and found[0].random and not found[-1].error):
+            while not found or (len(found) < seeds and found[-1].worth_repeating):
                 seed = len(found)
                 out = place / "runs" / f"{_file_name(label)}-{seed}"
                 found.append(_run(ask, out, task | {"seed": seed}))
@@ -191,13 +191,15 @@ def run_comparison(
     return Comparison(parts, k, chosen, runs, failed, left_out)
 
 
+START = "import sys, foretaste.comparison.runs as runs; runs.serve(sys.argv[1])"
 Ask = Callable[[Path, Mapping[str, Any]], int]
 
 
 @contextlib.contextmanager
 def _workshop(parts: Path) -> Iterator[Ask]:
     """Takes where a run goes and its task, and gives the exit status; started when first asked."""
-    command = [sys.executable, "-m", "foretaste.comparison.runs", str(parts)]
+    # -P: nothing that lies in the working directory is imported
+    command = [sys.executable, "-P", "-c", START, str(parts)]
     with contextlib.ExitStack() as stack:
         started: list[subprocess.Popen[str]] = []
 

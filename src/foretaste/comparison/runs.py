@@ -1,7 +1,7 @@
 """One model, one seed, one process: what it is asked, what it leaves in the folder.
 
-`python -m foretaste.comparison.runs FOLDER` forks them.  A process of its own makes the peak memory
-the model's, and its death a line in the report instead of the end of the comparison.
+A process of its own makes the peak memory the model's, and its death a line in the report instead
+of the end of the comparison.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from foretaste.recommender import fit
 
 PARTS = ("train", "history", "test")
 EXAMPLES = 3
+QUICK = 5.0  # seconds to fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,11 @@ class Run:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def worth_repeating(self) -> bool:
+        """Whether other seeds tell something: gradients leave a learning curve; or it is quick."""
+        return self.random and bool(self.curve or self.fit_seconds < QUICK)
 
 
 def write_parts(folder: Path, parts: Split) -> None:
@@ -176,7 +182,7 @@ def work(folder: Path, out: Path, task: dict[str, Any]) -> None:
     bundle.write(out, values | {"fingerprint": fingerprint(task)}, {}, tables)
 
 
-def serve(folder: Path) -> None:
+def serve(folder: str) -> None:
     """Fork a process for each task of standard input, and answer with its exit status.
 
     A fork starts in a tenth of a second, an import of torch takes seconds. Standard input that ends
@@ -187,7 +193,7 @@ def serve(folder: Path) -> None:
         child = os.fork()
         if not child:
             os.close(0)
-            _exit_after(lambda out=out, task=task: work(folder, Path(out), task))
+            _exit_after(lambda out=out, task=task: work(Path(folder), Path(out), task))
         status = 0
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if select.select([0], [], [], 0.02)[0]:
@@ -204,7 +210,3 @@ def _exit_after(job: Callable[[], None]) -> None:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]))

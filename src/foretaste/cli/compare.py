@@ -1,0 +1,99 @@
+"""`foretaste compare`: models beside the floors on one split, and a page that says what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from foretaste.cli.options import (
+    BadRows,
+    Device,
+    Duplicates,
+    ItemColumn,
+    Json,
+    Query,
+    RatingColumn,
+    Separator,
+    Source,
+    TimeColumn,
+    UserColumn,
+    dataset_from,
+)
+from foretaste.cli.show import console, emit, say
+from foretaste.comparison.conclusion import conclusion, metric_name
+from foretaste.comparison.running import Comparison, run_comparison
+from foretaste.data.splitting import split
+from foretaste.report.page import summary, write_report
+
+
+def compare(
+    source: Source,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Names between commas, floors apart (default: what half a minute fits)."),
+    ] = None,
+    how: Annotated[
+        str, typer.Option("--split", help="time, leave-last, users, random, or canonical.")
+    ] = "random",
+    test: Annotated[float, typer.Option(help="Fraction that is tested on.")] = 0.2,
+    seeds: Annotated[int, typer.Option(help="Runs of a model that depends on its seed.")] = 3,
+    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
+    device: Device = "auto",
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    rating_column: RatingColumn = None,
+    time_column: TimeColumn = None,
+    separator: Separator = None,
+    query: Query = None,
+    bad_rows: BadRows = "error",
+    duplicates: Duplicates = "last",
+    as_json: Json = False,
+) -> None:
+    """Measure models side by side, each in a process of its own, and write a report.
+
+    The floors are always in. Killed half-way, the same command goes on with what is missing.
+
+    Example: foretaste compare ratings.csv --models ease,als --split time
+    """
+    ratings = dataset_from(
+        source, user=user_column, item=item_column, value=rating_column, time=time_column,
+        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+    )  # fmt: skip
+    names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+    found = run_comparison(
+        split(ratings, how, test=test), names, k=k, seeds=seeds, device=device, folder=out,
+        say=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    pages = write_report(found, out)
+    if as_json:
+        emit(summary(found) | {"report": pages[0]})
+        return
+    _show(found)
+    say(f"Report: {pages[0]}")
+
+
+def _show(found: Comparison) -> None:
+    """The verdict, then a line for each model."""
+    say(f"{found.parts.train.name}: {found.parts.protocol}.")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("model")
+    for name in (metric_name(found.metric), "95 % interval", "fit", "peak memory"):
+        table.add_column(name, justify="right")
+    costs = {row["model"]: row for row in found.costs().iter_rows(named=True)}
+    for label, values in found.values.items():
+        m, cost = values[found.metric], costs[label]
+        table.add_row(
+            Text(label, style="dim" if label in found.floors else ""), f"{m.value:.4f}",
+            f"{m.low:.3f}–{m.high:.3f}", f"{cost['fit_seconds']:.1f} s",
+            f"{cost['peak_memory_mib']:,.0f} MiB",
+        )  # fmt: skip
+    console.print(table)
+    for label, why in found.failed.items():
+        say(f"{label} failed: {why}")
+    for sentence in conclusion(found):
+        say(sentence)
