@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from bench import peers, reading, recommending, training
+from bench import peers, reading, recommending, strong, training
 
 
 def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for part in (reading, training, recommending, peers):
+    for part in (reading, training, recommending, peers, strong):
         print()
         part.main()
 
