@@ -170,6 +170,14 @@ def test_a_basis_is_centred_orthogonal_and_keeps_the_largest_directions(rank):
     torch.testing.assert_close(gram.diagonal(), top[: B_rf.shape[1]], rtol=1e-2, atol=1e-3)
 
 
+def test_a_basis_of_very_many_columns_needs_no_square_of_them():
+    place_2n = torch.stack(
+        [torch.arange(400) % 20, torch.randint(0, 300_000, (400,), generator=rng())]
+    )
+    F_rc = torch.sparse_coo_tensor(place_2n, torch.ones(400), (20, 300_000))
+    assert gibbs.principal_basis(F_rc, 4, rng()).shape == (300_001, 4)  # squared: 360 GB
+
+
 def test_implicit_features_are_rows_of_unit_length_and_a_count():
     F_rc = gibbs.implicit_features(torch.tensor([0, 0, 2]), torch.tensor([1, 3, 0]), 3, 4)
     half, log = 2**-0.5, np.log(2) / 2

@@ -150,13 +150,16 @@ def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
     makes the precision of the coefficients diagonal, and each draw two thin products.
     """
     rows, c = F_rc.shape
+    # sorted once: each product of a transposed view would sort it again
+    F_cr = F_rc.t().coalesce() if F_rc.is_sparse else F_rc.t()
     if not min(rank, c):
         return torch.zeros(c + 1, 0, device=rng.device)
-    Q_cf = torch.eye(c, device=rng.device)
-    if rank < c:
+    if rank >= c:
+        Q_cf = torch.eye(c, device=rng.device)
+    else:
         Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
         for _ in range(3):
-            Q_cf = torch.linalg.qr(F_rc.t() @ (F_rc @ Q_cf)).Q
+            Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q
     B_rf = (F_rc @ Q_cf).double()
     mean_f = B_rf.mean(0)
     weight_f, E_ff = torch.linalg.eigh((B_rf - mean_f).T @ (B_rf - mean_f))
