@@ -174,9 +174,7 @@ def test_a_basis_of_very_many_columns_needs_no_square_of_them():
     place_2n = torch.stack(
         [torch.arange(400) % 20, torch.randint(0, 300_000, (400,), generator=rng())]
     )
-    F_rc = torch.sparse_coo_tensor(
-        place_2n, torch.ones(400), (20, 300_000), check_invariants=False
-    )
+    F_rc = torch.sparse_coo_tensor(place_2n, torch.ones(400), (20, 300_000), check_invariants=False)
     assert gibbs.principal_basis(F_rc, 4, rng()).shape == (300_001, 4)  # squared: 360 GB
 
 
