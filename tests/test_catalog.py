@@ -15,6 +15,7 @@ from foretaste.data import catalog
 from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile, data_folder, fetch_entry
 from foretaste.data.dataset import Dataset, build
 from foretaste.data.fetching import Progress
+from foretaste.data.reading import read
 from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test, split
 from foretaste.errors import DataError, FetchError, UsageError
 
@@ -52,7 +53,7 @@ def tiny(*shelves: Shelf) -> CatalogEntry:
         DataFile("README", needed=False),
     )
     sources: tuple = shelves
-    return CatalogEntry("tiny", "Tiny", "none", "https://tiny.example", files, sources, None)
+    return CatalogEntry("tiny", "Tiny", "none", "https://tiny.example", files, sources, read)
 
 
 def full() -> Shelf:
@@ -234,9 +235,21 @@ def test_a_data_set_loads_with_its_published_counts(
     assert ratings.explicit == (name != "gowalla-lightgcn")
 
 
-def test_a_table_of_films_is_no_data_set_of_ratings():
-    with pytest.raises(UsageError, match="tmdb5000 describes films and holds no ratings"):
-        catalog.load("tmdb5000")
+def test_a_table_of_films_is_a_catalogue_without_interactions(data_folder: Path):
+    if not (data_folder / "tmdb5000").is_dir():
+        pytest.skip("FORETASTE_DATA does not hold tmdb5000")
+    films = catalog.load("tmdb-5000", data_folder, offline=True)
+    assert (len(films), len(films.items), films.name) == (0, 4803, "tmdb5000")
+    assert films.item_table is not None
+    assert films.item_table["title"].null_count() == 0
+
+
+def test_tmdb_5000_says_where_to_put_its_file(tmp_path: Path):
+    with pytest.raises(FetchError) as raised:
+        catalog.fetch("tmdb-5000", tmp_path, offline=True)
+    said = str(raised.value)
+    assert "https://www.kaggle.com/datasets/tmdb/tmdb-movie-metadata" in said
+    assert f"tmdb_5000_movies.csv at {tmp_path / 'tmdb5000' / 'tmdb_5000_movies.csv'}" in said
 
 
 def test_the_mirror_gives_the_published_layout(tmp_path: Path):

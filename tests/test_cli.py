@@ -545,3 +545,57 @@ def test_recommend_for_all_users_writes_a_file(run, answer, home):
         status, _, said = run(line)
         assert status == 2
         assert "--all-users and --out go together, without --user and --history." in said
+
+
+# -- tables of items
+
+
+@pytest.fixture(scope="module")
+def films(home):
+    """films.csv for the items of ratings.csv and new.csv for another one, known by links.csv."""
+    items = ft.read(home / "ratings.csv").items.values
+    plots = ["the dark knight guards a city", "two lovers on a ship that sinks"]
+    table = pl.DataFrame({"item": items, "overview": [plots[i % 2] for i in range(len(items))]})
+    table.write_csv(home / "films.csv")
+    pl.DataFrame(
+        {"item": ["new"], "overview": ["a knight, a city, a ship"], "colour": ["red"]}
+    ).write_csv(home / "new.csv")
+    numbered = table.with_columns(id=pl.int_range(pl.len()))
+    numbered.select("id", "overview").write_csv(home / "tmdb.csv")
+    numbered.select("item", tmdbId="id").write_csv(home / "links.csv")
+
+
+def test_check_shows_how_the_columns_of_items_are_read(films, run, answer):
+    (column,) = answer("check ratings.csv --items films.csv")["item_columns"]
+    assert column["name"] == "overview"
+    assert (column["kind"], column["filled"]) == ("category", 1.0)
+    _, out, _ = run("check ratings.csv --items films.csv")
+    assert "What is known of items, as models of content read it" in out
+    assert "overview" in out
+    linked = answer("check ratings.csv --items tmdb.csv --links links.csv")["item_columns"]
+    assert linked == [column]
+
+
+def test_new_items_join_a_bundle_without_training(films, run, answer):
+    code, _, _ = run("train ratings.csv --items films.csv --model plot-similarity --out plots")
+    assert code == 0
+    code, out, _ = run("add-items plots new.csv --out grown")
+    assert code == 0
+    assert "1 items added, 21 in all." in out
+    assert "Next: foretaste similar grown new" in out
+    assert answer("add-items plots new.csv --out grown")["added"] == ["new"]
+    listed = answer("recommend grown --user u1 -k 30")["rows"]
+    assert "new" in [row["item"] for row in listed]
+    assert len(answer("similar grown new -k 3")["rows"]) == 3
+    code, _, err = run("add-items grown new.csv --out again")
+    assert code == 2
+    assert "item 'new' is there already, or twice." in err
+    code, _, err = run("add-items bundle new.csv --out again")
+    assert code == 1
+    assert "bias is no model that places new items." in err
+
+
+def test_links_need_a_table_that_they_lead_to(films, run):
+    code, _, err = run("train ratings.csv --links links.csv --model plot-similarity")
+    assert code == 2
+    assert "--links without --items. Name the table that they lead to." in err

@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 for command in (
     demo, data.fetch, data.check, models.train, models.evaluate, compare, cold_start,
-    models.recommend, models.predict, models.similar, models.explain, serve.serve, data.doctor,
+    models.recommend, models.predict, models.similar, models.explain, models.add_items,
+    serve.serve, data.doctor,
 ):  # fmt: skip
     app.command()(command)
 

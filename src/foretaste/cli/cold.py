@@ -12,7 +12,9 @@ from foretaste.cli.options import (
     Device,
     Fields,
     ItemColumn,
+    Items,
     Json,
+    Links,
     RatingColumn,
     Seed,
     Separator,
@@ -52,6 +54,8 @@ def cold_start(
     rating_column: RatingColumn = None,
     time_column: TimeColumn = None,
     separator: Separator = None,
+    items: Items = None,
+    links: Links = None,
     as_json: Json = False,
 ) -> None:
     """Measure models on items that nobody has rated, or on users who have said little.
@@ -67,7 +71,7 @@ def cold_start(
     entrants |= {name: configure(model_named(name), fields) for name in names}
     ratings = dataset_from(
         source, user=user_column, item=item_column, value=rating_column, time=time_column,
-        separator=separator,
+        separator=separator, items=items, links=links,
     )  # fmt: skip
     measure = cold_items if of == "items" else cold_users
     found = measure(entrants, ratings, k=k, seed=seed, device=device)

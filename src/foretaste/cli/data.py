@@ -19,7 +19,9 @@ from foretaste.cli.options import (
     BadRows,
     Duplicates,
     ItemColumn,
+    Items,
     Json,
+    Links,
     Query,
     RatingColumn,
     Separator,
@@ -29,7 +31,7 @@ from foretaste.cli.options import (
     dataset_from,
 )
 from foretaste.cli.show import byte_meter, console, emit, headline, say, seconds, size
-from foretaste.data.catalog import CATALOG, data_folder
+from foretaste.data.catalog import CATALOG, data_folder, entry
 from foretaste.data.catalog import fetch as fetch_files
 from foretaste.data.checking import CheckReport, Spread
 from foretaste.data.checking import check as examine
@@ -66,10 +68,10 @@ def fetch(
             say=lambda line: typer.echo(line, err=True),
         )
     if as_json:
-        emit({"name": name, "folder": path, "licence": CATALOG[name].licence})
+        emit({"name": name, "folder": path, "licence": entry(name).licence})
         return
-    say(f"{CATALOG[name].title}: {path}")
-    say(f"Licence: {CATALOG[name].licence}")
+    say(f"{entry(name).title}: {path}")
+    say(f"Licence: {entry(name).licence}")
 
 
 def _list_catalog(folder: Path | None, as_json: bool) -> None:
@@ -103,6 +105,8 @@ def check(
     time_column: TimeColumn = None,
     separator: Separator = None,
     query: Query = None,
+    items: Items = None,
+    links: Links = None,
     bad_rows: BadRows = "error",
     duplicates: Duplicates = "last",
     as_json: Json = False,
@@ -114,6 +118,7 @@ def check(
     ratings = dataset_from(
         source, user=user_column, item=item_column, value=rating_column, time=time_column,
         separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+        items=items, links=links,
     )  # fmt: skip
     report = checked(ratings)
     if as_json:
@@ -151,6 +156,11 @@ def show_check(report: CheckReport) -> None:
         )
     if report.explicit:
         _show_histogram(report)
+    if report.item_columns:
+        headline("What is known of items, as models of content read it")
+    for column in report.item_columns:
+        made = f"{column.features:,} features" if column.features else "left out"
+        say(f"  {column.name:<24} {column.kind:<9} {column.filled:>5.0%} filled  {made}")
     headline("Suspicious" if report.findings else "Nothing suspicious.")
     for finding in report.findings:
         console.print(

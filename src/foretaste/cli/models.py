@@ -20,7 +20,9 @@ from foretaste.cli.options import (
     Duplicates,
     Fields,
     ItemColumn,
+    Items,
     Json,
+    Links,
     Query,
     RatingColumn,
     Seed,
@@ -75,6 +77,8 @@ def train(
     time_column: TimeColumn = None,
     separator: Separator = None,
     query: Query = None,
+    items: Items = None,
+    links: Links = None,
     bad_rows: BadRows = "error",
     duplicates: Duplicates = "last",
     as_json: Json = False,
@@ -89,6 +93,7 @@ def train(
     ratings = dataset_from(
         source, user=user_column, item=item_column, value=rating_column, time=time_column,
         separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+        items=items, links=links,
     )  # fmt: skip
     refuse_foreign(out)  # before the hours of training, not after
     run = training_folder(out)
@@ -111,8 +116,12 @@ def train(
     for picture in pictures:
         say(f"Learning curve: {picture}")
     say(f"Bundle: {out}")
-    user = str(ratings.users.values[0])
-    say(f"Next: {shlex.join(['foretaste', 'recommend', str(out), '--user', user])}")
+    if len(ratings):
+        user = str(ratings.users.values[0])
+        say(f"Next: {shlex.join(['foretaste', 'recommend', str(out), '--user', user])}")
+    else:
+        item = str(ratings.items.values[0])
+        say(f"Next: {shlex.join(['foretaste', 'similar', str(out), item])}")
 
 
 def training_folder(out: Path) -> Path:
@@ -155,6 +164,8 @@ def evaluate(
     time_column: TimeColumn = None,
     separator: Separator = None,
     query: Query = None,
+    items: Items = None,
+    links: Links = None,
     bad_rows: BadRows = "error",
     duplicates: Duplicates = "last",
     as_json: Json = False,
@@ -175,6 +186,7 @@ def evaluate(
     ratings = dataset_from(
         str(source), user=user_column, item=item_column, value=rating_column, time=time_column,
         separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
+        items=items, links=links,
     )  # fmt: skip
     parts = split(ratings, how, test=test, seed=seed)
     reports = floors(parts, k)
@@ -329,6 +341,30 @@ def similar(
     Example: foretaste similar bundle 50
     """
     show_frame(load(bundle).similar(item, k=k), as_json)
+
+
+def add_items(
+    bundle: Bundle,
+    items: Annotated[Path, typer.Argument(help="A table of new items: id and what is known.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    as_json: Json = False,
+) -> None:
+    """Take new items into a bundle, placed by their columns; nothing is trained again.
+
+    Example: foretaste add-items bundle new-films.csv --out bundle2
+    """
+    refuse_foreign(out)
+    known = load(bundle)
+    grown = known.with_items(items)
+    grown.save(out)
+    rows = slice(len(known.dataset.items), None)
+    added = grown.dataset.items.values[rows].to_list()
+    if as_json:
+        emit({"bundle": out, "added": added, "items": len(grown.dataset.items)})
+        return
+    say(f"{len(added):,} items added, {len(grown.dataset.items):,} in all.")
+    say(f"Bundle: {out}")
+    say(f"Next: {shlex.join(['foretaste', 'similar', str(out), str(added[0])])}")
 
 
 def explain(

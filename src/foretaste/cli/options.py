@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from foretaste.cli.show import byte_meter
-from foretaste.data.catalog import CATALOG
+from foretaste.data.catalog import ALIASES, CATALOG, fetch
 from foretaste.data.catalog import load as load_data
 from foretaste.data.dataset import Dataset
+from foretaste.data.item_tables import read_items
 from foretaste.data.reading import read
 from foretaste.errors import UsageError
 
@@ -27,6 +28,17 @@ ItemColumn = Annotated[str | None, typer.Option("--item-column", help="Column of
 RatingColumn = Annotated[str | None, typer.Option("--rating-column", help="Column of ratings.")]
 TimeColumn = Annotated[str | None, typer.Option("--time-column", help="Column of times.")]
 Separator = Annotated[str | None, typer.Option(help="Between fields; guessed if not given.")]
+Items = Annotated[
+    str | None,
+    typer.Option(
+        "--items", help="A table of items to join by id: CSV, TSV, Parquet, or the name of a "
+        "public data set (tmdb-5000)."
+    ),
+]  # fmt: skip
+Links = Annotated[
+    Path | None,
+    typer.Option(help="From the ids of the ratings to those of --items (MovieLens links.csv)."),
+]
 Query = Annotated[str | None, typer.Option(help="SQL for a database URL.")]
 BadRows = Annotated[str, typer.Option(help="Rows that cannot be read: error or drop.")]
 Duplicates = Annotated[str, typer.Option(help="Same user and item: last, mean, sum or error.")]
@@ -39,9 +51,25 @@ Fields = Annotated[
 ]
 
 
-def dataset_from(source: str, **options: Any) -> Dataset:
-    """The Dataset of a file, folder, URL or catalog name."""
-    if source in CATALOG and not Path(source).exists():
+def dataset_from(
+    source: str, *, items: str | None = None, links: Path | None = None, **options: Any
+) -> Dataset:
+    """The Dataset of a file, folder, URL or catalog name, with a table of items joined to it."""
+    if links is not None and items is None:
+        raise UsageError("--links without --items.", fix="Name the table that they lead to.")
+    ratings = _read(source, options)
+    if items is None:
+        return ratings
+    known = _in_catalog(items)
+    return ratings.join_items(read_items(fetch(items) if known else items, links=links))
+
+
+def _in_catalog(source: str) -> bool:
+    return (source in CATALOG or source in ALIASES) and not Path(source).exists()
+
+
+def _read(source: str, options: dict[str, Any]) -> Dataset:
+    if _in_catalog(source):
         given = [
             name
             for name in ("user", "item", "value", "time", "separator", "query")

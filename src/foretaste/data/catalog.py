@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from foretaste.data.dataset import Dataset, ReadReport, build
+from foretaste.data.dataset import Dataset, ReadReport, build, catalogue
 from foretaste.data.fetching import (
     Files,
     Limits,
@@ -24,6 +24,7 @@ from foretaste.data.fetching import (
     move_in,
     sha256,
 )
+from foretaste.data.item_tables import read_items
 from foretaste.data.layouts import GENRES_100K, read_adjacency
 from foretaste.data.reading import read
 from foretaste.errors import FetchError, UsageError
@@ -67,7 +68,7 @@ class CatalogEntry:
     home: str
     files: tuple[DataFile, ...]
     sources: tuple[Source, ...]
-    read: Callable[[Path], Dataset] | None
+    read: Callable[[Path], Dataset]
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
@@ -83,6 +84,7 @@ def data_folder(folder: str | Path | None = None) -> Path:
 
 def entry(name: str) -> CatalogEntry:
     """The catalog's entry of that name."""
+    name = ALIASES.get(name, name)
     if name not in CATALOG:
         known = ", ".join(CATALOG)
         raise UsageError(f"no data set {name!r} in the catalog.", fix=f"Use one of {known}.")
@@ -195,13 +197,13 @@ def load(
     offline: bool = False, say: Callable[[str], None] | None = None,
 ) -> Dataset:  # fmt: skip
     """A data set of the catalog, fetched if need be and read."""
-    read_files = entry(name).read
-    if read_files is None:
-        raise UsageError(
-            f"{name} describes films and holds no ratings.",
-            fix=f"Fetch it with `foretaste fetch {name}` and use it as a table of items.",
-        )
-    return replace(read_files(fetch(name, folder, progress, offline, say)), name=name)
+    found = entry(name)
+    return replace(found.read(fetch(name, folder, progress, offline, say)), name=found.name)
+
+
+def _read_films(path: Path) -> Dataset:
+    """A catalogue: nobody has rated them here."""
+    return catalogue(read_items(path))
 
 
 def _read_ratings_small(path: Path) -> Dataset:
@@ -370,7 +372,7 @@ _ENTRIES = (
             DataFile("tmdb_5000_credits.csv", needed=False),
         ),
         (Zip(_KAGGLE + "tmdb/tmdb-movie-metadata"),),
-        None,
+        _read_films,
     ),
     CatalogEntry(
         "the-movies-dataset",
@@ -396,3 +398,4 @@ _ENTRIES = (
     ),
 )
 CATALOG = {entry.name: entry for entry in _ENTRIES}
+ALIASES = {"tmdb-5000": "tmdb5000"}

@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from foretaste.data.dataset import Dataset
+from foretaste.data.features import ItemFeatures, column_width, filled, guess_kind
 from foretaste.data.interactions import IntArray
 from foretaste.data.suspicions import DAY_MS, Evidence, Finding, find_suspicions, utc
+from foretaste.errors import DataError
 
 MOST_LEVELS = 50  # beyond so many distinct values a histogram has bins
 BINS = 20
@@ -89,6 +92,19 @@ class ColdStart:
 
 
 @dataclass(frozen=True)
+class ColumnReport:
+    """A column of the item table as models of content read it.
+
+    features: that it makes, 0 where it is left out.  filled: share of the items with a value.
+    """
+
+    name: str
+    kind: str
+    features: int
+    filled: float
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """What `foretaste check` shows.
 
@@ -120,6 +136,7 @@ class CheckReport:
     cold: ColdStart | None
     memory_bytes: int
     findings: tuple[Finding, ...]
+    item_columns: tuple[ColumnReport, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
 
     @property
@@ -140,6 +157,11 @@ def check(
     costs: by model name, from whoever knows the models.  now_ms: milliseconds since 1970 UTC, by
     default the clock; later interactions are suspicious.
     """
+    if not len(dataset):
+        raise DataError(
+            f"there are {len(dataset.items):,} items in it and no interactions.",
+            where=dataset.name, fix="Check a table of ratings or clicks; --items joins these.",
+        )  # fmt: skip
     x = dataset.interactions
     evidence = Evidence.of(dataset, now_ms)
     return CheckReport(
@@ -166,7 +188,18 @@ def check(
         cold=None if x.time_r is None else _cold_start(dataset, x.time_r),
         memory_bytes=_memory(dataset),
         findings=find_suspicions(evidence),
+        item_columns=_item_columns(dataset.item_table),
         costs=dict(costs or {}),
+    )
+
+
+def _item_columns(table: pl.DataFrame | None) -> tuple[ColumnReport, ...]:
+    if table is None:
+        return ()
+    learned = {c["name"]: column_width(c) for c in ItemFeatures.learn(table).columns}
+    return tuple(
+        ColumnReport(s.name, guess_kind(s), learned.get(s.name, 0), filled(s))
+        for s in table.get_columns()[1:]
     )
 
 

@@ -115,6 +115,16 @@ def guess_kind(series: pl.Series) -> str:
     return "labels" if cells.str.contains("|", literal=True).any() else "category"
 
 
+def filled(series: pl.Series) -> float:
+    """The share of the cells that hold something: not null, not an empty text or list."""
+    known = series.is_not_null()
+    if series.dtype == pl.String:
+        known &= ~series.is_in(["", "[]"]).fill_null(True)
+    elif isinstance(series.dtype, pl.List):
+        known &= (series.list.len() > 0).fill_null(False)
+    return float(known.mean() or 0.0)  # type: ignore[arg-type]
+
+
 def column_width(column: Column) -> int:
     """How many features a learned column makes."""
     if column["kind"] in LABELS:
