@@ -29,11 +29,6 @@ from foretaste.data.layouts import GENRES_100K, read_adjacency
 from foretaste.data.reading import read
 from foretaste.errors import FetchError, UsageError
 
-__all__ = [
-    "CATALOG", "CatalogEntry", "DataFile", "data_folder",
-    "entry", "fetch", "fetch_entry", "load",
-]  # fmt: skip
-
 _GROUPLENS = "Research only, no redistribution, no commercial use without permission (GroupLens)."
 _GITHUB = "https://raw.githubusercontent.com/"
 _KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/"
