@@ -36,6 +36,7 @@ from foretaste.cli.options import (
 )
 from foretaste.cli.show import byte_meter, emit, say, seconds, show_frame, show_reports
 from foretaste.comparison.entrants import floors as floors_of
+from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError
 from foretaste.evaluation import Report, evaluate_recipe
@@ -116,12 +117,14 @@ def train(
     for picture in pictures:
         say(f"Learning curve: {picture}")
     say(f"Bundle: {out}")
+    say(f"Next: {shlex.join(_next(out, ratings))}")
+
+
+def _next(out: Path, ratings: Dataset) -> list[str]:
+    """A command that asks the new bundle; a catalogue has no user to ask for."""
     if len(ratings):
-        user = str(ratings.users.values[0])
-        say(f"Next: {shlex.join(['foretaste', 'recommend', str(out), '--user', user])}")
-    else:
-        item = str(ratings.items.values[0])
-        say(f"Next: {shlex.join(['foretaste', 'similar', str(out), item])}")
+        return ["foretaste", "recommend", str(out), "--user", str(ratings.users.values[0])]
+    return ["foretaste", "similar", str(out), str(ratings.items.values[0])]
 
 
 def training_folder(out: Path) -> Path:
