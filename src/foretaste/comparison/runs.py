@@ -198,6 +198,7 @@ def serve(folder: str) -> None:
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if select.select([0], [], [], 0.02)[0]:
                 os.kill(child, signal.SIGKILL)
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
