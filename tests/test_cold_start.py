@@ -92,6 +92,32 @@ def test_the_oldest_entries_are_shown_to_the_model_as_of_a_stranger():
     assert len(first(batch, 0).item_h) == 0
 
 
+def test_what_is_drawn_is_shown_to_the_model_in_the_order_of_time():
+    drawn = UserBatch(
+        torch.tensor([0, 3]), torch.tensor([7, 5, 6]), torch.tensor([3.0, 1.0, 2.0]),
+        torch.tensor([30, 10, 20]), torch.tensor([0]),
+    )  # fmt: skip
+    shown = first(drawn, 2)
+    assert shown.item_h.tolist() == [5, 7]
+    assert shown.value_h.tolist() == [1, 3]
+
+
+def test_each_case_adds_to_what_the_last_one_showed():
+    ratings, seen = worlds(), {}
+
+    class Spy(ft.Popularity):
+        def score(self, batch):
+            if (batch.train_row_b < 0).all():
+                sets = [set(batch[b : b + 1].item_h.tolist()) for b in range(len(batch))]
+                seen.setdefault(int(batch.length_b.max()), sets)
+            return super().score(batch)
+
+    for shown in ("random", "oldest"):
+        seen.clear()
+        ft.cold_users({"spy": Spy()}, ratings, lengths=(1, 3), shown=shown, test=0.3)
+        assert all(one <= three for one, three in zip(seen[1], seen[3], strict=True))
+
+
 def test_lists_for_newcomers_hold_nothing_they_did_even_where_it_was_not_shown():
     ratings = worlds()
     users = ft.cold_users({"popular": ft.Popularity()}, ratings, lengths=(0,), test=0.3)

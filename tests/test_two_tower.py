@@ -93,6 +93,11 @@ def test_a_history_is_pooled_as_the_weighted_sum_over_the_root_of_its_weight():
     torch.testing.assert_close(pooled_bd[2], 3 * row_id[5] / 3**0.5)
 
 
+def test_a_batch_without_a_target_is_no_error():
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert sampled_softmax(torch.zeros(2, 3), torch.zeros(3), nothing, nothing) == 0
+
+
 def test_a_new_item_is_offered_to_those_who_like_its_kind():
     ratings = worlds()
     model = ft.TwoTower(**SMALL | {"epochs": 15, "learning_rate": 0.01})

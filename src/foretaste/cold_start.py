@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -109,15 +110,16 @@ def cold_items(
 
 def cold_users(
     models: Mapping[str, Model], dataset: Dataset, *, lengths: Sequence[int] = (0, 1, 3, 10),
-    k: int = 10, test: float = 0.1, seed: int = 0, relevant_from: float | None = None,
+    shown: Literal["random", "oldest"] = "random", k: int = 10, test: float = 0.1, seed: int = 0,
     device: str = "auto",
 ) -> ColdStart:  # fmt: skip
-    """Show the models only the first interactions of users who were not in training.
+    """Show the models only a few interactions of users who were not in training.
 
-    A share `test` of the users is held out, a fifth of what each did is to be found, and the rest
-    is shown from the oldest on: `lengths` of it (the cases "0", "1", ...), then all ("all").  The
-    same items are to be found, among the same candidates, in every case: no case lists what the
-    user did.  Users with less to show than the longest length are left out.
+    A share `test` of the users is held out, a fifth of what each did is to be found, and of the
+    rest `lengths` are shown (the cases "0", "1", ...), then all ("all").  shown: drawn at random,
+    each case adding to the last one, or the oldest.  The same items are to be found, among the
+    same candidates, in every case: no case lists what the user did.  Users with less to show than
+    the longest length are left out.
     """
     parts = split(dataset, "users", test=test, seed=seed)
     train = parts.train
@@ -129,19 +131,20 @@ def cold_users(
             where=dataset.name, fix="Choose shorter lengths, or hold out more users.",
         )  # fmt: skip
     row_i = train.items.find(parts.test.items.values)
-    wanted = _wanted(parts.test, row_i, liked_from(train, relevant_from))
+    wanted = _wanted(parts.test, row_i, liked_from(train, None))
     kept = enough_b.nonzero()[:, 0]
     batch, wanted = whole.take(kept), wanted.take(kept)
+    drawn = batch if shown == "oldest" else _shuffled(batch, np.random.default_rng(seed))
     all_i = torch.ones(len(train.items), dtype=torch.bool)
     tallies = {}
     for name, model in models.items():
         fitted = fit(model, train, seed=seed, device=device, progress=False).model
         for length in lengths:
             score = _after(fitted, length)
-            tallies[name, str(length)] = _tallies(score, batch, wanted, all_i, k)
+            tallies[name, str(length)] = _tallies(score, drawn, wanted, all_i, k)
         tallies[name, "all"] = _tallies(fitted.score, batch, wanted, all_i, k)
     users = parts.test.users.values.filter(pl.Series(enough_b.numpy()))
-    return ColdStart(f"{parts.protocol}, shown from the oldest on", users, tallies)
+    return ColdStart(f"{parts.protocol}, the {shown} few of them shown", users, tallies)
 
 
 def placed(model: Model, table: pl.DataFrame) -> Score:
@@ -161,10 +164,24 @@ def placed(model: Model, table: pl.DataFrame) -> Score:
 
 
 def first(batch: UserBatch, length: int) -> UserBatch:
-    """The oldest entries of each history, `length` at most, as the histories of strangers."""
+    """The first entries of each history, `length` at most, by time, as those of strangers."""
     place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
     shown = _only(batch, place_h < length)
-    return replace(shown, train_row_b=torch.full_like(batch.train_row_b, -1))
+    shown = replace(shown, train_row_b=torch.full_like(batch.train_row_b, -1))
+    return shown if shown.time_h is None else _in_order(shown, shown.time_h.numpy())
+
+
+def _shuffled(batch: UserBatch, rng: np.random.Generator) -> UserBatch:
+    return _in_order(batch, rng.random(len(batch.item_h)))
+
+
+def _in_order(batch: UserBatch, key_h: np.ndarray) -> UserBatch:
+    """Each history sorted by a key; entries of equal keys stay as they are."""
+    order_h = torch.from_numpy(np.lexsort((key_h, batch.user_h.numpy())))
+    time_h = None if batch.time_h is None else batch.time_h[order_h]
+    return replace(
+        batch, item_h=batch.item_h[order_h], value_h=batch.value_h[order_h], time_h=time_h
+    )
 
 
 def _after(model: Model, length: int) -> Score:

@@ -23,8 +23,6 @@ from foretaste.training.engine import Engine
 from foretaste.training.loop import Dropout, Loop, one_cycle
 from foretaste.training.losses import sampled_softmax
 
-NEVER = torch.tensor(-torch.inf)
-
 
 @dataclass(frozen=True, eq=False)
 class Masked(Batches):
@@ -224,7 +222,8 @@ class TwoTower(LearnsFromLikes):
             )
             score_bc = self._products(network.users(pooled_bd, features_uf[user_b]), row_cw)
             # what is shown is no candidate, as in a list
-            score_bc = score_bc.index_put((owner_h[shown_h], place_h[shown_h]), NEVER)
+            never = score_bc.new_tensor(-torch.inf)
+            score_bc = score_bc.index_put((owner_h[shown_h], place_h[shown_h]), never)
             return sampled_softmax(
                 score_bc, log_chance_i[item_c], owner_h[~shown_h], place_h[~shown_h]
             )

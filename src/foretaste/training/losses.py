@@ -41,4 +41,5 @@ def sampled_softmax(
     Senécal 2008; Yi et al. 2019).  Targets are pairs (row b, candidate c).
     """
     log_sum_b = torch.logsumexp(score_bc - log_chance_c, dim=1)
-    return (log_sum_b[user_t] - score_bc[user_t, candidate_t]).mean()
+    lost_t = log_sum_b[user_t] - score_bc[user_t, candidate_t]
+    return lost_t.sum() / max(len(lost_t), 1)  # a batch without a target teaches nothing
