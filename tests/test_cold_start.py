@@ -9,6 +9,7 @@ import torch
 
 import foretaste as ft
 from foretaste import cli
+from foretaste.cli.cold import floors
 from foretaste.cold_start import first, placed
 from foretaste.errors import DataError, UsageError
 from foretaste.models.base import UserBatch, batch_of
@@ -166,3 +167,13 @@ def test_the_command_prints_draws_and_gives_json(tmp_path, monkeypatch, capfd):
     rows = json.loads(run(f"{line} --json"))["rows"]
     assert {row["model"] for row in rows} == {"random", "popularity", "ease"}
     assert {row["case"] for row in rows} == {"0", "1", "3", "10", "all"}
+
+
+def test_plain_similarity_stands_beside_models_of_new_items_where_there_is_something_to_compare():
+    genres = pl.col("kind").alias("genres")
+    ratings = worlds()
+    assert list(floors("items", ratings)) == ["random", "popularity"]
+    described = ratings.with_items(ratings.item_frame.with_columns(genres, overview=genres))
+    similar = ["plot-similarity", "metadata-similarity"]
+    assert list(floors("items", described)) == ["random", "popularity", *similar]
+    assert list(floors("users", described)) == ["random", "popularity"]

@@ -26,11 +26,12 @@ from foretaste.cli.options import (
 )
 from foretaste.cli.show import emit, say, show_frame
 from foretaste.cold_start import cold_items, cold_users
+from foretaste.data.dataset import Dataset
 from foretaste.models import model_named
-from foretaste.models.base import configure
+from foretaste.models.base import Model, configure
+from foretaste.models.baselines import Popularity, Random
+from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 from foretaste.report.pictures import cold_start_curve
-
-FLOORS = ("random", "popularity")
 
 
 def cold_start(
@@ -67,12 +68,12 @@ def cold_start(
     """
     names = model or (["aligned-als"] if of == "items" else ["als", "ease"])
     fields = fields_from(settings)
-    entrants = {name: model_named(name)() for name in FLOORS}
-    entrants |= {name: configure(model_named(name), fields) for name in names}
     ratings = dataset_from(
         source, user=user_column, item=item_column, value=rating_column, time=time_column,
         separator=separator, items=items, links=links,
     )  # fmt: skip
+    entrants = floors(of, ratings)
+    entrants |= {name: configure(model_named(name), fields) for name in names}
     measure = cold_items if of == "items" else cold_users
     found = measure(entrants, ratings, k=k, seed=seed, device=device)
     name, frame = f"{metric}@{k}", found.frame()
@@ -88,3 +89,16 @@ def cold_start(
     show_frame(chosen.select("model", "case", pl.col("value", "low", "high")), as_json=False)
     for path in pictures:
         say(f"Picture: {path}")
+
+
+def floors(of: str, ratings: Dataset) -> dict[str, Model]:
+    """What anything must beat: chance, popularity and, for new items, plain similarity."""
+    entrants = {model.name: model for model in (Random(), Popularity())}
+    if of == "items":
+        known = ratings.item_frame.columns
+        plot, metadata = PlotSimilarity(), MetadataSimilarity()
+        if plot.column in known:
+            entrants[plot.name] = plot
+        if set(metadata.columns) & set(known):
+            entrants[metadata.name] = metadata
+    return entrants
