@@ -93,7 +93,7 @@ def cold_start(
 
 def floors(of: str, ratings: Dataset) -> dict[str, Model]:
     """What anything must beat: chance, popularity and, for new items, plain similarity."""
-    entrants = {model.name: model for model in (Random(), Popularity())}
+    entrants: dict[str, Model] = {m.name: m for m in (Random(), Popularity())}
     if of == "items":
         known = ratings.item_frame.columns
         plot, metadata = PlotSimilarity(), MetadataSimilarity()
