@@ -1,15 +1,15 @@
-"""`make bench`: reading, training and recommending, each beside the plain way to do it."""
+"""`make bench`: reading, training and recommending, each beside the plain way to do it; metrics."""
 
 from __future__ import annotations
 
 import torch
 
-from bench import peers, reading, recommending, strong, training
+from bench import agreement, peers, reading, recommending, training
 
 
 def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for part in (reading, training, recommending, peers, strong):
+    for part in (reading, training, recommending, peers, agreement):
         print()
         part.main()
 
