@@ -388,14 +388,14 @@ def test_a_reader_begins_anew_when_its_files_were_replaced_under_it(
     two_bundles, tmp_path, monkeypatch
 ):
     out = Path(shutil.copytree(two_bundles["global-mean"], tmp_path / "bundle"))
-    other, read_bytes, replaced = ft.load(two_bundles["embedding-net"]), Path.read_bytes, []
+    other, open_file, replaced = ft.load(two_bundles["embedding-net"]), Path.open, []
 
-    def replace_first(path: Path) -> bytes:
+    def replace_first(path: Path, *arguments, **more):
         if path.name.startswith("model-") and not replaced:
             replaced.append(path)
             other.save(out)
-        return read_bytes(path)
+        return open_file(path, *arguments, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", replace_first)
+    monkeypatch.setattr(Path, "open", replace_first)
     assert ft.load(out).model.name == "embedding-net"
     assert replaced

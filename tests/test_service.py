@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
 import foretaste as ft
+from foretaste.models import MODELS
 from foretaste.service.guard import Rules
 from foretaste.service.http import build
 from foretaste.service.live import Live
 from foretaste.service.store import Store
 from tests.conftest import synthetic
+from tests.test_models_contract import small
 
 
 def described():
@@ -32,6 +38,11 @@ def described():
     return ratings.with_items(table)
 
 
+def served(live: Live, **rules) -> TestClient:
+    app = build(live, Rules(**{"needs_key": False, **rules}))
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service") / "bundle"
@@ -45,7 +56,7 @@ def live(bundle, tmp_path) -> Live:
 
 @pytest.fixture
 def client(live) -> Iterator[TestClient]:
-    with TestClient(build(live, Rules(needs_key=False)), raise_server_exceptions=False) as client:
+    with served(live) as client:
         yield client
 
 
@@ -126,3 +137,213 @@ def test_an_error_says_what_where_and_what_to_do(client):
         assert answer.status_code == status
         assert set(answer.json()["error"]) == {"code", "what", "where", "fix"}
         assert what in answer.json()["error"]["what"]
+
+
+HOSTILE = [
+    "'; DROP TABLE events; --", "a/b?c#d%2e", "..%2f", "\u202eevil", "💥" * 60, "%", "_", " ",
+    "\\", '"', "\x01", "<script>alert(1)</script>", "None", "-1", "i1\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_ids_of_any_characters_are_ids_and_nothing_else(client, name):
+    path = f"/api/users/{quote(name, safe='')}"
+    assert client.put(path, json={"fields": {"age": 3}}).json() == {"accepted": 1}
+    assert client.post("/api/feedback", json={"user": name, "item": name}).status_code == 200
+    (entry,) = client.get(f"{path}/feedback").json()["entries"]
+    assert entry["item"] == name
+    assert len(listed(client.get(f"/api/recommend/{quote(name, safe='')}"))) == 10
+    assert client.delete(path).json() == {"removed": 1}
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257, "a\0b"])
+def test_ids_beyond_the_limits_are_refused(client, name):
+    answer = client.post("/api/feedback", json={"user": name, "item": "i1"})
+    assert (answer.status_code, answer.json()["error"]["where"]) == (422, "body.Feedback.user")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("year >= ", "unable to parse"),
+        ("REPLACE(title, 'a', 'aaaaaaaa') = 'x'", "'replace' cannot be called"),
+        ("LPAD(title, 999999999, 'x') = 'x'", "'lpad' cannot be called"),
+        ("year IN (SELECT 1)", "'select' cannot be called"),
+        ("read_csv('/etc/passwd') = 1", "'read_csv' cannot be called"),
+        ('"lpad" (title, 9, 1) = 1', "cannot be called"),
+        ("year >= 1990; DROP TABLE events", "unexpected token"),
+        ("(" * 900 + "1" + ")" * 900, "unable to parse"),
+        ("NOT " * 490 + "year = 1", ""),
+        ("title > 1", "cannot compare"),
+        ("nix = 1", "no column 'nix'"),
+        ("1 + 1", "is not a condition"),
+    ],
+)
+def test_a_hostile_condition_is_a_400_that_says_which_part(client, where, said):
+    started = time.monotonic()
+    answer = client.post("/api/recommend", json={"user": "u1", "where": where})
+    assert time.monotonic() - started < 3
+    if said or answer.status_code != 200:
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]["what"]
+        assert "/" not in answer.json()["error"]["what"].replace("/etc/passwd", "")
+
+
+def test_keys_open_what_they_are_for(live):
+    tokens = {scope: live.store.create_key(scope, scope) for scope in ("read", "write", "admin")}
+    asks = [("GET", "/api/recommend/u1", None), ("POST", "/api/recommend", {"user": "u1"})]
+    tells = [("PUT", "/api/feedback", {"user": "u", "item": "i1"})]
+    removes = [("DELETE", "/api/users/u", None)]
+    with served(live, needs_key=True) as client:
+        for token, allowed in (("read", 2), ("write", 3), ("admin", 4)):
+            for n, (method, path, body) in enumerate(asks + tells + removes):
+                head = {"Authorization": f"Bearer {tokens[token]}"}
+                status = client.request(method, path, json=body, headers=head).status_code
+                assert status == (200 if n < allowed else 403), (token, path)
+        for head in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Basic x"}):
+            answer = client.get("/api/card", headers=head)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/api/card", headers={"X-API-Key": tokens["read"]}).status_code == 200
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_a_revoked_key_opens_nothing(live, monkeypatch):
+    monkeypatch.setattr("foretaste.service.guard.TRUSTED_FOR", 0.0)
+    head = {"Authorization": f"Bearer {live.store.create_key('a', 'admin')}"}
+    with served(live, needs_key=True) as client:
+        assert client.get("/api/card", headers=head).status_code == 200
+        live.store.revoke_key("a")
+        assert client.get("/api/card", headers=head).status_code == 401
+
+
+def test_without_keys_only_this_machine_is_answered(client):
+    answer = client.get("/api/card", headers={"host": "evil.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+
+
+def test_other_sites_may_call_only_where_they_are_named(live):
+    ask = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    with served(live) as client:
+        assert "access-control-allow-origin" not in client.get("/api/card", headers=ask).headers
+    with served(live, origins=["https://shop.example"]) as client:
+        allowed = client.options("/api/recommend", headers=ask)
+        assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+def test_a_failure_inside_says_nothing_of_the_inside(client, live, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(live, "card", fail)
+    answer = client.get("/api/card")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert "secret" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "/secret/path" in caplog.text
+
+
+def test_a_repeated_request_counts_once_and_a_changed_one_is_a_conflict(client):
+    head, event = {"Idempotency-Key": "k1"}, {"user": "u1", "item": "i1", "value": 4}
+    for _ in range(2):
+        assert client.post("/api/feedback", json=event, headers=head).json() == {"accepted": 1}
+    events = client.get("/api/users/u1/feedback").json()["entries"]
+    assert sum(entry["source"] == "event" for entry in events) == 1
+    again = client.post("/api/feedback", json={**event, "value": 1}, headers=head)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
+
+
+def test_metrics_count_requests_by_route(client):
+    client.get("/api/recommend/u1")
+    text = client.get("/metrics").text
+    counted = (
+        'foretaste_requests_total{method="GET",route="/api/recommend/{user}",status="200"} 1.0'
+    )
+    assert counted in text
+
+
+def test_reasons_and_why_not_are_those_of_the_recommender(client, live):
+    answer = client.post("/api/recommend", json={"user": "u7", "k": 2, "explain": True}).json()
+    first = answer["items"][0]
+    expected = live.served.bundled.explain("u7", item=first["id"])
+    assert [r["item"] for r in first["reasons"]] == expected["item"].head(3).to_list()
+    assert first["reasons"][0]["share"] == pytest.approx(expected["share"][0], rel=1e-5)
+    why = client.post("/api/explain", json={"user": "u7", "item": first["id"]}).json()
+    assert (why["rank"], why["candidates"]) == (
+        1,
+        live.served.bundled.place("u7", item=first["id"]).candidates,
+    )
+    seen = client.get("/api/users/u7/feedback").json()["entries"][0]["item"]
+    assert (
+        "history"
+        in client.post("/api/explain", json={"user": "u7", "item": seen}).json()["why_not"]
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_lists_over_http_are_those_of_the_recommender(name, tmp_path):
+    fitted = ft.fit(small(name), described(), seed=3, progress=False)
+    live = Live(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
+    history = {"i1": 5.0, "i9": 1.0, "i4": 4.0}
+    sent = [{"item": item, "value": value} for item, value in history.items()]
+    with served(live) as client:
+        for asked, expected in (
+            ({"user": "u7", "k": 7}, fitted.recommend("u7", k=7)),
+            ({"user": "u9", "where": "year < 1990"}, fitted.recommend("u9", where="year < 1990")),
+            ({"history": sent}, fitted.recommend(history=history)),
+            ({"history": [{"item": "i2"}]}, fitted.recommend(history=["i2"])),
+            ({"user": "u3", "diversity": 0.5}, fitted.recommend("u3", diversity=0.5)),
+            ({"user": "u3", "exclude": ["i5"]}, fitted.recommend("u3", exclude=["i5"])),
+            ({"user": "u3", "candidates": ["i5"], "exclude_seen": False},
+             fitted.recommend("u3", candidates=["i5"], exclude_seen=False)),
+        ):  # fmt: skip
+            answer = client.post("/api/recommend", json=asked)
+            assert listed(answer) == expected["item"].to_list(), asked
+            scores = [item["score"] for item in answer.json()["items"]]
+            assert scores == pytest.approx(expected["score"].to_list(), rel=1e-5)
+
+
+def test_requests_that_arrive_together_get_the_lists_they_would_get_alone(live):
+    asked = [{"user": f"u{n}", "k": 3 + n % 5} for n in range(40)] + [
+        {"history": [{"item": f"i{n}"}]} for n in range(20)
+    ]
+
+    async def together() -> list[list[str]]:
+        transport = httpx.ASGITransport(build(live, Rules(needs_key=False)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answers = [client.post("/api/recommend", json=one) for one in asked]
+            return [listed(answer) for answer in await asyncio.gather(*answers)]
+
+    with served(live) as client:
+        alone = [listed(client.post("/api/recommend", json=one)) for one in asked]
+    live.store = Store.open(live.store.url)
+    assert asyncio.run(together()) == alone
+
+
+def test_a_new_item_is_listed_by_a_model_that_knows_its_columns(tmp_path):
+    fitted = ft.fit(small("bayesian-mf"), described(), progress=False)
+    live = Live(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
+    with served(live) as client:
+        fields = {"title": "A new film", "year": 1999, "genres": "Drama|War", "unheard": 1}
+        assert client.put("/api/items/brand%2Fnew", json={"fields": fields}).status_code == 200
+        client.put("/api/items/i1", json={"fields": {"title": "Renamed"}})
+        live.refresh()
+        ask = {"user": "u7", "where": "title = 'A new film'", "k": 3}
+        (new,) = client.post("/api/recommend", json=ask).json()["items"]
+        assert new["id"] == "brand/new"
+        assert new["fields"] == {k: v for k, v in fields.items() if k != "unheard"}
+        assert 1 <= new["rating"] <= 5
+        found = client.get("/api/items", params={"q": "renamed"}).json()["items"]
+        assert found[0]["fields"]["year"] == 1961
+        client.put("/api/feedback", json={"user": "u7", "item": "brand/new", "value": 5})
+        assert listed(client.post("/api/recommend", json=ask)) == []
+
+
+def test_an_item_the_model_cannot_place_is_not_listed_and_does_no_harm(client, live):
+    client.put("/api/items/new", json={"fields": {"title": "New"}})
+    live.refresh()
+    client.post("/api/feedback", json={"user": "u7", "item": "new", "value": 5})
+    assert len(listed(client.post("/api/recommend", json={"user": "u7"}))) == 10
+    answer = client.get("/api/items/new/similar")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from foretaste.errors import BundleError
@@ -93,21 +93,22 @@ def read(folder: str | Path) -> Bundle:
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
-    contents = {}
+    paths = {name: folder / Path(entry["file"]).name for name, entry in manifest["files"].items()}
     for name, entry in manifest["files"].items():
-        path = folder / Path(entry["file"]).name
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        path = paths[name]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != entry["sha256"]:
             raise BundleError(
                 "the file is damaged: its SHA-256 is not the one in the manifest.",
                 where=path, fix="Restore it from a backup, or train again.",
             )  # fmt: skip
-        contents[name] = content
     try:
-        tensors = load(contents.pop("model.safetensors"))
+        # mapped, not read: processes that serve the same bundle share these pages
+        tensors = load_file(paths.pop("model.safetensors"))
         tables = {
-            name.removesuffix(".parquet"): pl.read_parquet(io.BytesIO(content))
-            for name, content in contents.items()
+            name.removesuffix(".parquet"): pl.read_parquet(path.read_bytes())
+            for name, path in paths.items()
         }
     except (KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(
@@ -116,7 +117,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
     return Bundle(manifest["values"], tensors, tables)
 
 
-def _stamp(folder: Path) -> tuple[int, int]:
+def stamp(folder: Path) -> tuple[int, int]:
     """Changes whenever a writer replaces the bundle."""
     state = (folder / MANIFEST).stat()
     return state.st_ino, state.st_mtime_ns
@@ -125,7 +126,7 @@ def _stamp(folder: Path) -> tuple[int, int]:
 def _manifest(folder: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     path = folder / MANIFEST
     try:
-        stamp = _stamp(folder)
+        written = stamp(folder)
         content = path.read_bytes()
         manifest = json.loads(content)
         version, digest = manifest["format"], manifest.pop("sha256")
@@ -153,7 +154,7 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], tuple[int, int]]:
             "the manifest is damaged: its SHA-256 is not the one it names.",
             where=path, fix="Restore it from a backup, or train again.",
         )  # fmt: skip
-    return manifest, stamp
+    return manifest, written
 
 
 def _encode(manifest: Mapping[str, Any]) -> bytes:

@@ -24,9 +24,11 @@ app = typer.Typer(
 for command in (
     demo, data.fetch, data.check, models.train, models.evaluate, compare, cold_start,
     models.recommend, models.predict, models.similar, models.explain, models.add_items,
-    serve.serve, data.doctor,
+    serve.serve, serve.retrain,
+    data.doctor,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(serve.keys, name="keys")
 
 
 def main() -> None:

@@ -1,22 +1,30 @@
-"""Commands around the service: serve."""
+"""Commands around the service: serve, retrain, keys."""
 
 from __future__ import annotations
 
 import importlib
+import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from foretaste.cli.options import Bundle
-from foretaste.cli.show import say
+from foretaste import bundle as bundles
+from foretaste.bundle import refuse_foreign
+from foretaste.cli.options import Bundle, Json, Seed
+from foretaste.cli.show import emit, say
 from foretaste.errors import UsageError
+from foretaste.recommender import load
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DRAIN_SECONDS = 30
 Database = Annotated[
     str | None,
     typer.Option("--db", help="URL of the store; an SQLite file beside the bundle if not given."),
 ]
+keys = typer.Typer(help="API keys of a service: create, list, revoke.", no_args_is_help=True)
 
 
 def serve(
@@ -24,34 +32,152 @@ def serve(
     db: Database = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A site whose pages may call the service (CORS); repeatable."),
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option(help="info: a line for each request; warning: troubles only.")
+    ] = "info",
 ) -> None:
     """Serve recommendations over HTTP, and the page to see them on.
 
     Example: foretaste serve bundle --port 8000
     """
-    service = _service("live"), _service("store"), _service("guard"), _service("http")
-    live, store, guard, http = service
-    served = live.Live(store.Store.open(db or beside(bundle)), bundle)
-    open_to_all = host in LOOPBACK and not served.store.listed_keys()
-    if host not in LOOPBACK and not served.store.listed_keys():
+    database, current = db or beside(bundle), _service("promotion").current(bundle)
+    bundles.read(current)  # a damaged bundle is refused here, not in every worker
+    store = _service("store").Store.open(database)
+    has_keys = bool(store.listed_keys())
+    store.close()
+    if host not in LOOPBACK and not has_keys:
         raise UsageError(
             f"--host {host}: without API keys the service listens on loopback only.",
             fix="Make one first: foretaste keys create.",
         )
-    if open_to_all:
+    settings = {
+        "bundle": str(bundle), "db": database, "needs_key": has_keys, "origins": origin or [],
+        "log_level": log_level.upper(),
+    }  # fmt: skip
+    os.environ[_service("http").SETTINGS] = json.dumps(settings)  # workers are processes
+    if not has_keys:
         say("No API keys: listening on loopback only. foretaste keys create makes one.")
-    say(f"Serving {bundle} on http://{host}:{port}")
-    app = http.build(served, guard.Rules(needs_key=not open_to_all))
+    say(f"Serving {current} on http://{host}:{port}")
     importlib.import_module("uvicorn").run(
-        app, host=host, port=port, log_level="warning", access_log=False, server_header=False
-    )
+        "foretaste.service.http:from_environment", factory=True, host=host, port=port,
+        workers=workers, log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS, h11_max_incomplete_event_size=32 << 10,
+    )  # fmt: skip
+
+
+def retrain(
+    bundle: Bundle,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
+    db: Database = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote without a comparison, or in spite of it.")
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Serve again what was served before; trains nothing.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train again on the bundle's data and every event since; serve it if it is not worse.
+
+    Running services swap to it within a second, without dropping a request.
+
+    Example: foretaste retrain bundle --out bundle-2
+    """
+    promotion = _service("promotion")
+    if back:
+        _tell(as_json, f"Served again: {promotion.go_back(bundle)}", promoted=True)
+        return
+    if out is None:
+        raise UsageError("--out is missing.", fix="Name the folder of the new bundle.")
+    refuse_foreign(out)
+    old = promotion.current(bundle)
+    if out.resolve() == old.resolve():
+        raise UsageError(f"--out {out} is what is served now.", fix="Choose another folder.")
+    retraining, store = _service("retraining"), _service("store").Store.open(db or beside(bundle))
+    served, compared = load(old), None
+    if not force:
+        compared = retraining.compare(served, store, seed=seed)
+    fitted = retraining.retrain(served, store, seed=seed)
+    if compared is not None:
+        fitted.metrics = {"newest_events": vars(compared)}
+    fitted.save(out)
+    if compared is None or compared.not_worse:
+        promotion.promote(bundle, out)
+    words = "Promoted without a comparison." if compared is None else (
+        f"NDCG@10 on the {compared.tested:,} newest events: {compared.old:.4f} as served, "
+        f"{compared.new:.4f} trained again: "
+        + ("promoted." if compared.not_worse else "not promoted (--force would).")
+    )  # fmt: skip
+    promoted = compared is None or compared.not_worse
+    _tell(as_json, f"{fitted.dataset!r} in {out}. {words}", promoted=promoted)
+    if not promoted:
+        raise typer.Exit(1)
+
+
+@keys.command("create")
+def create_key(
+    bundle: Bundle,
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    scope: Annotated[str, typer.Option(help="read, write or admin; each includes those before.")],
+    db: Database = None,
+) -> None:
+    """Make an API key; it is printed this once, and only its SHA-256 is kept.
+
+    Example: foretaste keys create bundle --name shop --scope write
+    """
+    typer.echo(_service("store").Store.open(db or beside(bundle)).create_key(name, scope))
+
+
+@keys.command("list")
+def list_keys(bundle: Bundle, db: Database = None, as_json: Json = False) -> None:
+    """The keys that were made, revoked ones too.
+
+    Example: foretaste keys list bundle
+    """
+    found = _service("store").Store.open(db or beside(bundle)).listed_keys()
+    if as_json:
+        emit({"keys": [vars(key) for key in found]})
+        return
+    for key in found:
+        state = f"revoked {_day(key.revoked)}" if key.revoked else f"since {_day(key.created)}"
+        say(f"{key.name}  {key.scope}  {state}")
+
+
+@keys.command("revoke")
+def revoke_key(
+    bundle: Bundle,
+    name: Annotated[str, typer.Option(help="The name it was made with.")],
+    db: Database = None,
+) -> None:
+    """Make an API key worthless; running services know within a second.
+
+    Example: foretaste keys revoke bundle --name shop
+    """
+    _service("store").Store.open(db or beside(bundle)).revoke_key(name)
+    say(f"Revoked: {name}")
 
 
 def beside(bundle: Path) -> str:
     """The URL of the SQLite file beside a bundle."""
     path = bundle.resolve()
     return f"sqlite:///{path.with_name(path.name + '.sqlite')}"
+
+
+def _tell(as_json: bool, words: str, **more: Any) -> None:
+    if as_json:
+        emit({"said": words, **more})
+    else:
+        say(words)
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
 
 
 def _service(module: str) -> Any:

@@ -24,6 +24,7 @@ LARGEST_BODY = 1 << 20  # bytes
 LONGEST_TARGET = 16 << 10  # bytes of path and query
 BODY_SECONDS, ANSWER_SECONDS = 10.0, 30.0
 TRUSTED_FOR = 1.0  # seconds that a key is remembered; a revoked one is refused after them
+LOGGED = ("request_id", "method", "route", "status", "ms")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/health/",)  # needs no key; nor does the page, which holds no data
 HEADERS = [
@@ -63,6 +64,19 @@ class Rules:
 
     needs_key: bool
     origins: Sequence[str] = ()
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: when, how bad, what, and what is known of the request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {"time": round(record.created, 3), "level": record.levelname.lower()}
+        said = record.getMessage()
+        line |= {"message": said} if said else {}
+        line |= {k: v for k, v in vars(record).items() if k in LOGGED}
+        line |= {"error": self.formatException(record.exc_info)} if record.exc_info else {}
+        return json.dumps(line)
 
 
 class Metrics:
@@ -141,7 +155,7 @@ class Guard:
             raise Refused(414, "too_long", "the address is too long.", "Send a body instead.")
         if not self.rules.needs_key:
             host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
-            if host not in (*LOOPBACK, "testserver"):  # a site that renames itself to 127.0.0.1
+            if host not in LOOPBACK:  # a site that renames itself to 127.0.0.1
                 raise Refused(403, "forbidden", "this service answers on loopback only.",
                               "Make a key: foretaste keys create.")  # fmt: skip
             return

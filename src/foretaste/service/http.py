@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from fastapi import FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
@@ -22,11 +27,13 @@ from foretaste.bundle import __version__
 from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
 from foretaste.service import schemas as s
 from foretaste.service.gathering import Gathering
-from foretaste.service.guard import Guard, Metrics, Rules, refusal
+from foretaste.service.guard import Guard, JsonLines, Metrics, Rules, log, refusal
 from foretaste.service.live import Listing, Live
-from foretaste.service.store import ConflictError
+from foretaste.service.store import ConflictError, Store
 
 TOGETHER = 16  # lists made at once: more would make the first wait too long
+SETTINGS = "FORETASTE_SERVE"  # environment of the workers
+WATCH_SECONDS = 0.5
 WEB = Path(__file__).parent / "web"
 STATUS = {ConflictError: 409, UnknownIdError: 404, ModelError: 404, UsageError: 400}
 CODES = {404: "not_found", 409: "conflict", 400: "bad_request"}
@@ -43,13 +50,27 @@ Once = Annotated[
 ]
 
 
+def from_environment() -> FastAPI:
+    """The application as `foretaste serve` describes it, in each of its worker processes."""
+    settings = json.loads(os.environ[SETTINGS])
+    torch.set_num_threads(1)  # requests run beside each other, not each on every core
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    log.setLevel(settings["log_level"])
+    live = Live(Store.open(settings["db"]), Path(settings["bundle"]))
+    return build(live, Rules(settings["needs_key"], settings["origins"]))
+
+
 def build(live: Live, rules: Rules) -> FastAPI:
     """The application that serves a bundle and a store."""
     metrics = Metrics()
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(_watch(live, metrics))
         yield
+        watching.cancel()
         live.store.close()
 
     app = FastAPI(
@@ -57,6 +78,13 @@ def build(live: Live, rules: Rules) -> FastAPI:
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
     )  # fmt: skip
     app.add_middleware(Guard, store=live.store, rules=rules, metrics=metrics)
+    if rules.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=rules.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key"],
+            expose_headers=["X-Request-Id"],
+        )  # fmt: skip
     app.add_exception_handler(ForetasteError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
@@ -66,6 +94,17 @@ def build(live: Live, rules: Rules) -> FastAPI:
     if WEB.is_dir():
         app.mount("/", StaticFiles(directory=WEB, html=True))
     return app
+
+
+async def _watch(live: Live, metrics: Metrics) -> None:
+    """Swap in what is promoted or described while requests go on."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            if await run_in_threadpool(live.refresh):
+                metrics.swaps.inc()
+        except Exception:
+            log.exception("what is current cannot be served; what was is served on")
 
 
 def _asking(app: FastAPI, live: Live) -> None:
@@ -161,7 +200,7 @@ def _telling(app: FastAPI, live: Live) -> None:
 
     @app.put("/api/items/{item}")
     def describe_item(item: s.PathId, description: s.Description) -> s.Accepted:
-        live.describe_item(item, description.fields)
+        live.store.describe("items", item, description.fields)
         return s.Accepted(accepted=1)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from foretaste.bundle import __version__
+from foretaste.bundle import MANIFEST, __version__, stamp
 from foretaste.errors import ForetasteError, ModelError
 from foretaste.explaining import place
 from foretaste.models.base import PredictsRatings, RatingPrediction, UserBatch
 from foretaste.retrieval import top_k
+from foretaste.service.promotion import current
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
 from foretaste.service.served import Seen, Served, together
 from foretaste.service.store import Event, Past, Store
@@ -59,8 +60,9 @@ class Live:
     """Answers requests from the bundle that is current and the store."""
 
     def __init__(self, store: Store, bundle: Path) -> None:
-        self.store = store
-        self.served = Served.read(bundle, store.described("items"))
+        self.store, self._bundle = store, bundle
+        self._stamps = self._now_on_disk()
+        self.served = Served.read(current(bundle), store.described("items"))
 
     def recommend(self, asked: Recommend) -> Listing:
         """The best items for a user or a stranger."""
@@ -163,15 +165,27 @@ class Live:
         ]  # fmt: skip
         return self.store.add(events, overwrite=overwrite, key=key, body=body)
 
-    def describe_item(self, item: str, fields: Mapping[str, Any]) -> None:
-        """Keep the fields of an item; a model that can tell from them lists it from now on."""
-        self.store.describe("items", item, fields)
-        self.refresh_items()
+    def refresh(self) -> bool:
+        """Serve what is current now, if that changed: whether it did.  Nobody waits meanwhile.
 
-    def refresh_items(self) -> None:
-        """Serve the items as they are described now."""
-        before = self.served
-        self.served = Served.of(before.recommender, before.version, self.store.described("items"))
+        A bundle that cannot be read changes nothing: BundleError, and the old one is served on.
+        """
+        stamps, before = self._now_on_disk(), self._stamps
+        if stamps == before:
+            return False
+        if stamps[:-1] == before[:-1]:
+            items = self.store.described("items")
+            self.served = Served.of(self.served.bundled, self.served.version, items)
+        else:
+            self.served = Served.read(current(self._bundle), self.store.described("items"))
+        self._stamps = stamps
+        return True
+
+    def _now_on_disk(self) -> tuple[Any, ...]:
+        """Changes whenever another bundle is current, or it was written anew, or an item was."""
+        bundle = current(self._bundle)
+        written = stamp(bundle) if (bundle / MANIFEST).exists() else None
+        return bundle, written, self.store.items_stamp()
 
     def history(self, user: str) -> list[dict[str, Any]]:
         """What a user did, oldest first: the bundle's and every event since."""

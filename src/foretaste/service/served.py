@@ -97,10 +97,10 @@ class Served:
         older = {name: fields for name, fields in described.items() if name in known}
         newer = {name: fields for name, fields in described.items() if name not in known}
         if older:
-            table = table.update(_lines(table, older), on=table.columns[0], how="left")
+            table = table.update(lines(table, older), on=table.columns[0], how="left")
         if newer and isinstance(model, PlacesNewItems):
-            lines = _lines(table, newer)
-            model, table, ids = model.with_items(lines), pl.concat([table, lines]), [*ids, *newer]
+            new = lines(table, newer)
+            model, table, ids = model.with_items(new), pl.concat([table, new]), [*ids, *newer]
         now = replace(dataset, items=Ids(pl.Series("item", ids), "item"), item_table=table)
         return cls(
             recommender, replace(recommender, model=model, dataset=now), version,
@@ -246,7 +246,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 _NO_VALUE = np.zeros(0, dtype=np.float32)
 
 
-def _lines(table: pl.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+def lines(table: pl.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     """Lines of fields in the columns of a table; a field that does not fit its column is null."""
     key, *columns = table.columns
     cells = {key: list(described)}

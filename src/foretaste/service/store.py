@@ -103,6 +103,7 @@ class Store:
     """Events, features and keys behind one URL."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._engine, self._reading = _engines(url)
 
     @classmethod
