@@ -20,7 +20,7 @@ from foretaste.service.http import build
 from foretaste.service.live import Live
 from foretaste.service.store import Store
 from tests.conftest import synthetic
-from tests.test_models_contract import small
+from tests.test_models_contract import films, small
 
 
 def described():
@@ -283,7 +283,7 @@ def test_reasons_and_why_not_are_those_of_the_recommender(client, live):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_lists_over_http_are_those_of_the_recommender(name, tmp_path):
-    fitted = ft.fit(small(name), described(), seed=3, progress=False)
+    fitted = ft.fit(small(name), synthetic().with_items(films(40)), seed=3, progress=False)
     live = Live(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
     history = {"i1": 5.0, "i9": 1.0, "i4": 4.0}
     sent = [{"item": item, "value": value} for item, value in history.items()]
