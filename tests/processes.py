@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,3 +125,33 @@ def recommend_slowly(bundle: Path, out: Path, ready: Any) -> None:
     everyone.CHUNK_USERS = 1
     ready.set()
     ft.recommend_all(recommender, out)
+
+
+@contextmanager
+def service(bundle: Path, *, kill: bool = False) -> Iterator[int]:
+    """The port of `foretaste serve` in a process of its own; ended by SIGTERM when done.
+
+    kill: it gets SIGKILL after a second instead.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = "from foretaste.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(bundle), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _answers(process, port), seconds=60)
+        if kill:
+            threading.Timer(1.0, process.kill).start()
+        yield port
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM, KILLED if kill else 0)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    assert process.poll() is None, "the service ended at once"
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
