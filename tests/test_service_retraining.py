@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 
@@ -175,20 +176,18 @@ def test_a_swap_under_load_fails_no_request_and_one_command_goes_back(
 
 
 def test_a_service_that_is_stopped_finishes_what_it_began(bundle):
-    answers: list[httpx.Response] = []
     history = [{"item": f"i{n}"} for n in range(30)]
-    body = {"history": history, "k": 40, "explain": True, "exclude_seen": False}
-
-    def ask(port: int) -> None:
-        url = f"http://127.0.0.1:{port}/api/recommend"
-        answers.append(httpx.post(url, json=body, timeout=30))
-
+    asked = {"history": history * 20, "k": 40, "explain": True, "exclude_seen": False}
+    body = json.dumps(asked).encode()
+    head = "POST /api/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with service(bundle) as port:
-        asker = threading.Thread(target=ask, args=(port,))
-        asker.start()
-        time.sleep(0.05)
-    asker.join()
-    assert answers[0].status_code == 200
+        asker = socket.create_connection(("127.0.0.1", port), timeout=30)
+        asker.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+        time.sleep(0.5)
+        threading.Timer(1.0, asker.sendall, args=(body[-1:],)).start()  # after the SIGTERM
+    answer = asker.recv(64)
+    asker.close()
+    assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_a_killed_service_has_every_event_it_acknowledged(bundle, store):
