@@ -599,3 +599,17 @@ def test_links_need_a_table_that_they_lead_to(films, run):
     code, _, err = run("train ratings.csv --links links.csv --model plot-similarity")
     assert code == 2
     assert "--links without --items. Name the table that they lead to." in err
+
+
+def test_long_cells_are_cut_and_columns_without_room_are_named(films, run, home):
+    wide = pl.read_csv(home / "films.csv").with_columns(
+        *(pl.lit(f"{name} " * 20).alias(name) for name in "abcd"), title=pl.lit("Film")
+    )
+    wide.write_csv(home / "wide.csv")
+    assert run("train ratings.csv --items wide.csv --model plot-similarity --out wide")[0] == 0
+    _, out, _ = run("recommend wide --user u1 -k 3")
+    header, *rows, left_out = out.splitlines()
+    assert header.split() == ["item", "score", "rank", "overview", "title"]
+    assert len(rows) == 3
+    assert all(row.rstrip().endswith("Film") for row in rows)
+    assert left_out == "Not shown, --json has them: a, b, c, d."

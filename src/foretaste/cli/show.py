@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -18,6 +18,10 @@ from rich.text import Text
 from foretaste.evaluation import Report
 
 console = Console(highlight=False)
+LONGEST_CELL = 40  # characters; the overview of a film has hundreds
+ASKED = ("user", "model", "case", "item", "score", "rank", "rating", "std", "weight", "share")
+ASKED += ("value", "low", "high")
+TITLES = ("title", "name")
 
 
 def say(text: str = "") -> None:
@@ -44,18 +48,36 @@ def show_frame(frame: pl.DataFrame, as_json: bool) -> None:
     if frame.is_empty():
         say("Nothing to list: no item is left that may be shown.")
         return
+    cells = {name: [_cell(value) for value in frame[name]] for name in frame.columns}
+    shown = _fitting(cells, console.width)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() and name != "item" else "left")
-    for row in frame.iter_rows():
-        table.add_row(*(Text(_cell(value)) for value in row))
+    for name in shown:
+        right = frame.schema[name].is_numeric() and name != "item"
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in zip(*(cells[name] for name in shown), strict=True):
+        table.add_row(*map(Text, row))
     console.print(table)
+    if left_out := [name for name in frame.columns if name not in shown]:
+        say(f"Not shown, --json has them: {', '.join(left_out)}.")
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """The columns for which there is room: what was asked, the title, then the others in order."""
+    first = [name for name in cells if name in ASKED] + [name for name in TITLES if name in cells]
+    room, kept = width, set[str]()
+    for name in [*first, *(name for name in cells if name not in first)]:
+        needs = max(map(len, [name, *cells[name]])) + 2
+        if name in first or needs <= room:
+            room -= needs
+            kept.add(name)
+    return [name for name in cells if name in kept]
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
 
 
 def show_reports(reports: Mapping[str, Report]) -> None:
