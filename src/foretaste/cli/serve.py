@@ -66,7 +66,8 @@ def serve(
     importlib.import_module("uvicorn").run(
         "foretaste.service.http:from_environment", factory=True, host=host, port=port,
         workers=workers, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS, h11_max_incomplete_event_size=32 << 10,
+        timeout_graceful_shutdown=DRAIN_SECONDS, timeout_worker_healthcheck=60,
+        h11_max_incomplete_event_size=32 << 10,
     )  # fmt: skip
 
 
