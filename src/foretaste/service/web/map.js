@@ -47,8 +47,8 @@ export function drawMap(home, points, open, view = { x: 0, y: 0, zoom: 1 }) {
     pen.scale(ratio, ratio);
     const style = getComputedStyle(canvas);
     const colour = (name) => style.getPropertyValue(name).trim();
-    const radius = Math.min(4, 1.4 + view.zoom * 0.35);
-    pen.globalAlpha = 0.6;
+    const radius = Math.min(5, Math.max(1.7, 45 / Math.sqrt(points.length)) * Math.sqrt(view.zoom));
+    pen.globalAlpha = 0.75;
     for (const point of points) {
       const [x, y] = at(point);
       if (x < -9 || y < -9 || x > box.width + 9 || y > box.height + 9) continue;
