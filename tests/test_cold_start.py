@@ -124,7 +124,8 @@ def test_lists_for_newcomers_hold_nothing_they_did_even_where_it_was_not_shown()
     users = ft.cold_users({"popular": ft.Popularity()}, ratings, lengths=(0,), test=0.3)
     # the same candidates: popularity, which sees no history, cannot differ
     tallies = users.tallies["popular", "0"], users.tallies["popular", "all"]
-    np.testing.assert_array_equal(*(t["ndcg@10"].total_b for t in tallies))
+    one, other = (t["ndcg@10"].total_b for t in tallies)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_new_items_stand_last_with_a_model_that_cannot_tell(ratings):

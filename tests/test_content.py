@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """The three recommenders of the Kaggle starter, exact to its numbers, and their hybrid."""
 
 from __future__ import annotations

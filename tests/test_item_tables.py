@@ -1,3 +1,5 @@
+# pyright: reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false
 """Tables of items: read, joined by id or by links, without interactions, and added later."""
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,6 +13,7 @@ import foretaste as ft
 from foretaste.errors import ModelError
 from foretaste.models import MODELS
 from foretaste.models.base import (
+    Model,
     PlacesNewItems,
     PredictsRatings,
     ScoresByDot,
@@ -165,8 +168,8 @@ def test_new_items_are_listed_scored_and_have_neighbours_without_training(fitted
         with pytest.raises(ModelError, match="is no model that places new items"):
             fitted.with_items(new)
         return
-    grown = fitted.with_items(new)
-    known = fitted.model.score(everyone(fitted))
+    grown, model = fitted.with_items(new), cast(Model, fitted.model)
+    known = model.score(everyone(fitted))
     score_ui = grown.model.score(everyone(grown))
     assert score_ui.shape == (known.shape[0], known.shape[1] + 2)
     assert torch.isfinite(score_ui).all()
@@ -183,8 +186,9 @@ def test_new_items_are_listed_scored_and_have_neighbours_without_training(fitted
 def test_a_model_that_scores_by_dot_products_does(fitted):
     if isinstance(fitted.model, ScoresByDot):
         batch = everyone(fitted)
-        product_ui = fitted.model.user_factors(batch) @ fitted.model.item_factors().T
-        torch.testing.assert_close(product_ui, fitted.model.score(batch))
+        model: Any = fitted.model
+        product_ui = model.user_factors(batch) @ model.item_factors().T
+        torch.testing.assert_close(product_ui, model.score(batch))
 
 
 def test_the_cost_is_a_positive_estimate(fitted):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -47,7 +47,7 @@ def bundle(folder: Path) -> Path:
     return ft.fit(model, ratings, progress=False).save(folder / "bundle")
 
 
-def served(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served(folder: Path) -> Generator[tuple[str, subprocess.Popen[bytes]], None, None]:
     """The address of a running service, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

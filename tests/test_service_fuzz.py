@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false
 """Whatever comes in, what goes out is as the OpenAPI document says, and never a 5xx."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# pyright: reportPrivateImportUsage=false
+# pyright: reportArgumentType=false
 """The store keeps its promises on SQLite and on PostgreSQL: one suite, two real databases."""
 
 from __future__ import annotations

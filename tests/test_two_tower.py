@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false
 from __future__ import annotations
 
 import numpy as np
