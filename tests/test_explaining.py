@@ -10,7 +10,7 @@ from foretaste.explaining import place, reasons
 from foretaste.models import MODELS
 from foretaste.models.base import UserBatch
 from tests.conftest import synthetic
-from tests.test_models_contract import SMALL
+from tests.test_models_contract import films, small
 
 
 def history(items: list[int], values: list[float]) -> UserBatch:
@@ -23,8 +23,8 @@ def history(items: list[int], values: list[float]) -> UserBatch:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_reason_is_what_the_score_loses_without_the_interaction(name):
-    ratings = synthetic()
-    model = ft.fit(MODELS[name](**SMALL.get(name, {})), ratings, progress=False).model
+    ratings = synthetic().with_items(films(40))
+    model = ft.fit(small(name), ratings, progress=False).model
     items, values = [3, 1, 7], [5.0, 2.0, 4.0]
     whole = history(items, values)
     asked_k = torch.tensor([0, 5])

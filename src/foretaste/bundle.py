@@ -105,7 +105,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
             )  # fmt: skip
     try:
         # mapped, not read: processes that serve the same bundle share these pages
-        tensors = load_file(paths.pop("model.safetensors"))
+        tensors = _mapped(paths.pop("model.safetensors"))
         tables = {
             name.removesuffix(".parquet"): pl.read_parquet(path.read_bytes())
             for name, path in paths.items()
@@ -115,6 +115,14 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
             f"a part cannot be read ({error}).", where=folder, fix="Train again."
         ) from None
     return Bundle(manifest["values"], tensors, tables)
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except RuntimeError:  # torch's word for a file that cannot be opened
+        path.open("rb").close()  # gone since it was verified: FileNotFoundError
+        raise
 
 
 def stamp(folder: Path) -> tuple[int, int]:

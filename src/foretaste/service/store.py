@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -315,8 +316,16 @@ def _engines(url: str) -> tuple[sa.Engine, sa.Engine]:
 
     @listens_for(reading, "connect")
     def _durable(connection: Any, _: object) -> None:
-        for setting in ("journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {setting}")
+        until = time.monotonic() + WAIT
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                break
+            except sqlite3.OperationalError:  # another is switching: SQLite itself does not wait
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+        connection.execute("PRAGMA synchronous=FULL")
 
     @listens_for(writing, "begin")
     def _begin(db: sa.Connection) -> None:
