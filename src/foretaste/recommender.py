@@ -38,7 +38,7 @@ from foretaste.models.base import (
 from foretaste.models.graph_filter import co_occurrence_vectors
 from foretaste.ranking import Lists
 from foretaste.ranking import recommend as rank
-from foretaste.retrieval import top_k
+from foretaste.retrieval import INDEXED_FROM, VectorIndex, top_k
 from foretaste.training.engine import Engine
 
 Id = str | int
@@ -183,23 +183,33 @@ class Recommender:
             return self.model.item_vectors().float()
         return co_occurrence_vectors(self.dataset)
 
-    def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
+    @cached_property
+    def _exact_index(self) -> VectorIndex:
+        return VectorIndex(self.item_vectors)
+
+    @cached_property
+    def _graph_index(self) -> VectorIndex:
+        return VectorIndex(self.item_vectors, graph=True)
+
+    def similar(self, item: Id, k: int = 10, *, approximate: bool = False) -> pl.DataFrame:
         """The k items nearest to one, by cosine of item vectors: item, score, rank and columns.
 
         The vectors are the model's, or where it has none those of who interacted with both.
+        approximate: of 200,000 items and more, those that an index finds.  The first call builds
+        it, for many to come (UsageError without usearch).
         """
         _at_least_one(k)
         row = int(self.dataset.items.rows([item])[0])
+        n_items = len(self.dataset.items)
         if isinstance(self.model, ComparesItems):
-            cosine_i = self.model.cosines(row)
+            item_1k, score_1k, _ = top_k(self.model.cosines(row)[None], min(k + 1, n_items))
         else:
-            vector_id = torch.nn.functional.normalize(self.item_vectors, dim=1)
-            cosine_i = vector_id @ vector_id[row]
-        cosine_i[row] = -torch.inf
-        item_1k, score_1k, _ = top_k(cosine_i[None], min(k, len(cosine_i)))
-        found = item_1k[0] >= 0
-        table = self._item_columns(item_1k[0][found].numpy())
-        table.insert_column(1, pl.Series("score", score_1k[0][found].numpy()))
+            graph = approximate and n_items >= INDEXED_FROM
+            index = self._graph_index if graph else self._exact_index
+            item_1k, score_1k = index.nearest(index.unit_id[row][None], k + 1)
+        other = (item_1k[0] >= 0) & (item_1k[0] != row)
+        table = self._item_columns(item_1k[0][other][:k].numpy())
+        table.insert_column(1, pl.Series("score", score_1k[0][other][:k].numpy()))
         return table.insert_column(
             2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32))
         )

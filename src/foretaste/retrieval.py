@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from foretaste.errors import ModelError
+from foretaste.errors import ModelError, UsageError
 from foretaste.models.base import UserBatch
 
 CHUNK_BYTES = 64 << 20  # of coarse scores at a time
 CHUNK_USERS = 256  # at most: their scores stay near the cores
 WORTH_ROUNDING = 64  # users, from which on it pays to round all items
+INDEXED_FROM = 200_000  # items; one exact search of fewer takes milliseconds
 BLOCK = 64  # items that share a maximum: most blocks hold none of the best
 FAST = {"amx_bf16", "avx512_bf16"}  # processors that multiply bfloat16 faster than float32
 CPU = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.9 does not tell
@@ -131,6 +134,64 @@ class DotProducts:
         place_bk = place_bm.gather(1, column_bk.clamp(min=0))
         item_bk = place_bk if self.row_c is None else self.row_c[place_bk]
         return item_bk.masked_fill_(column_bk < 0, -1), score_bk, tied_b
+
+
+class VectorIndex:
+    """The items of highest cosine: of all, or of those that a graph leads to.
+
+    The graph (usearch's HNSW, Malkov and Yashunin 2018) takes long to build and misses a few items;
+    those it finds get the cosines and the order of the exact search.
+    """
+
+    def __init__(self, vector_id: Tensor, graph: bool = False) -> None:
+        """Normalise the vectors; build the graph where asked.  UsageError without usearch."""
+        self.unit_id = torch.nn.functional.normalize(vector_id.float(), dim=1)
+        refuse_nan(not bool(self.unit_id.isfinite().all()))
+        self.graph = _graph(self.unit_id) if graph else None
+
+    def nearest(self, vector_bd: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Items (B, k), -1 where no more are found, and cosines (B, k); equal ones by item row."""
+        k = min(k, len(self.unit_id))
+        unit_bd = torch.nn.functional.normalize(vector_bd.float(), dim=1)
+        chunks = unit_bd.split(max(1, CHUNK_BYTES // (4 * len(self.unit_id))))
+        exact = self.graph is None
+        found = [self._compared(some, k) if exact else self._led_to(some, k) for some in chunks]
+        item, cosine = zip(*found, strict=True)
+        return torch.cat(item), torch.cat(cosine)
+
+    def _compared(self, unit_bd: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        return top_k(unit_bd @ self.unit_id.T, k)[:2]
+
+    def _led_to(self, unit_bd: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        assert self.graph is not None
+        found_bk = np.full((len(unit_bd), k), -1)
+        for row, unit_d in enumerate(unit_bd.numpy()):
+            keys = self.graph.search(unit_d, k).keys
+            found_bk[row, : len(keys)] = np.sort(keys)  # top_k lists equals in this order
+        item_bk = torch.from_numpy(found_bk)
+        cosine_bk = torch.einsum("bkd,bd->bk", self.unit_id[item_bk.clamp(min=0)], unit_bd)
+        column_bk, best_bk, _ = top_k(cosine_bk.masked_fill(item_bk < 0, -torch.inf), k)
+        item_bk = item_bk.gather(1, column_bk.clamp(min=0))
+        return item_bk.masked_fill(column_bk < 0, -1), best_bk
+
+
+def recall_of(index: VectorIndex, vector_bd: Tensor, k: int) -> float:
+    """The mean share of the exact k nearest that an index finds."""
+    item_bk, _ = index.nearest(vector_bd, k)
+    exact_bk, _ = VectorIndex(index.unit_id).nearest(vector_bd, k)
+    return (exact_bk[:, :, None] == item_bk[:, None, :]).any(dim=2).float().mean().item()
+
+
+def _graph(unit_id: Tensor) -> Any:
+    try:
+        from usearch.index import Index  # noqa: PLC0415 -- an extra
+    except ImportError:
+        raise UsageError(
+            "an approximate vector index needs usearch.", fix="pip install 'foretaste[vectors]'"
+        ) from None
+    graph = Index(ndim=unit_id.shape[1], metric="cos", dtype="f16")
+    graph.add(np.arange(len(unit_id)), unit_id.numpy(), threads=torch.get_num_threads())
+    return graph
 
 
 def _in_order(bits: Tensor) -> Tensor:
