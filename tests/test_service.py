@@ -302,6 +302,11 @@ def test_lists_over_http_are_those_of_the_recommender(name, tmp_path):
             assert listed(answer) == expected["item"].to_list(), asked
             scores = [item["score"] for item in answer.json()["items"]]
             assert scores == pytest.approx(expected["score"].to_list(), rel=1e-5)
+        near = client.get("/api/items/i3/similar?k=6")
+        expected = fitted.similar("i3", k=6)
+        assert listed(near) == expected["item"].to_list()
+        scores = [item["score"] for item in near.json()["items"]]
+        assert scores == pytest.approx(expected["score"].to_list(), rel=1e-5, abs=1e-6)
 
 
 def test_requests_that_arrive_together_get_the_lists_they_would_get_alone(live):

@@ -47,6 +47,12 @@ def reasons(
     return torch.cat(parts)
 
 
+def shares(weight_hk: Tensor) -> Tensor:
+    """Each interaction's part of all that speaks for an item; 0 for what speaks against: (L, K)."""
+    for_hk = weight_hk.clamp(min=0)
+    return for_hk / for_hk.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def _without(batch: UserBatch, left_out_b: Tensor) -> UserBatch:
     """The history B times, each time without entry left_out_b; an entry past the end leaves all."""
     entry_h = torch.arange(len(batch.item_h))

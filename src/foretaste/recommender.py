@@ -22,7 +22,7 @@ from foretaste.data.dataset import Dataset, from_tables, id_table
 from foretaste.data.item_tables import read_items
 from foretaste.diversity import diversify, pool_size
 from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
-from foretaste.explaining import Place, place, reasons
+from foretaste.explaining import Place, place, reasons, shares
 from foretaste.filtering import matching
 from foretaste.models import MODELS
 from foretaste.models.base import (
@@ -120,13 +120,11 @@ class Recommender:
         """
         batch = self._batch(user, None, history)
         asked_k = torch.from_numpy(self.dataset.items.rows([item]))
-        weight_h = reasons(self.model.score, batch, asked_k, len(self.dataset.items))[:, 0]
-        order_h = weight_h.argsort(descending=True, stable=True)
-        weight_h, for_h = weight_h[order_h], weight_h[order_h].clamp(min=0)
-        share_h = for_h / for_h.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        weight_h1 = reasons(self.model.score, batch, asked_k, len(self.dataset.items))
+        order_h = weight_h1[:, 0].argsort(descending=True, stable=True)
         table = self._item_columns(batch.item_h[order_h].numpy())
-        table.insert_column(1, pl.Series("weight", weight_h.numpy()))
-        return table.insert_column(2, pl.Series("share", share_h.numpy()))
+        table.insert_column(1, pl.Series("weight", weight_h1[order_h, 0].numpy()))
+        return table.insert_column(2, pl.Series("share", shares(weight_h1)[order_h, 0].numpy()))
 
     def place(
         self, user: Id | None = None, *, item: Id, history: History | None = None,
@@ -199,7 +197,17 @@ class Recommender:
         it, for many to come (UsageError without usearch).
         """
         _at_least_one(k)
-        row = int(self.dataset.items.rows([item])[0])
+        item_k, cosine_k = self.neighbours(int(self.dataset.items.rows([item])[0]), k, approximate)
+        table = self._item_columns(item_k.numpy())
+        table.insert_column(1, pl.Series("score", cosine_k.numpy()))
+        return table.insert_column(
+            2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32))
+        )
+
+    def neighbours(
+        self, row: int, k: int, approximate: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `similar` lists, in item rows: rows and cosines of the k nearest, (k,) each."""
         n_items = len(self.dataset.items)
         if isinstance(self.model, ComparesItems):
             item_1k, score_1k, _ = top_k(self.model.cosines(row)[None], min(k + 1, n_items))
@@ -208,11 +216,7 @@ class Recommender:
             index = self._graph_index if graph else self._exact_index
             item_1k, score_1k = index.nearest(index.unit_id[row][None], k + 1)
         other = (item_1k[0] >= 0) & (item_1k[0] != row)
-        table = self._item_columns(item_1k[0][other][:k].numpy())
-        table.insert_column(1, pl.Series("score", score_1k[0][other][:k].numpy()))
-        return table.insert_column(
-            2, pl.Series("rank", np.arange(1, len(table) + 1, dtype=np.int32))
-        )
+        return item_1k[0][other][:k], score_1k[0][other][:k]
 
     def with_items(self, items: Any) -> Recommender:
         """The same with further items that nobody has interacted with, placed by their columns.

@@ -15,7 +15,6 @@ from foretaste.bundle import MANIFEST, __version__, stamp
 from foretaste.errors import ForetasteError, ModelError
 from foretaste.explaining import place
 from foretaste.models.base import PredictsRatings, RatingPrediction, UserBatch
-from foretaste.retrieval import top_k
 from foretaste.service.promotion import current
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
 from foretaste.service.served import Seen, Served, together
@@ -133,10 +132,8 @@ class Live:
     def similar(self, item: str, k: int) -> Listing:
         """The items nearest to one."""
         served = self.served
-        cosine_i = served.unit_vectors @ served.unit_vectors[served.rows([item])[0]]
-        cosine_i[served.rows([item])] = -torch.inf
-        (item_k,), (score_k,), _ = top_k(cosine_i[None], min(k, len(cosine_i)))
-        return Listing(served, item_k[item_k >= 0].tolist(), score_k[item_k >= 0].tolist())
+        item_k, cosine_k = served.recommender.neighbours(served.rows([item])[0], k)
+        return Listing(served, item_k.tolist(), cosine_k.tolist())
 
     def item(self, item: str) -> dict[str, Any]:
         """One item and its fields."""

@@ -18,7 +18,7 @@ from foretaste.bundle import MANIFEST
 from foretaste.data.dataset import id_table
 from foretaste.data.interactions import FloatArray, Ids, IntArray
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.explaining import reasons
+from foretaste.explaining import reasons, shares
 from foretaste.filtering import matching
 from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch
 from foretaste.recommender import Recommender, load
@@ -114,11 +114,6 @@ class Served:
         return {name: row for row, name in enumerate(users.to_list())}
 
     @cached_property
-    def unit_vectors(self) -> torch.Tensor:
-        """Items as vectors of length one: (items, d)."""
-        return torch.nn.functional.normalize(self.recommender.item_vectors, dim=1)
-
-    @cached_property
     def map(self) -> list[dict[str, Any]]:
         """Every item at its place."""
         return self.catalogue.places(self.recommender.item_vectors)
@@ -212,8 +207,7 @@ class Served:
         """For each item the entries of one history that carry it, the strongest first."""
         n_items, catalogue = len(self.catalogue.ids), self.catalogue
         weight_hk = reasons(self.recommender.model.score, batch, torch.tensor(rows), n_items)
-        for_hk = weight_hk.clamp(min=0)
-        share_hk = for_hk / for_hk.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+        share_hk = shares(weight_hk)
         entries = batch.item_h.tolist()
         carried = []
         for weight_h, share_h in zip(weight_hk.T, share_hk.T, strict=True):
