@@ -40,10 +40,23 @@ def test_a_run_killed_half_way_leaves_the_older_file(fitted, tmp_path):
     ft.recommend_all(fitted, out, 1)
     before = out.read_bytes()
     with processes.started(processes.recommend_slowly, bundle, out):
-        processes.wait_for((tmp_path / "recs.parquet.new").exists)
+        processes.wait_for(lambda: any(tmp_path.glob("*.new")))
     assert out.read_bytes() == before
     ft.recommend_all(fitted, out, 2)  # what the killed one left is in nobody's way
     assert len(pl.read_parquet(out)) == 2 * len(fitted.dataset.users)
+
+
+def test_two_runs_at_once_do_not_mix_and_the_last_to_end_stays(fitted, tmp_path, monkeypatch):
+    out, lists, found = tmp_path / "recs.parquet", fitted.lists, []
+
+    def while_another_runs(*args, **options):
+        monkeypatch.setattr(fitted, "lists", lists)
+        found.append(pl.read_parquet(ft.recommend_all(fitted, out, 1)))
+        return lists(*args, **options)
+
+    monkeypatch.setattr(fitted, "lists", while_another_runs)
+    ft.recommend_all(fitted, out, 2)
+    assert len(pl.read_parquet(out)) == 2 * len(found[0]) == 2 * len(fitted.dataset.users)
     assert not list(tmp_path.glob("*.new"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +28,8 @@ def recommend_all(
     """Write the k best items of every user: columns user, item, score, rank.
 
     Users pass through in chunks, so memory does not grow with their number.  The file takes its
-    name once it is complete: killed half-way, an older one is still there.  progress: show a bar on
-    standard error (by default on a terminal).
+    name once it is complete: killed half-way, an older one is still there, and two runs at once do
+    not mix.  progress: show a bar on standard error (by default on a terminal).
     """
     out = Path(out)
     users, items = recommender.dataset.users, recommender.dataset.items
@@ -56,9 +57,9 @@ def recommend_all(
 
     schema = {"user": users.values.dtype, "item": items.values.dtype}
     schema |= {"score": pl.Float32(), "rank": pl.Int32()}
-    fresh = out.with_name(out.name + ".new")
+    fresh = out.with_name(f"{out.name}.{secrets.token_hex(6)}.new")
     try:
-        fresh.touch()
+        fresh.touch(exist_ok=False)
     except OSError as error:
         raise DataError(
             f"cannot be written ({error.strerror}).", where=out, fix="Name a file in a folder."
