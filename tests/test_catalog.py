@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretaste.data import catalog
-from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile, data_folder, fetch_entry
+from foretaste.data import catalog, public_sets
+from foretaste.data.catalog import data_folder, fetch_entry
 from foretaste.data.dataset import Dataset, build
 from foretaste.data.fetching import Progress
+from foretaste.data.public_sets import CATALOG, CatalogEntry, DataFile
 from foretaste.data.reading import read
 from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test, split
 from foretaste.errors import DataError, FetchError, UsageError
@@ -270,7 +271,7 @@ def test_the_mirror_gives_the_published_layout(tmp_path: Path):
         "1369\tForbidden Christmas, The (Das Mädchen)\t1996\tDrama\n",
         encoding="utf-8",
     )
-    catalog._from_recbole(raw, into)
+    public_sets._from_recbole(raw, into)
     assert listing(into) == {
         "u.data": b"196\t242\t3\t881250949\n",
         "u.user": b"1|24|M|technician|85711\n",
@@ -297,11 +298,11 @@ def mirrored(data_folder: Path, tmp_path: Path) -> Path:
     for line in (published / "u.item").read_text("latin-1").splitlines():
         item, title, _, _, _, *flags = line.split("|")
         named, _, year = title.rstrip().removesuffix(")").rpartition(" (")
-        genres = [g for g, f in zip(catalog.GENRES_100K, flags, strict=True) if f == "1"]
+        genres = [g for g, f in zip(public_sets.GENRES_100K, flags, strict=True) if f == "1"]
         row = [item, named, year] if named else [item, "unkonwn", "unkonwn"]
         items.append("\t".join([*row, " ".join(genres)]))
     (raw / "ml-100k.item").write_text("\n".join(items) + "\n", encoding="utf-8")
-    catalog._from_recbole(raw, target)
+    public_sets._from_recbole(raw, target)
     return target
 
 
@@ -464,7 +465,7 @@ def test_gowalla_is_read_as_train_then_test(tmp_path: Path):
     folder.mkdir()
     (folder / "train.txt").write_text("0 5 6\n1 5\n")
     (folder / "test.txt").write_text("0 7\n1 6 8\n")
-    ratings = catalog._read_gowalla(folder)
+    ratings = public_sets._read_gowalla(folder)
     x = ratings.interactions
     first = np.argsort(x.order_r)
     users, items = ratings.users[x.user_r[first]], ratings.items[x.item_r[first]]

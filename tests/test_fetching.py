@@ -391,7 +391,8 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from foretaste.data import fetching
-    from foretaste.data.catalog import CatalogEntry, DataFile, fetch_entry
+    from foretaste.data.catalog import fetch_entry
+    from foretaste.data.public_sets import CatalogEntry, DataFile
 
     url, checksum, root, fresh = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "fresh"
     fetching.CHUNK = 50_000

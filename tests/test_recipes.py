@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foretaste.data.catalog import CATALOG
+from foretaste.data.public_sets import CATALOG
 from foretaste.data.splitting import SPLITS, canonical_splits
 from foretaste.errors import RecipeError
 from foretaste.evaluation import RecipeResult, Report, evaluate_recipe
