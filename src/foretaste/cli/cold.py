@@ -11,18 +11,11 @@ import typer
 from foretaste.cli.options import (
     Device,
     Fields,
-    ItemColumn,
-    Items,
     Json,
-    Links,
-    RatingColumn,
+    Reader,
     Seed,
-    Separator,
-    Source,
-    TimeColumn,
-    UserColumn,
-    dataset_from,
     fields_from,
+    reads_ratings,
 )
 from foretaste.cli.show import emit, say, show_frame
 from foretaste.cold_start import cold_items, cold_users
@@ -34,8 +27,9 @@ from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 from foretaste.report.pictures import cold_start_curve
 
 
+@reads_ratings
 def cold_start(
-    source: Source,
+    read_ratings: Reader,
     of: Annotated[
         Literal["items", "users"], typer.Option(help="What is new: items, or users.")
     ] = "items",
@@ -50,13 +44,6 @@ def cold_start(
     settings: Fields = None,
     seed: Seed = 0,
     device: Device = "auto",
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    rating_column: RatingColumn = None,
-    time_column: TimeColumn = None,
-    separator: Separator = None,
-    items: Items = None,
-    links: Links = None,
     as_json: Json = False,
 ) -> None:
     """Measure models on items that nobody has rated, or on users who have said little.
@@ -68,10 +55,7 @@ def cold_start(
     """
     names = model or (["aligned-als"] if of == "items" else ["als", "ease"])
     fields = fields_from(settings)
-    ratings = dataset_from(
-        source, user=user_column, item=item_column, value=rating_column, time=time_column,
-        separator=separator, items=items, links=links,
-    )  # fmt: skip
+    ratings = read_ratings()
     entrants = floors(of, ratings)
     entrants |= {name: configure(model_named(name), fields) for name in names}
     measure = cold_items if of == "items" else cold_users

@@ -10,18 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from foretaste.cli.options import (
-    BadRows,
     Device,
-    Duplicates,
-    ItemColumn,
     Json,
-    Query,
-    RatingColumn,
-    Separator,
-    Source,
-    TimeColumn,
-    UserColumn,
-    dataset_from,
+    Reader,
+    reads_ratings,
 )
 from foretaste.cli.show import console, emit, say
 from foretaste.comparison.conclusion import conclusion, metric_name
@@ -30,8 +22,9 @@ from foretaste.data.splitting import split
 from foretaste.report.page import summary, write_report
 
 
+@reads_ratings
 def compare(
-    source: Source,
+    read_ratings: Reader,
     models: Annotated[
         str | None,
         typer.Option(help="Names between commas, floors apart (default: what half a minute fits)."),
@@ -44,14 +37,6 @@ def compare(
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
     device: Device = "auto",
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    rating_column: RatingColumn = None,
-    time_column: TimeColumn = None,
-    separator: Separator = None,
-    query: Query = None,
-    bad_rows: BadRows = "error",
-    duplicates: Duplicates = "last",
     as_json: Json = False,
 ) -> None:
     """Measure models side by side, each in a process of its own, and write a report.
@@ -60,10 +45,7 @@ def compare(
 
     Example: foretaste compare ratings.csv --models ease,als --split time
     """
-    ratings = dataset_from(
-        source, user=user_column, item=item_column, value=rating_column, time=time_column,
-        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
-    )  # fmt: skip
+    ratings = read_ratings()
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     found = run_comparison(
         split(ratings, how, test=test), names, k=k, seeds=seeds, device=device, folder=out,

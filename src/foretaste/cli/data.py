@@ -16,26 +16,17 @@ from rich.text import Text
 
 from foretaste.bundle import __version__
 from foretaste.cli.options import (
-    BadRows,
-    Duplicates,
-    ItemColumn,
-    Items,
     Json,
-    Links,
-    Query,
-    RatingColumn,
-    Separator,
-    Source,
-    TimeColumn,
-    UserColumn,
-    dataset_from,
+    Reader,
+    reads_ratings,
 )
 from foretaste.cli.show import byte_meter, console, emit, headline, say, seconds, size
-from foretaste.data.catalog import CATALOG, data_folder, entry
+from foretaste.data.catalog import data_folder, entry
 from foretaste.data.catalog import fetch as fetch_files
 from foretaste.data.checking import CheckReport, Spread
 from foretaste.data.checking import check as examine
 from foretaste.data.dataset import Dataset
+from foretaste.data.public_sets import CATALOG
 from foretaste.models import MODELS
 from foretaste.models.base import Shape
 
@@ -97,29 +88,16 @@ def _list_catalog(folder: Path | None, as_json: bool) -> None:
     say(f"They live in {root}; set FORETASTE_DATA to change that.")
 
 
+@reads_ratings
 def check(
-    source: Source,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    rating_column: RatingColumn = None,
-    time_column: TimeColumn = None,
-    separator: Separator = None,
-    query: Query = None,
-    items: Items = None,
-    links: Links = None,
-    bad_rows: BadRows = "error",
-    duplicates: Duplicates = "last",
+    read_ratings: Reader,
     as_json: Json = False,
 ) -> None:
     """Look a table over before anything is trained on it: counts, oddities, what models would cost.
 
     Example: foretaste check ratings.csv
     """
-    ratings = dataset_from(
-        source, user=user_column, item=item_column, value=rating_column, time=time_column,
-        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
-        items=items, links=links,
-    )  # fmt: skip
+    ratings = read_ratings()
     report = checked(ratings)
     if as_json:
         emit(report.as_json())

@@ -14,10 +14,10 @@ import typer
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.data import checked
 from foretaste.cli.models import finish, floors, show_comparison, training_folder
-from foretaste.cli.options import Json, dataset_from
+from foretaste.cli.options import Json, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
-from foretaste.data.catalog import CATALOG
 from foretaste.data.dataset import Dataset
+from foretaste.data.public_sets import CATALOG
 from foretaste.data.splitting import split
 from foretaste.evaluation import evaluate
 from foretaste.models.base import configure
@@ -46,7 +46,7 @@ def demo(
     _narrate(as_json, f"1. Fetch {data}")
     refuse_foreign(out)
     shutil.rmtree(training_folder(out), ignore_errors=True)  # of an earlier demo
-    ratings = dataset_from(data)
+    ratings = reader(data)()
     _narrate(as_json, None, *_about(ratings, data))
     _narrate(as_json, "2. Train the article's embedding network, then ours")
     parts = split(ratings, "random", test=0.2, seed=1)

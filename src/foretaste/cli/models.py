@@ -14,25 +14,15 @@ import typer
 
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import (
-    BadRows,
     Bundle,
     Device,
-    Duplicates,
     Fields,
-    ItemColumn,
-    Items,
     Json,
-    Links,
-    Query,
-    RatingColumn,
+    Reader,
     Seed,
-    Separator,
-    Source,
-    TimeColumn,
-    UserColumn,
-    dataset_from,
     fields_from,
     history_from,
+    reads_ratings,
 )
 from foretaste.cli.show import byte_meter, emit, say, seconds, show_frame, show_reports
 from foretaste.comparison.entrants import floors as floors_of
@@ -61,8 +51,9 @@ HistoryText = Annotated[
 ]
 
 
+@reads_ratings
 def train(
-    source: Source,
+    read_ratings: Reader,
     model: ModelName = "embedding-net",
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("bundle"),
     settings: Fields = None,
@@ -72,16 +63,6 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget a checkpoint of an earlier run.")
     ] = False,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    rating_column: RatingColumn = None,
-    time_column: TimeColumn = None,
-    separator: Separator = None,
-    query: Query = None,
-    items: Items = None,
-    links: Links = None,
-    bad_rows: BadRows = "error",
-    duplicates: Duplicates = "last",
     as_json: Json = False,
 ) -> None:
     """Fit a model to all of a table and save it as a bundle.
@@ -91,11 +72,7 @@ def train(
     Example: foretaste train ratings.csv --model embedding-net --out bundle
     """
     chosen = configure(model_named(model), fields_from(settings))
-    ratings = dataset_from(
-        source, user=user_column, item=item_column, value=rating_column, time=time_column,
-        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
-        items=items, links=links,
-    )  # fmt: skip
+    ratings = read_ratings()
     refuse_foreign(out)  # before the hours of training, not after
     run = training_folder(out)
     if fresh:
@@ -144,7 +121,9 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
     return learning_curve(curve, run / "curve", title=title)
 
 
+@reads_ratings
 def evaluate(
+    read_ratings: Reader,
     source: Annotated[str | None, typer.Argument(help="A table, as for `train`.")] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe: data, split, model and target.")
@@ -161,16 +140,6 @@ def evaluate(
     settings: Fields = None,
     seed: Seed = 0,
     device: Device = "auto",
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    rating_column: RatingColumn = None,
-    time_column: TimeColumn = None,
-    separator: Separator = None,
-    query: Query = None,
-    items: Items = None,
-    links: Links = None,
-    bad_rows: BadRows = "error",
-    duplicates: Duplicates = "last",
     as_json: Json = False,
 ) -> None:
     """Measure models on data they have not seen, with 95 % intervals, beside the floors.
@@ -186,11 +155,7 @@ def evaluate(
         return
     names = model or ["embedding-net"]
     chosen = [configure(model_named(name), fields_from(settings)) for name in names]
-    ratings = dataset_from(
-        str(source), user=user_column, item=item_column, value=rating_column, time=time_column,
-        separator=separator, query=query, bad_rows=bad_rows, duplicates=duplicates,
-        items=items, links=links,
-    )  # fmt: skip
+    ratings = read_ratings()
     parts = split(ratings, how, test=test, seed=seed)
     reports = floors(parts, k)
     for candidate in chosen:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foretaste.cli.show import byte_meter
-from foretaste.data.catalog import ALIASES, CATALOG, fetch
+from foretaste.data.catalog import fetch
 from foretaste.data.catalog import load as load_data
 from foretaste.data.dataset import Dataset
 from foretaste.data.item_tables import read_items
+from foretaste.data.public_sets import ALIASES, CATALOG
 from foretaste.data.reading import read
 from foretaste.errors import UsageError
 
@@ -23,25 +27,6 @@ Source = Annotated[
         "--query, or the name of a public data set (see `foretaste fetch`)."
     ),
 ]
-UserColumn = Annotated[str | None, typer.Option("--user-column", help="Column of user ids.")]
-ItemColumn = Annotated[str | None, typer.Option("--item-column", help="Column of item ids.")]
-RatingColumn = Annotated[str | None, typer.Option("--rating-column", help="Column of ratings.")]
-TimeColumn = Annotated[str | None, typer.Option("--time-column", help="Column of times.")]
-Separator = Annotated[str | None, typer.Option(help="Between fields; guessed if not given.")]
-Items = Annotated[
-    str | None,
-    typer.Option(
-        "--items", help="A table of items to join by id: CSV, TSV, Parquet, or the name of a "
-        "public data set (tmdb-5000)."
-    ),
-]  # fmt: skip
-Links = Annotated[
-    Path | None,
-    typer.Option(help="From the ids of the ratings to those of --items (MovieLens links.csv)."),
-]
-Query = Annotated[str | None, typer.Option(help="SQL for a database URL.")]
-BadRows = Annotated[str, typer.Option(help="Rows that cannot be read: error or drop.")]
-Duplicates = Annotated[str, typer.Option(help="Same user and item: last, mean, sum or error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Bundle = Annotated[Path, typer.Argument(help="A folder written by `foretaste train`.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
@@ -51,24 +36,80 @@ Fields = Annotated[
 ]
 
 
-def dataset_from(
-    source: str, *, items: str | None = None, links: Path | None = None, **options: Any
-) -> Dataset:
-    """The Dataset of a file, folder, URL or catalog name, with a table of items joined to it."""
-    if links is not None and items is None:
-        raise UsageError("--links without --items.", fix="Name the table that they lead to.")
-    ratings = _read(source, options)
-    if items is None:
-        return ratings
-    known = _in_catalog(items)
-    return ratings.join_items(read_items(fetch(items) if known else items, links=links))
+Reader = Callable[[], Dataset]
+
+
+def reader(
+    source: Source,
+    user_column: Annotated[str | None, typer.Option(help="Column of user ids.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Column of item ids.")] = None,
+    rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Between fields; guessed if not given.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="SQL for a database URL.")] = None,
+    items: Annotated[
+        str | None,
+        typer.Option(
+            help="A table of items to join by id: CSV, TSV, Parquet, or the name of a public data "
+            "set (tmdb-5000)."
+        ),
+    ] = None,
+    links: Annotated[
+        Path | None,
+        typer.Option(help="From the ids of the ratings to those of --items (MovieLens links.csv)."),
+    ] = None,
+    bad_rows: Annotated[
+        str, typer.Option(help="Rows that cannot be read: error or drop.")
+    ] = "error",
+    duplicates: Annotated[
+        str, typer.Option(help="Same user and item: last, mean, sum or error.")
+    ] = "last",
+) -> Reader:
+    """What reads the Dataset of a file, folder, URL or catalog name, with a table of items joined."""
+
+    def read_ratings() -> Dataset:
+        if links is not None and items is None:
+            raise UsageError("--links without --items.", fix="Name the table that they lead to.")
+        ratings = _read(
+            source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
+            value=rating_column, time=time_column, separator=separator, query=query,
+        )  # fmt: skip
+        if items is None:
+            return ratings
+        known = _in_catalog(items)
+        return ratings.join_items(read_items(fetch(items) if known else items, links=links))
+
+    return read_ratings
+
+
+def reads_ratings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `reader`, whose result it takes as `read_ratings`.
+
+    An option that both have goes to both.
+    """
+    theirs = inspect.signature(reader, eval_str=True).parameters
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["read_ratings"]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        read_ratings = reader(**{name: given[name] for name in theirs})
+        command(read_ratings=read_ratings, **{name: given[name] for name in own})
+
+    order = {"source": theirs["source"]} | own | {n: p for n, p in theirs.items() if n not in own}
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in order.values()]
+    run.__signature__ = inspect.Signature(keyword)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {p.name: p.annotation for p in keyword}
+    return run
 
 
 def _in_catalog(source: str) -> bool:
     return (source in CATALOG or source in ALIASES) and not Path(source).exists()
 
 
-def _read(source: str, options: dict[str, Any]) -> Dataset:
+def _read(source: str, **options: Any) -> Dataset:
     if _in_catalog(source):
         given = [
             name
