@@ -204,10 +204,20 @@ def test_the_floors_always_take_part_and_the_rest_by_what_the_data_allow(ratings
     chosen, left_out = entrants(ratings)
     assert list(chosen)[:5] == ["global-mean", "bias", "random", "popularity", "recent-popularity"]
     assert {"ease", "als", "graph-filter", "bayesian-mf"} <= set(chosen)
-    assert left_out == [name for name in ft.MODELS if name not in chosen]
+    assert {name.split(" (")[0] for name in left_out} == set(ft.MODELS) - set(chosen)
     clicks = ft.from_frame(synthetic(times=False).frame().drop("value"))
     assert set(entrants(clicks, ["ease"])[0]) == {"random", "popularity", "ease"}
-    assert not any(m.needs_ratings for m in entrants(clicks)[0].values())
+    chosen, left_out = entrants(clicks)
+    assert set(chosen) == {"random", "popularity", "item-knn", "als", "graph-filter", "ease"}
+    assert "bayesian-mf (needs ratings)" in left_out
+
+
+def test_a_model_that_is_too_large_for_the_data_stays_out_with_what_it_would_take():
+    many = np.arange(30_000)
+    clicks = ft.from_frame(pl.DataFrame({"user": many % 100, "item": many}))
+    chosen, left_out = entrants(clicks)
+    assert set(chosen) == {"random", "popularity", "item-knn", "als", "graph-filter"}
+    assert "ease (about 1,080 s and 17,166 MiB to fit)" in left_out
 
 
 def test_a_model_with_fields_of_its_own_is_labelled_by_them(ratings):

@@ -11,7 +11,7 @@ from foretaste.models.base import Model, Shape
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 
 RECENT_DAYS = 30.0
-# quick and strong without any tuning; a name that MODELS does not have yet is no error
+# quick and strong without any tuning
 USUAL = ("item-knn", "als", "graph-filter", "ease", "bayesian-mf")
 SECONDS, MEMORY_BYTES = 60.0, 8 << 30  # estimates of one fit, above which a model must be named
 RECENT = "recent-popularity"
@@ -31,7 +31,7 @@ def floors(train: Dataset) -> dict[str, Model]:
 def entrants(
     train: Dataset, models: Sequence[str | Model] | Mapping[str, Model] | None = None
 ) -> tuple[dict[str, Model], list[str]]:
-    """The floors and the models asked for, by label, quick ones first; and who stays out.
+    """The floors and the models asked for, by label, quick ones first; and who stays out, and why.
 
     models: names, models with fields of their own, or labels of such; None takes the USUAL ones
     that the data allow and whose estimated fit is short enough.
@@ -44,20 +44,24 @@ def entrants(
             chosen[label] = model
         return chosen, left_out
     shape = Shape(len(train.users), len(train.items), len(train))
-    usual = {name: MODELS[name] for name in USUAL if name in MODELS}
-    for name, model in sorted(usual.items(), key=lambda named: named[1].cost(shape).seconds):
-        cost = model.cost(shape)
-        if model.needs_ratings and not train.explicit:
-            continue
-        if cost.seconds > SECONDS or cost.memory_bytes > MEMORY_BYTES:
-            left_out.append(
-                f"{name} (about {cost.seconds:,.0f} s and {cost.memory_bytes / 2**20:,.0f} MiB to "
-                "fit)"
-            )
-            continue
-        chosen[name] = model()
-    left_out += [name for name in MODELS if name not in {*USUAL, *chosen}]
+    others = {name: model for name, model in MODELS.items() if name not in chosen}
+    for name, model in sorted(others.items(), key=lambda named: named[1].cost(shape).seconds):
+        why = _why_not(model, train, shape)
+        if name in USUAL and not why:
+            chosen[name] = model()
+        else:
+            left_out.append(f"{name} ({why})" if why else name)
     return chosen, left_out
+
+
+def _why_not(model: type[Model], train: Dataset, shape: Shape) -> str:
+    """What keeps a model from data of that kind and size; nothing, where nothing does."""
+    if model.needs_ratings and not train.explicit:
+        return "needs ratings"
+    cost = model.cost(shape)
+    if cost.seconds > SECONDS or cost.memory_bytes > MEMORY_BYTES:
+        return f"about {cost.seconds:,.0f} s and {cost.memory_bytes / 2**20:,.0f} MiB to fit"
+    return ""
 
 
 def _named(models: Sequence[str | Model] | Mapping[str, Model]) -> list[tuple[str, Model]]:
