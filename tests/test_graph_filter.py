@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 from scipy import sparse
 
@@ -42,6 +43,31 @@ def test_the_powers_generalise_the_normalisation():
     expected = (X_ui / d_i**0.2) @ R_ui.T @ R_ui / d_i**0.7
     batch = batch_of(dataset, np.arange(len(dataset.users)), dataset)
     np.testing.assert_allclose(model.score(batch).numpy(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("order", "powers"), [(1, (0.5, 0.5, 0.5)), (4, (0.3, 0.2, 0.7))])
+def test_sharpening_solves_the_equation_of_bspm_in_one_step(order, powers):
+    X_ui, dataset = clicks(2)
+    user, history, target = powers
+    fields = {"n_factors": 4, "user_power": user, "history_power": history, "target_power": target}
+    batch = batch_of(dataset, np.arange(len(dataset.users)), dataset)
+    blurred, sharpened = (
+        ft.fit(GraphFilter(**fields, **own), dataset, progress=False).model.score(batch).numpy()
+        for own in ({}, {"sharpen": 2.5, "sharpen_order": order})
+    )
+    d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
+    R_ui = X_ui / d_u[:, None] ** user
+    P_ij = (R_ui.T @ R_ui) / d_i[:, None] ** history / d_i**target
+
+    def slope(s_bi):
+        return -s_bi @ P_ij
+
+    k1 = slope(blurred)
+    k2 = slope(blurred + 1.25 * k1)
+    k3 = slope(blurred + 1.25 * k2)
+    k4 = slope(blurred + 2.5 * k3)
+    step = k1 if order == 1 else (k1 + 2 * k2 + 2 * k3 + k4) / 6
+    np.testing.assert_allclose(sharpened, blurred + 2.5 * step, rtol=1e-3, atol=1e-5)
 
 
 def test_subspace_iteration_finds_the_leading_right_singular_vectors():

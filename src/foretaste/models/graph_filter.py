@@ -23,10 +23,14 @@ OVERSAMPLED = 32  # columns of the random projection beyond the factors that are
 class GraphFilter(LearnsFromLikes):
     """GF-CF (Shen et al. 2021): normalised co-occurrence plus an ideal low-pass filter.
 
-    s = x (R^T R + alpha D_i^-1/2 V V^T D_i^1/2) with R = D_u^-user_power X D_i^-1/2 and V its
-    leading right singular vectors.  history_power and target_power generalise the two D_i^-1/2 of
-    R^T R; all powers 0.5 and alpha 0.3 are the paper's.  rounds: of subspace iteration; few of them
+    s = x (P + alpha D_i^-1/2 V V^T D_i^1/2) with P = R^T R, R = D_u^-user_power X D_i^-1/2 and V
+    its leading right singular vectors.  history_power and target_power generalise the two D_i^-1/2
+    of P; all powers 0.5 and alpha 0.3 are the paper's.  rounds: of subspace iteration; few of them
     leave V short of the true subspace, a softer filter that is not the same model.
+
+    sharpen: the time for which what was blurred is sharpened again, ds/dt = -s P (BSPM, Choi et al.
+    2023); 0 for not at all.  sharpen_order: of the solver's one step, the terms of the series of
+    exp(-sharpen P); 4 is Runge-Kutta, 1 Euler.  Each costs as much as all the rest of a score.
     """
 
     name: ClassVar[str] = "graph-filter"
@@ -37,6 +41,8 @@ class GraphFilter(LearnsFromLikes):
     history_power: float = 0.5
     target_power: float = 0.5
     rounds: int = 12
+    sharpen: float = 0.0
+    sharpen_order: int = 4
     pointer_u_: Tensor = field(init=False, repr=False)
     item_r_: Tensor = field(init=False, repr=False)
     weight_r_: Tensor = field(init=False, repr=False)
@@ -57,14 +63,29 @@ class GraphFilter(LearnsFromLikes):
         return self
 
     def score(self, batch: UserBatch) -> Tensor:
-        """Two sparse products and one thin dense one: (B, items)."""
+        """Sparse products, two and twice sharpen_order, and one thin dense one: (B, items)."""
         history_bi = self.likes(batch, len(self.degree_i_))
         R_ui = self._user_scaled()
         x_bi = history_bi @ sparse.diags_array(self._item_power(-self.history_power))
         near_bi = (x_bi @ R_ui.T.tocsr() @ R_ui).toarray() * self._item_power(-self.target_power)
         smooth_bk = history_bi @ (self.V_ik_.numpy() * self._item_power(-0.5)[:, None])
         V_ki = self.V_ik_.T * torch.from_numpy(self._item_power(0.5))
-        return torch.from_numpy(near_bi).addmm_(torch.from_numpy(smooth_bk), V_ki, alpha=self.alpha)
+        blurred_bi = torch.from_numpy(near_bi)
+        blurred_bi.addmm_(torch.from_numpy(smooth_bk), V_ki, alpha=self.alpha)
+        return self._sharpened(blurred_bi, R_ui) if self.sharpen else blurred_bi
+
+    def _sharpened(self, s_bi: Tensor, R_ui: Any) -> Tensor:
+        """s (1 - tP + (tP)^2/2 - ...), t = sharpen; P never laid out: (B, items)."""
+        R_iu, s_ib = R_ui.T.tocsr(), np.ascontiguousarray(s_bi.numpy().T)
+        history_i1, target_i1 = (
+            self._item_power(-power)[:, None] for power in (self.history_power, self.target_power)
+        )
+        term_ib = s_ib
+        for n in range(1, self.sharpen_order + 1):
+            term_ib = R_iu @ (R_ui @ (term_ib * history_i1))
+            term_ib *= target_i1 * np.float32(-self.sharpen / n)
+            s_ib = s_ib + term_ib
+        return torch.from_numpy(np.ascontiguousarray(s_ib.T))
 
     def _user_scaled(self) -> Any:
         """D_u^-user_power X as a CSR matrix: (users, items), single."""
