@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -325,6 +326,20 @@ def test_a_stranger_is_served_like_a_user_with_the_same_history(full, parts):
     batch.train_row_b[:] = -1  # no user table: nothing else is known of either
     other = full.model.predict(batch, user_p, item_p)
     assert torch.equal(one.mean_p, other.mean_p)
+
+
+def test_what_a_newcomer_says_of_themselves_counts_like_the_same_of_a_known_user(parts):
+    train = parts.train
+    ages = pl.DataFrame({"user": train.users.values, "age": range(len(train.users))})
+    train = train.with_users(ages)
+    model = ft.fit(ft.BayesianMF(**SMALL), train, progress=False).model
+    batch, user_p, item_p = pairs(train)
+    known = model.predict(batch, user_p, item_p).mean_p
+    none = torch.full_like(batch.train_row_b, -1)
+    new = replace(batch, train_row_b=none, about=train.user_table)
+    torch.testing.assert_close(model.predict(new, user_p, item_p).mean_p, known)
+    silent = replace(new, about=None)
+    assert not torch.allclose(model.predict(silent, user_p, item_p).mean_p, known, atol=1e-3)
 
 
 def test_scores_are_predictions_before_clipping(full, parts):

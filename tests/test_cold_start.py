@@ -103,6 +103,18 @@ def test_what_is_drawn_is_shown_to_the_model_in_the_order_of_time():
     assert shown.value_h.tolist() == [1, 3]
 
 
+def test_what_is_known_of_users_goes_with_them():
+    ratings = worlds(n_users=6)
+    table = pl.DataFrame({"user": range(6), "age": [3, 1, 4, 1, 5, 9]})
+    known, others = ratings, ratings.with_users(table)
+    batch = batch_of(others, np.array([2, -1, 0]), known)
+    assert batch.about["age"].to_list() == [4, None, 3]
+    assert batch[1:].about["age"].to_list() == [None, 3]
+    assert batch.take(torch.tensor([2, 0])).about["age"].to_list() == [3, 4]
+    assert first(batch, 1).about["age"].to_list() == [4, None, 3]
+    assert batch_of(known, np.array([2]), known).about is None
+
+
 def test_each_case_adds_to_what_the_last_one_showed():
     ratings, seen = worlds(), {}
 

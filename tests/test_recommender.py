@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -460,3 +460,26 @@ def test_the_place_of_an_item_is_its_rank_in_the_list(ease, ratings):
     seen = ease.explain(user, item=listed["item"][0])["item"]
     assert set(seen) == set(ratings.frame().filter(pl.col("user") == user)["item"])
     assert ease.place(user, item=seen[0]).rank is None
+
+
+def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
+    with pytest.raises(UsageError) as none:
+        films.recommend(history=[10], about={"age": 3})
+    assert str(none.value) == "users have no column 'age'. Columns here: none."
+    table = pl.DataFrame({"user": [1, 7, 42], "age": [20, 30, 40], "sex": ["f", "m", "f"]})
+    described = replace(films, dataset=films.dataset.with_users(table))
+    about = described._batch(None, None, [], {"age": "25"}).about
+    assert about.to_dicts() == [{"age": 25}]
+    columns = "Columns here: age (Int64), sex (String)."
+    with pytest.raises(UsageError) as wrong:
+        described.recommend(history=[10], about={"age": "old"})
+    assert str(wrong.value).startswith(
+        "about={'age': 'old'}: conversion from `str` to `i64` failed"
+    )
+    assert str(wrong.value).endswith(columns)
+    with pytest.raises(UsageError, match=r"about is of someone new. Give a history with it, \[\]"):
+        described.recommend(user=1, about={"age": 25})
+    with pytest.raises(UsageError, match="about is of someone new"):
+        described.predict([1], [10], about={"age": 25})
+    plain, told = (described.recommend(history=[10], about=a) for a in (None, {"sex": "f"}))
+    assert plain.equals(told)  # the model looks at histories alone

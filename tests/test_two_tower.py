@@ -2,6 +2,8 @@
 # pyright: reportArgumentType=false
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -112,16 +114,50 @@ def test_a_new_item_is_offered_to_those_who_like_its_kind():
     assert torch.equal(extended.score(batch)[:, :-2], model.score(batch))
 
 
-def test_what_is_known_of_a_user_tells_where_the_history_is_silent():
-    ratings = worlds()
-    who = pl.DataFrame({"user": range(120), "camp": ["even", "odd"] * 60})
+def camps_of(ratings):
+    """Which world a user lives in, as a column."""
+    return ratings.with_users(pl.DataFrame({"user": range(120), "camp": ["even", "odd"] * 60}))
+
+
+@pytest.fixture(scope="module")
+def camps():
     model = ft.TwoTower(**SMALL | {"epochs": 15, "learning_rate": 0.01})
-    model = ft.fit(model, ratings.with_users(who), progress=False).model
-    silent = batch_of(ratings, np.full(2, -1), ratings)
+    return ft.fit(model, camps_of(worlds()), progress=False)
+
+
+def test_what_is_known_of_a_user_tells_where_the_history_is_silent(camps):
+    silent = batch_of(camps.dataset, np.full(2, -1), camps.dataset)
     silent.train_row_b[:] = torch.tensor([0, 1])  # known users, nothing shown
-    even_i, odd_i = model.score(silent)
-    red_i = torch.from_numpy(ratings.items.values.to_numpy() % 2 == 0)
+    even_i, odd_i = camps.model.score(silent)
+    red_i = torch.from_numpy(camps.dataset.items.values.to_numpy() % 2 == 0)
     assert (even_i - odd_i)[red_i].mean() > (even_i - odd_i)[~red_i].mean() + 1
+
+
+def test_what_a_newcomer_says_of_themselves_counts_like_the_same_of_a_known_user(camps):
+    known = batch_of(camps.dataset, np.arange(10), camps.dataset)
+    new = replace(known, train_row_b=torch.full((10,), -1), about=camps.dataset.user_table[:10])
+    assert torch.equal(camps.model.score(new), camps.model.score(known))
+    silent = replace(new, about=None)
+    assert not torch.equal(camps.model.score(silent), camps.model.score(known))
+
+
+def test_someone_who_has_done_nothing_yet_gets_what_their_kind_likes(camps, tmp_path):
+    loaded = ft.load(camps.save(tmp_path / "bundle"))
+    for recommender in (camps, loaded):
+        for camp, kind in (("even", "red"), ("odd", "blue")):
+            listed = recommender.recommend(history=[], about={"camp": camp}, k=5)
+            assert listed["kind"].to_list() == [kind] * 5
+
+
+def test_columns_of_held_out_users_are_known_from_the_start():
+    dataset = camps_of(worlds())
+    model = ft.TwoTower(**SMALL | {"epochs": 15, "learning_rate": 0.01})
+    cold = ft.cold_users({"towers": model}, dataset, lengths=(0,), test=0.2)
+    told = cold.tallies["towers", "0"]["precision@10"].value
+    cold = ft.cold_users(
+        {"towers": model}, replace(dataset, user_table=None), lengths=(0,), test=0.2
+    )
+    assert told > 1.5 * cold.tallies["towers", "0"]["precision@10"].value
 
 
 @pytest.mark.parametrize("deaths", [2, 40])

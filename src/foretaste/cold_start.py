@@ -119,7 +119,7 @@ def cold_users(
     rest `lengths` are shown (the cases "0", "1", ...), then all ("all").  shown: drawn at random,
     each case adding to the last one, or the oldest.  The same items are to be found, among the
     same candidates, in every case: no case lists what the user did.  Users with less to show than
-    the longest length are left out.
+    the longest length are left out.  What a user table says of them is known in every case.
     """
     parts = split(dataset, "users", test=test, seed=seed)
     train = parts.train
@@ -205,9 +205,10 @@ def _only(batch: UserBatch, kept_h: Tensor) -> UserBatch:
     """The marked entries of each user."""
     pointer_b = torch.nn.functional.pad(kept_h.cumsum(0), (1, 0))[batch.pointer_b]
     time_h = None if batch.time_h is None else batch.time_h[kept_h]
-    return UserBatch(
-        pointer_b, batch.item_h[kept_h], batch.value_h[kept_h], time_h, batch.train_row_b
-    )
+    return replace(
+        batch, pointer_b=pointer_b, item_h=batch.item_h[kept_h], value_h=batch.value_h[kept_h],
+        time_h=time_h,
+    )  # fmt: skip
 
 
 def _tallies(

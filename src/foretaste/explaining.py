@@ -65,6 +65,7 @@ def _without(batch: UserBatch, left_out_b: Tensor) -> UserBatch:
         batch.value_h[kept_h],
         None if batch.time_h is None else batch.time_h[kept_h],
         torch.full((len(left_out_b),), -1),
+        None if batch.about is None else batch.about[[0] * len(left_out_b)],
     )
 
 

@@ -62,16 +62,17 @@ class Recommender:
         self, user: Id | None = None, *, users: Sequence[Id] | None = None,
         history: History | None = None, k: int = 10, where: str | None = None,
         exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None,
-        exclude_seen: bool = True, diversity: float = 0.0,
+        exclude_seen: bool = True, diversity: float = 0.0, about: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """The k best items for a user, for many users, or for someone described by a history.
 
         history: item ids, or item ids with ratings; ids alone count as liked (the top of the
-        scale). where: an SQL condition on the item columns.  diversity: 0 to 1, see `diversify`.
+        scale).  about: what else is known of them, by the columns of the user table.  where: an SQL
+        condition on the item columns.  diversity: 0 to 1, see `diversify`.
         Returns item, score, rank and the item columns (user first, where `users` was given).
         Raises UnknownIdError, UsageError.
         """
-        batch = self._batch(user, users, history)
+        batch = self._batch(user, users, history, about)
         lists = self.lists(
             batch, k, exclude_seen=exclude_seen, diversity=diversity,
             allowed_i=self.allowed(where, exclude, candidates),
@@ -137,7 +138,7 @@ class Recommender:
 
     def predict(
         self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
-        history: History | None = None,
+        history: History | None = None, about: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """Expected ratings of pairs (users[n], items[n]), or of items for someone with a history.
 
@@ -148,11 +149,8 @@ class Recommender:
         if (users is None) == (history is None):
             raise UsageError("give either users or a history.", fix="A stranger is a history.")
         if history is not None:
-            named, batch, user_p = (
-                [None] * len(items),
-                self._batch(None, None, history),
-                torch.zeros_like(item_p),
-            )
+            named, user_p = [None] * len(items), torch.zeros_like(item_p)
+            batch = self._batch(None, None, history, about)
         else:
             named = [] if users is None else _several(users, "users")
             if len(named) == 1:
@@ -162,7 +160,7 @@ class Recommender:
                     f"{len(named)} users and {len(items)} items.",
                     fix="Give one user for each item.",
                 )
-            batch, user_p = self._batch(None, named, None), torch.arange(len(items))
+            batch, user_p = self._batch(None, named, None, about), torch.arange(len(items))
         rated = model.predict(batch, user_p, item_p)
         std = pl.Series([None] * len(items), dtype=pl.Float32)
         return pl.DataFrame(
@@ -256,14 +254,18 @@ class Recommender:
         return self.model
 
     def _batch(
-        self, user: Id | None, users: Sequence[Id] | None, history: History | None
-    ) -> UserBatch:
+        self, user: Id | None, users: Sequence[Id] | None, history: History | None,
+        about: Mapping[str, Any] | None = None,
+    ) -> UserBatch:  # fmt: skip
         if sum(x is not None for x in (user, users, history)) != 1:
             raise UsageError(
                 "give exactly one of user, users and history.", fix="A stranger is a history."
             )
         if history is not None:
-            return self._stranger(history)
+            told = self.dataset.about_user(about) if about else None
+            return replace(self._stranger(history), about=told)
+        if about:
+            raise UsageError("about is of someone new.", fix="Give a history with it, [] for none.")
         asked = [user] if users is None else _several(users, "users")
         try:
             rows = self.dataset.users.rows(asked)

@@ -193,6 +193,25 @@ class Dataset:
         """The same with a table of users: first column the id, one line for each of them."""
         return replace(self, user_table=_align(table, self.users))
 
+    def about_user(self, about: Mapping[str, Any]) -> pl.DataFrame:
+        """What is known of a new user as a line of the user table: some of its columns.
+
+        UsageError where there is no such column, or a cell has another type.
+        """
+        known = dict(list(self.user_frame.schema.items())[1:])
+        hint = f"Columns here: {', '.join(f'{n} ({t})' for n, t in known.items()) or 'none'}."
+        for name in about:
+            if name not in known:
+                raise UsageError(f"users have no column {name!r}.", fix=hint)
+        try:
+            return pl.DataFrame(
+                {name: pl.Series([cell]).cast(known[name]) for name, cell in about.items()}
+            )
+        except (TypeError, pl.exceptions.PolarsError) as error:
+            raise UsageError(
+                f"about={dict(about)!r}: {str(error).splitlines()[0]}.", fix=hint
+            ) from None
+
     def frame(self) -> pl.DataFrame:
         """Columns user, item, value and time (UTC; where there are times) in external ids."""
         x = self.interactions

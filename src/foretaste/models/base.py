@@ -6,7 +6,7 @@ import dataclasses
 import json
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -29,7 +29,7 @@ class UserBatch:
 
     item_h: item rows (int64).  value_h: ratings or weights (float32).  time_h: milliseconds
     (int64), or None.  train_row_b: the user's row in training where the history is the one trained
-    on, else -1.
+    on, else -1.  about: lines of a user table, for those who have no such row; None: unknown.
     """
 
     pointer_b: Tensor
@@ -37,6 +37,7 @@ class UserBatch:
     value_h: Tensor
     time_h: Tensor | None
     train_row_b: Tensor
+    about: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.pointer_b) - 1
@@ -61,6 +62,7 @@ class UserBatch:
             self.value_h[low:high],
             None if self.time_h is None else self.time_h[low:high],
             self.train_row_b[start:stop],
+            None if self.about is None else self.about[start:stop],
         )
 
     def take(self, users: Tensor) -> UserBatch:
@@ -68,8 +70,20 @@ class UserBatch:
         before_b, entry_h = _ragged(self.pointer_b[users].numpy(), self.length_b[users].numpy())
         time_h = None if self.time_h is None else self.time_h[entry_h]
         return UserBatch(
-            before_b, self.item_h[entry_h], self.value_h[entry_h], time_h, self.train_row_b[users]
-        )
+            before_b, self.item_h[entry_h], self.value_h[entry_h], time_h, self.train_row_b[users],
+            None if self.about is None else self.about[users.numpy()],
+        )  # fmt: skip
+
+    def features(self, known_uf: Tensor, read: Callable[[pl.DataFrame], Tensor]) -> Tensor:
+        """Features of users: (B, f), zeros where nothing is known.
+
+        known_uf: those of training.  read: makes them of `about`, for users who were not in it.
+        """
+        of_bf = torch.cat([known_uf, torch.zeros_like(known_uf[:1])])[self.train_row_b]
+        if self.about is not None:
+            new_b = self.train_row_b < 0
+            of_bf[new_b] = read(self.about)[new_b]
+        return of_bf
 
     def dense(self, n_items: int, value_h: Tensor | None = None) -> Tensor:
         """Histories as a matrix: (B, items), value_h (default: ones) where there is an entry."""
@@ -81,15 +95,18 @@ class UserBatch:
 def batch_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> UserBatch:
     """The histories of `user_rows` of one Dataset, in the item rows of the Dataset trained on.
 
-    A row of -1 is a user without history.  Items that `known` lacks are left out.
+    A row of -1 is a user of `known` without history.  Items that `known` lacks are left out.
     """
     x = histories.interactions
     start_b = np.where(user_rows < 0, 0, histories.pointers[user_rows])
     length_b = np.where(user_rows < 0, 0, histories.pointers[user_rows + 1] - start_b)
     before_b, entry_h = (t.numpy() for t in _ragged(start_b, length_b))
     item_h = x.item_r[entry_h].astype(np.int64)
-    train_row_b = user_rows.astype(np.int64)
+    train_row_b, about = user_rows.astype(np.int64), None
     if histories is not known:
+        if histories.user_table is not None:
+            row_b = pl.Series(user_rows).cast(pl.Int64).replace(-1, None)
+            about = histories.user_table.select(pl.all().gather(row_b))
         train_row_b = np.full(len(user_rows), -1)
         item_h = known.items.find(histories.items.values)[item_h]
         kept_h = item_h >= 0
@@ -101,6 +118,7 @@ def batch_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> UserBat
         torch.from_numpy(x.value_r[entry_h]),
         None if x.time_r is None else torch.from_numpy(x.time_r[entry_h]),
         torch.from_numpy(train_row_b),
+        about,
     )
 
 

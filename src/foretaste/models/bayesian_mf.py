@@ -77,6 +77,8 @@ class BayesianMF(Model):
     item_noise_si_: Tensor = field(init=False, repr=False)
     user_implicit_cf_: Tensor = field(init=False, repr=False)
     user_average_f_: Tensor = field(init=False, repr=False)
+    user_columns_: list[Column] = field(init=False, repr=False)
+    user_table_cf_: Tensor = field(init=False, repr=False)
     user_table_uf_: Tensor = field(init=False, repr=False)
     user_beta_sfk_: Tensor = field(init=False, repr=False)
     user_mu_sk_: Tensor = field(init=False, repr=False)
@@ -132,6 +134,7 @@ class BayesianMF(Model):
             sides.append(gibbs.new_side(row_n, partner_n, *sizes, [B_rf, T_rf], freedom, k, rng))
             if row_n is user_n:
                 self.user_implicit_cf_, self.user_average_f_ = implicit_cf.cpu(), average_f.cpu()
+                self.user_columns_, self.user_table_cf_ = columns, table_cf.cpu()
                 self.user_table_uf_ = T_rf.cpu()
             else:
                 self.item_columns_, self.item_average_f_ = columns, average_f.cpu()
@@ -214,14 +217,19 @@ class BayesianMF(Model):
         return RatingPrediction((self.mean_ + mean_p).clamp(*self.scale_), std_p)
 
     def user_features(self, batch: UserBatch) -> Tensor:
-        """Implicit features of the histories, and table features of users in training: (B, f)."""
+        """Implicit features of the histories, and what the user table says: (B, f)."""
         known_h = batch.item_h < self.n_trained_
         user_h, item_h = batch.user_h[known_h], batch.item_h[known_h]
         F_bc = gibbs.implicit_features(user_h, item_h, len(batch), self.n_trained_)
         B_bf = gibbs.project(F_bc, self.user_implicit_cf_)
         B_bf[torch.bincount(user_h, minlength=len(batch)) == 0] = self.user_average_f_
-        T_uf = torch.cat([self.user_table_uf_, torch.zeros_like(self.user_table_uf_[:1])])
-        return torch.cat([B_bf, T_uf[batch.train_row_b]], 1)  # row -1: a stranger is average
+        T_bf = batch.features(self.user_table_uf_, self._table_features)  # unknown: average
+        return torch.cat([B_bf, T_bf], 1)
+
+    def _table_features(self, about: pl.DataFrame) -> Tensor:
+        """What lines of a user table say, in the basis of training: (B, f)."""
+        T_bc = torch.from_numpy(encode(about, self.user_columns_, len(about)))
+        return gibbs.project(T_bc, self.user_table_cf_)
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:

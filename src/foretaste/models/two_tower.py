@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.data.features import Column, ItemFeatures
+from foretaste.data.features import Column, ItemFeatures, encode
 from foretaste.models.base import Shape, UserBatch
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
@@ -159,6 +159,7 @@ class TwoTower(LearnsFromLikes):
     network_: Towers = field(init=False, repr=False)
     item_rows_: Tensor = field(init=False, repr=False)  # what the item tower says: (items, 2 d + 1)
     columns_: list[Column] = field(init=False, repr=False)
+    user_columns_: list[Column] = field(init=False, repr=False)
     user_features_: Tensor = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
@@ -167,7 +168,7 @@ class TwoTower(LearnsFromLikes):
         X_ui = self.learn_likes(train)
         n_items = X_ui.shape[1]
         of_items, of_users = map(ItemFeatures.learn, (train.item_table, train.user_table))
-        self.columns_ = of_items.columns
+        self.columns_, self.user_columns_ = of_items.columns, of_users.columns
         content_if = of_items.encode(train.item_frame)
         self.user_features_ = torch.from_numpy(of_users.encode(train.user_frame).toarray())
         sizes = (n_items, content_if.shape[1], self.user_features_.shape[1])
@@ -245,11 +246,14 @@ class TwoTower(LearnsFromLikes):
         length_b, item_h = (
             torch.from_numpy(t).long() for t in (np.diff(X_bi.indptr), X_bi.indices)
         )
-        features_bf = torch.cat([self.user_features_, torch.zeros_like(self.user_features_[:1])])
+        features_bf = batch.features(
+            self.user_features_,
+            lambda about: torch.from_numpy(encode(about, self.user_columns_, len(about))),
+        )
         row_id = self.item_rows_[:, : self.n_factors]
         with torch.no_grad():
             pooled_bd = pool(row_id, item_h, torch.from_numpy(X_bi.data), length_b)
-            return self.network_.users(pooled_bd, features_bf[batch.train_row_b])  # row -1: nothing
+            return self.network_.users(pooled_bd, features_bf)
 
     def score(self, batch: UserBatch) -> Tensor:
         """Dot products of users and items: (B, items)."""
