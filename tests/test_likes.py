@@ -45,6 +45,18 @@ def test_a_half_life_halves_the_weight_of_what_is_that_old():
     np.testing.assert_allclose(weights(model, clicks), [[0.25, 0.5], [1, 0]], rtol=1e-6)
 
 
+def test_users_who_like_much_can_weigh_less_in_each_like_in_training_and_in_serving():
+    user, item = [1] * 4 + [2] * 2, [0, 1, 2, 3, 0, 1]  # 4 and 2 likes: 3 on average
+    clicks = ft.from_frame(pl.DataFrame({"user": user, "item": item}))
+    model = ft.ALS(activity_power=0.5)
+    once, twice = (4 / 3) ** -0.5, (2 / 3) ** -0.5
+    expected = [[once] * 4, [twice, twice, 0, 0]]
+    np.testing.assert_allclose(weights(model, clicks), expected, rtol=1e-6)
+    stranger = batch_of(clicks, np.array([1]), clicks)
+    np.testing.assert_allclose(model.likes(stranger, 4).toarray(), [expected[1]], rtol=1e-6)
+    assert model.likes(batch_of(clicks, np.array([-1]), clicks), 4).nnz == 0
+
+
 def test_a_half_life_without_times_is_an_error():
     with pytest.raises(ModelError, match=r"half_life_days needs times\. Name the column of times"):
         ft.fit(ft.EASE(half_life_days=10), stars(4, 5), progress=False)

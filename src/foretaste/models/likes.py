@@ -23,23 +23,29 @@ class LearnsFromLikes(Model):
     of 5 stars).  Clicks all count.  weigh: "alike"; "graded", a rating as a share of the scale (4
     of 5 stars: 0.8); "log", log2(1 + value), for counts.  half_life_days: what is this much older
     than the newest interaction of the training weighs half; None: age does not matter.
+    activity_power: a user of n likes, where training's mean is m, weighs each (n / m)^-power as
+    much; 0: users who like much say as much more, 1: they say no more in all than others.
     """
 
     positive_from: float | None = field(default=None, kw_only=True)
     weigh: Literal["alike", "graded", "log"] = field(default="alike", kw_only=True)
     half_life_days: float | None = field(default=None, kw_only=True)
+    activity_power: float = field(default=0.0, kw_only=True)
     border_: float = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
     newest_: int | None = field(init=False, repr=False)
+    mean_likes_: float = field(init=False, repr=False)
 
     def learn_likes(self, train: Dataset) -> Any:
-        """Find border, scale and newest time; returns what train holds: CSR (users, items)."""
+        """Find border, scale, newest time and mean likes; returns CSR weights (users, items)."""
         time_r = train.interactions.time_r
         if self.half_life_days is not None and time_r is None:
             raise ModelError("half_life_days needs times.", fix="Name the column of times.")
         self.border_ = liked_from(train, self.positive_from)
         self.scale_ = [train.scale[0] - train.step, train.scale[1]]
         self.newest_ = None if time_r is None else int(time_r.max())
+        n_likes = int((train.interactions.value_r >= self.border_).sum())
+        self.mean_likes_ = max(1.0, n_likes / len(train.users))
         everyone = batch_of(train, np.arange(len(train.users)), train)
         return self.likes(everyone, len(train.items))
 
@@ -60,8 +66,12 @@ class LearnsFromLikes(Model):
             age_h = (self.newest_ - batch.time_h.numpy()).clip(min=0) / DAY_MS
             weight_h = weight_h * np.exp2(-age_h / self.half_life_days).astype(np.float32)
         liked_h = (value_h >= self.border_) & (weight_h > 0)
-        before_h = np.concatenate([[0], np.cumsum(liked_h)])
+        pointer_b = np.concatenate([[0], np.cumsum(liked_h)])[batch.pointer_b.numpy()]
+        weight_n = weight_h[liked_h]
+        if self.activity_power:
+            n_b = np.diff(pointer_b)
+            scale_b = (n_b.clip(min=1) / self.mean_likes_) ** -self.activity_power
+            weight_n = weight_n * np.repeat(scale_b, n_b).astype(np.float32)
         return sparse.csr_matrix(
-            (weight_h[liked_h], batch.item_h.numpy()[liked_h], before_h[batch.pointer_b.numpy()]),
-            shape=(len(batch), n_items),
+            (weight_n, batch.item_h.numpy()[liked_h], pointer_b), shape=(len(batch), n_items)
         )
