@@ -23,6 +23,16 @@ def test_each_ease_column_is_a_ridge_regression_on_the_other_items():
         assert B[j, j] == 0.0
 
 
+def test_dropout_is_the_regression_on_histories_of_which_that_share_is_hidden():
+    rng = np.random.default_rng(0)
+    X = (rng.random((60, 5)) < 0.5).astype(float)
+    hidden = np.concatenate([X * (rng.random(X.shape) >= 0.4) / 0.6 for _ in range(4000)])
+    B = ease_weights(torch.from_numpy(X.T @ X), l2=1e-9, dropout=0.4).numpy()
+    rest = [0, 1, 3, 4]
+    found = np.linalg.lstsq(hidden[:, rest], np.tile(X[:, 2], 4000), rcond=None)[0]
+    np.testing.assert_allclose(B[rest, 2], found, atol=0.01)
+
+
 def test_only_what_was_liked_counts():
     frame = pl.DataFrame(
         {"user": [1, 1, 2, 2, 3, 3], "item": list("ababac"), "rating": [5, 4, 5, 5, 1, 5]}

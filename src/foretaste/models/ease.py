@@ -22,12 +22,15 @@ MOST_BYTES = 16 << 30  # two double matrices of items x items, at the peak of `f
 class EASE(LearnsFromLikes):
     """Scores an item by a weighted sum over what the user liked.
 
-    l2: ridge penalty of each item's regression on the others.
+    l2: ridge penalty of each item's regression on the others.  dropout: the share of a history that
+    training hides, in expectation and closed form (Steck 2020, "Autoencoders that don't overfit
+    towards the identity"): an item's penalty grows with how often it is liked.
     """
 
     name: ClassVar[str] = "ease"
 
     l2: float = 300.0
+    dropout: float = 0.0
     weights_ij_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
@@ -42,7 +45,8 @@ class EASE(LearnsFromLikes):
                 "then item-knn or als.",
             )  # fmt: skip
         X_ui = self.learn_likes(train).astype("float64")  # counts are exact
-        self.weights_ij_ = ease_weights(torch.from_numpy((X_ui.T @ X_ui).toarray()), self.l2)
+        G_ij = torch.from_numpy((X_ui.T @ X_ui).toarray())
+        self.weights_ij_ = ease_weights(G_ij, self.l2, self.dropout)
         return self
 
     def score(self, batch: UserBatch) -> Tensor:
@@ -60,13 +64,13 @@ class EASE(LearnsFromLikes):
         return Cost(seconds=0.1 + 4e-11 * shape.items**3, memory_bytes=20 * shape.items**2)
 
 
-def ease_weights(G_ij: Tensor, l2: float) -> Tensor:
-    """Item-item weights of EASE, in closed form (Steck 2019, equation 8).
+def ease_weights(G_ij: Tensor, l2: float, dropout: float = 0.0) -> Tensor:
+    """Item-item weights of EASE, in closed form (Steck 2019, equation 8; 2020, section 3).
 
     G_ij: (items, items) co-occurrence counts, double; overwritten.  Returns B_ij: same shape,
     single, zero diagonal.
     """
-    G_ij.diagonal().add_(l2)
+    G_ij.diagonal().mul_(1 / (1 - dropout)).add_(l2)
     P_ij = torch.cholesky_inverse(torch.linalg.cholesky(G_ij))
     B_ij = (P_ij / -P_ij.diagonal()).float()  # column j divided by P_jj
     return B_ij.fill_diagonal_(0.0)  # an item must not predict itself
