@@ -159,7 +159,8 @@ def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
     else:
         Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
         for _ in range(3):
-            Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q
+            # contiguous: a sparse product gathers rows of it, which LAPACK leaves scattered
+            Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q.contiguous()
     B_rf = (F_rc @ Q_cf).double()
     mean_f = B_rf.mean(0)
     weight_f, E_ff = torch.linalg.eigh((B_rf - mean_f).T @ (B_rf - mean_f))
