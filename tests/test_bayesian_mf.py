@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ import foretaste as ft
 from foretaste.errors import CheckpointError, ModelError
 from foretaste.models import drift, gibbs
 from foretaste.models.base import PlacesNewItems, batch_of
+from foretaste.models.bayesian_mf import FoldIn
 from foretaste.training.engine import Engine
 
 SMALL: dict[str, Any] = {
@@ -320,12 +322,80 @@ def test_folding_in_a_training_users_history_gives_what_the_chain_itself_predict
     assert (folded - direct).square().mean().sqrt() < 0.2 * NOISE
 
 
-def test_a_stranger_is_served_like_a_user_with_the_same_history(full, parts):
+def undoubting(model: Any) -> Any:
+    """A copy that trusts its items as if they had learned from every history."""
+    sure = copy.copy(model)
+    sure.item_doubt_si_ = torch.zeros_like(model.item_doubt_si_)
+    return sure
+
+
+def test_a_stranger_is_served_like_a_user_with_the_same_history_but_for_doubt(full, parts):
     batch, user_p, item_p = pairs(parts.train)
     one = full.model.predict(batch, user_p, item_p)
     batch.train_row_b[:] = -1  # no user table: nothing else is known of either
-    other = full.model.predict(batch, user_p, item_p)
+    other = undoubting(full.model).predict(batch, user_p, item_p)
     assert torch.equal(one.mean_p, other.mean_p)
+    doubting = full.model.predict(batch, user_p, item_p)
+    assert 0 < (doubting.mean_p - one.mean_p).square().mean().sqrt() < 0.1 * NOISE
+
+
+def test_a_strangers_doubt_is_the_variance_of_an_item_given_its_ratings():
+    k, g = 3, rng(12)
+    row_n, partner_n = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 3])
+    items = gibbs.new_side(row_n, partner_n, 2, 4, [], 5.0, k, g)
+    users = gibbs.new_side(partner_n, row_n, 4, 2, [], 5.0, k, g)
+    users.X_rk, items.noise_r = torch.randn(4, k, generator=g), torch.tensor([0.5, 2.0])
+    items.Lambda_kk = torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 3.0]])
+    alpha = torch.tensor(1.7)
+    D_rk = torch.cat([users.X_rk[:, :-1], torch.ones(4, 1)], 1)
+    M_kk = D_rk.T @ D_rk / 4
+    covariances = [
+        torch.linalg.inv(items.Lambda_kk + alpha * w * n * M_kk)
+        for w, n in ((0.5, 3), (2.0, 1), (1.0, 0))
+    ]
+    expected = [
+        times * float((Sigma_kk @ M_kk).trace())
+        for times, Sigma_kk in zip((2, 2, 1), covariances, strict=True)
+    ]
+    torch.testing.assert_close(gibbs.doubt(items, users, alpha), torch.tensor(expected))
+
+
+def held_out(ratings: ft.Dataset, every: int = 5) -> ft.Split:
+    """Some users left out of training, folded in from four fifths of their ratings."""
+    halves = ft.split(ratings, "random", test=0.2, seed=3)
+    out_r = halves.train.interactions.user_r % every == 0
+    out = halves.train.users.values.gather_every(every)
+    tested = np.isin(halves.test.interactions.user_r, halves.test.users.find(out))
+    return ft.Split(
+        halves.train.take(~out_r), halves.train.take(out_r), halves.test.take(tested), "held out"
+    )
+
+
+def test_what_items_do_not_know_is_not_taken_for_the_noise_of_a_stranger():
+    parts = held_out(known(seed=7, n_users=300, n_items=200, share=0.08), every=2)
+    model = learn(parts.train, **{**SMALL, "drift_seconds": []})
+    batch = batch_of(parts.history, np.arange(len(parts.history.users)), parts.train)
+    noise = []
+    for one in (model, undoubting(model)):
+        fold = FoldIn(one, batch)
+        for s in range(len(model.alpha_s_)):
+            fold.step(s)
+        noise.append(float(fold.noise_b.mean()))
+    # the truth is 1: everybody is as noisy
+    assert abs(noise[0] - 1) < 0.6 * abs(noise[1] - 1)
+
+
+def test_a_strangers_ratings_of_items_that_training_never_saw_count_too():
+    ratings = known(seed=8)
+    parts = held_out(ratings)
+    never = parts.train.take(parts.train.interactions.item_r % 4 == 0)
+    seen = ft.Split(never, parts.history, parts.test, "items never seen")
+    fitted = ft.fit(ft.BayesianMF(**SMALL), never, seed=1, progress=False)
+    rmse = ft.evaluate(fitted, seen, ranking=False).metrics["rmse"].value
+    known_i = never.items.find(parts.history.items.values) >= 0
+    old = parts.history.take(known_i[parts.history.interactions.item_r])
+    less = ft.evaluate(fitted, ft.Split(never, old, parts.test, "old"), ranking=False)
+    assert rmse < 0.98 * less.metrics["rmse"].value
 
 
 def test_what_a_newcomer_says_of_themselves_counts_like_the_same_of_a_known_user(parts):
@@ -334,6 +404,7 @@ def test_what_a_newcomer_says_of_themselves_counts_like_the_same_of_a_known_user
     train = train.with_users(ages)
     model = ft.fit(ft.BayesianMF(**SMALL), train, progress=False).model
     batch, user_p, item_p = pairs(train)
+    model = undoubting(model)
     known = model.predict(batch, user_p, item_p).mean_p
     none = torch.full_like(batch.train_row_b, -1)
     new = replace(batch, train_row_b=none, about=train.user_table)

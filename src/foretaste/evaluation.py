@@ -138,7 +138,7 @@ def evaluate(
     tallies: dict[str, Tally] = {}
     served = None
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
-        tallies |= _rating_tallies(recommender.model, batch, parts, train)
+        tallies |= _rating_tallies(recommender, batch, parts, rows)
     if ranking:
         relevant = _relevant(parts, relevant_from)
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
@@ -169,17 +169,19 @@ def _unseen(split: Split) -> tuple[str, ...]:
 
 
 def _rating_tallies(
-    model: PredictsRatings, batch: UserBatch, split: Split, train: Dataset
+    recommender: Recommender, batch: UserBatch, split: Split, rows: np.ndarray
 ) -> dict[str, Tally]:
-    x = split.test.interactions
+    model, known, x = recommender.model, recommender.dataset, split.test.interactions
+    new = _new_items(split)
+    if isinstance(model, PlacesNewItems) and new is not None:
+        model, known = model.with_items(new), known.add_items(new)
+        if split.history is not split.train:  # ratings of those items count there too
+            batch = batch_of(split.history, rows, known)
+    assert isinstance(model, PredictsRatings)
     user_p = torch.from_numpy(x.user_r).long()
-    row_i = train.items.find(split.test.items.values)
-    if isinstance(model, PlacesNewItems) and split.test.item_table is not None:
-        new_i = row_i < 0
-        model = model.with_items(split.test.item_table.filter(new_i))
-        row_i = np.where(new_i, len(train.items) + np.cumsum(new_i) - 1, row_i)
+    item_p = torch.from_numpy(known.items.find(split.test.items.values)[x.item_r])
     time_p = None if x.time_r is None else torch.from_numpy(x.time_r)
-    rated = model.predict(batch, user_p, torch.from_numpy(row_i[x.item_r]), time_p=time_p)
+    rated = model.predict(batch, user_p, item_p, time_p=time_p)
     error_p = rated.mean_p.double() - torch.from_numpy(x.value_r)
     n_b = torch.bincount(user_p, minlength=len(batch)).numpy().astype(float)
     squared_b = metrics.squared_errors(error_p, user_p, len(batch)).numpy()
@@ -190,6 +192,17 @@ def _rating_tallies(
         density_b = metrics.log_densities(error_p, rated.std_p, user_p, len(batch)).numpy()
         tallies |= {"coverage90": Tally(covered_b, n_b), "log_density": Tally(density_b, n_b)}
     return tallies
+
+
+def _new_items(split: Split) -> pl.DataFrame | None:
+    """Lines of the items that train never saw, in histories and the test; None: nothing to know."""
+    seen = [split.test] if split.history is split.train else [split.history, split.test]
+    tables = [d.item_table for d in seen if d.item_table is not None]
+    if not tables:
+        return None
+    table = pl.concat(tables, how="diagonal_relaxed")
+    table = table.unique(table.columns[0], keep="first", maintain_order=True)
+    return table.filter(split.train.items.find(table[:, 0]) < 0)
 
 
 def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:

@@ -75,6 +75,7 @@ class BayesianMF(Model):
     item_Lambda_skk_: Tensor = field(init=False, repr=False)
     item_sik_: Tensor = field(init=False, repr=False)  # the last row is the average new item
     item_noise_si_: Tensor = field(init=False, repr=False)
+    item_doubt_si_: Tensor = field(init=False, repr=False)  # variance that a stranger's rating has
     user_implicit_cf_: Tensor = field(init=False, repr=False)
     user_average_f_: Tensor = field(init=False, repr=False)
     user_columns_: list[Column] = field(init=False, repr=False)
@@ -167,6 +168,8 @@ class BayesianMF(Model):
         T_if = gibbs.project(T_ic, self.item_table_cf_)
         new_sik, new_si = self._prior_means(T_if), self._new_noise(len(table))
         X_sik, w_si, grown = self.item_sik_, self.item_noise_si_, copy.copy(self)
+        last_s1 = self.item_doubt_si_[:, -1:]
+        grown.item_doubt_si_ = torch.cat([self.item_doubt_si_, last_s1.expand_as(new_si)], 1)
         grown.item_sik_ = torch.cat([X_sik[:, :-1], new_sik, X_sik[:, -1:]], 1)
         grown.item_noise_si_ = torch.cat([w_si[:, :-1], new_si, w_si[:, -1:]], 1)
         return grown
@@ -241,8 +244,9 @@ class BayesianMF(Model):
 class FoldIn:
     """Mean-field posterior of users given item draws: vector, drift and noise, in turn.
 
-    Given noise and drift, the vector's conditional is the sampler's own.  Rounds go on from one
-    draw to the next, since drift and noise hardly differ between draws.
+    Given noise and drift, the vector's conditional is the sampler's own; for a stranger, of whom
+    the items have not learned, their uncertainty is noise.  Rounds go on from one draw to the next,
+    since drift and noise hardly differ between draws.
     """
 
     def __init__(self, model: BayesianMF, batch: UserBatch) -> None:
@@ -259,7 +263,9 @@ class FoldIn:
         self.noise_b = torch.ones(len(batch))
         self.count_b = batch.length_b
         n_items, k = model.item_sik_.shape[1:]
-        self.blocks = gibbs.padded_blocks(self.user_h, self.item_h, len(batch), n_items)
+        # each item twice: as those know it who were in training, and as strangers do
+        self.partner_h = self.item_h + n_items * (batch.train_row_b < 0)[self.user_h]
+        self.blocks = gibbs.padded_blocks(self.user_h, self.partner_h, len(batch), 2 * n_items)
         self.P_bkk = torch.empty(len(batch), k, k)
 
     def step(self, s: int) -> None:
@@ -267,13 +273,15 @@ class FoldIn:
         model, rounds = self.model, ROUNDS[min(s, 1)]
         if self.time is None and not model.user_noise and not self.probit:
             rounds = 1  # exact
-        V_ik, noise_i, tau_c = model.item_sik_[s], model.item_noise_si_[s], model.tau_sc_[s]
-        D_ik, Lambda_kk = gibbs.design(V_ik, noise_i), model.user_Lambda_skk_[s]
-        prior_bk = model.user_mu_sk_[s] + self.B_bf @ model.user_beta_sfk_[s]
-        noise_h, bias_h = noise_i[self.item_h], V_ik[:, -1][self.item_h]
-        self.alpha = model.alpha_s_[s]
+        self.alpha, tau_c = model.alpha_s_[s], model.tau_sc_[s]
         if self.time is None:  # a drift that nothing resolves is noise
             self.alpha = 1 / (1 / self.alpha + (1 / tau_c).sum())
+        V_ik, noise_i = model.item_sik_[s], model.item_noise_si_[s]
+        unseen_i = noise_i / (1 + self.alpha * noise_i * model.item_doubt_si_[s])
+        noise_i, V_ik = torch.cat([noise_i, unseen_i]), V_ik.repeat(2, 1)
+        D_ik, Lambda_kk = gibbs.design(V_ik, noise_i), model.user_Lambda_skk_[s]
+        prior_bk = model.user_mu_sk_[s] + self.B_bf @ model.user_beta_sfk_[s]
+        noise_h, bias_h = noise_i[self.partner_h], V_ik[:, -1][self.partner_h]
         for _ in range(rounds):
             latent_h = self.latent(s, noise_h)
             y_h = self.y_h - bias_h - self.drift_h()

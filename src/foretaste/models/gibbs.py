@@ -96,6 +96,22 @@ def design(X_rk: Tensor, noise_r: Tensor) -> Tensor:
     return torch.cat([D_rk, torch.zeros_like(D_rk[:1])])
 
 
+def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
+    """What each row adds to the variance of a rating by someone whom it has not seen: (rows + 1,).
+
+    Given its n partners a row has a covariance of about (Lambda + alpha w n M)^-1, with M their
+    mean outer product; the rating, the trace of that times M.  Twice, as a draw is as far from the
+    row's mean as the truth is.  Last, and once: a row without partners, at its prior mean.
+    """
+    D_rk = design(other.X_rk, torch.ones_like(other.noise_r))[:-1]
+    L_kk = torch.linalg.cholesky(side.Lambda_kk)
+    half_kr = torch.linalg.solve_triangular(L_kk, D_rk.T, upper=False)
+    share_k = torch.linalg.eigvalsh(half_kr @ half_kr.T / len(D_rk))  # of Lambda^-1 M
+    count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
+    known_r1 = (alpha * side.noise_r * count_r)[:, None]
+    return torch.cat([2 * (share_k / (1 + known_r1 * share_k)).sum(1), share_k.sum()[None]])
+
+
 def draw_rows(
     blocks: list[Block], D_rk: Tensor, y_n: Tensor, weight_r: Tensor,
     prior_rk: Tensor, Lambda_kk: Tensor, rng: Generator | None, P_rkk: Tensor | None = None,
