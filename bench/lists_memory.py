@@ -59,7 +59,8 @@ def run(n_users: int, n_items: int = 2_000, d: int = 16) -> Run:
     items = Ids(pl.Series("item", np.arange(n_items)), "item")
     model = ft.ALS(n_factors=d)
     model.item_id_ = torch.randn(n_items, d, generator=torch.Generator().manual_seed(0))
-    model.square_d_ = model.item_id_.square().sum(0)
+    model.square_d_ = model.unseen * model.item_id_.square().sum(0)
+    model.prior_d_ = torch.zeros_like(model.square_d_)
     model.border_, model.scale_, model.newest_ = 1.0, [0.0, 1.0], None
     recommender = ft.Recommender(model, Dataset(users, items, events, explicit=False))
     before, started, cpu = peak(), time.perf_counter(), time.process_time()

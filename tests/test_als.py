@@ -25,10 +25,28 @@ def test_enough_steps_are_the_ridge_regression_written_out():
     assert x_bd[1].tolist() == [0.0] * 3  # nothing liked
 
 
+def test_the_prior_stands_for_so_many_likes_of_what_everybody_likes(ratings):
+    model = ft.fit(ALS(n_factors=4, steps=50, prior=2.0), ratings, progress=False).model
+    assert isinstance(model, ALS)
+    X_ui, Y_id = model.learn_likes(ratings), model.item_id_.double()
+    popular_i = torch.from_numpy(X_ui.sum(axis=0).A1).double()
+    popular_i *= 2 / popular_i.sum()
+    whole = batch_of(ratings, np.array([0, 1, -1]), ratings)
+    x_bd, L_bi = model.user_factors(whole), model.likes(whole, len(Y_id)).toarray()
+    for x_d, w_i in zip(x_bd, torch.from_numpy(L_bi).double(), strict=True):
+        l2 = model.l2 * ((w_i > 0).sum() + model.unseen * len(Y_id)) ** model.nu
+        weight_i = w_i + popular_i
+        A = Y_id.T @ ((weight_i + model.unseen)[:, None] * Y_id) + l2 * torch.eye(4)
+        expected_d = torch.linalg.solve(A, Y_id.T @ weight_i)
+        torch.testing.assert_close(x_d, expected_d.float(), rtol=1e-3, atol=1e-4)
+    nobody_i = model.score(whole)[2]
+    assert torch.corrcoef(torch.stack([nobody_i, popular_i.float()]))[0, 1] > 0.8
+
+
 def solved(model: ALS, W_bj: np.ndarray, y_jd: np.ndarray) -> torch.Tensor:
     """Rows solved in the basis of the factors given."""
     start_bd, Y_jd = torch.zeros(len(W_bj), y_jd.shape[1]), torch.from_numpy(y_jd).float()
-    turned_jd, start_bd, square_d = principal_axes(Y_jd, start_bd)
+    turned_jd, start_bd, square_d = principal_axes(Y_jd, start_bd, model.unseen)
     x_bd = model.solve(sparse.csr_matrix(W_bj.astype(np.float32)), turned_jd, square_d, start_bd)
     return x_bd @ torch.linalg.lstsq(turned_jd, Y_jd).solution
 
@@ -50,7 +68,7 @@ def test_every_iteration_lowers_the_objective():
     clicks = ft.from_frame(pl.DataFrame({"user": user, "item": item}))
     values = []
     for iterations in (1, 2, 4, 8):
-        model = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations)
+        model = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations, prior=0)
         ft.fit(model, clicks, progress=False)
         x_ud = model.user_factors(batch_of(clicks, np.arange(30), clicks))
         values.append(objective(X_ui, x_ud.numpy(), model.item_id_.numpy(), model))
@@ -60,7 +78,7 @@ def test_every_iteration_lowers_the_objective():
 def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
     X_ui = ALS().learn_likes(ratings)
     other = torch.randn(len(ratings.items), 5, generator=torch.Generator().manual_seed(0))
-    turned, start, square_d = principal_axes(other, torch.zeros(len(ratings.users), 5))
+    turned, start, square_d = principal_axes(other, torch.zeros(len(ratings.users), 5), 0.1)
     args = X_ui, turned, square_d, start
     whole = ALS(n_factors=5).solve(*args)
     monkeypatch.setattr("foretaste.models.als.BATCH_FLOATS", 300)

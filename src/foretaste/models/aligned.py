@@ -53,7 +53,9 @@ class AlignedALS(ALS):
         """The factors of histories, to which new items matter only where they are liked: (B, d)."""
         X_bi = self.likes(batch, len(self.item_id_))
         start_bd = torch.zeros(len(batch), self.item_id_.shape[1])
-        return self.solve(X_bi, self.item_id_, self.square_d_, start_bd, self.trained_)
+        return self.solve(
+            X_bi, self.item_id_, self.square_d_, start_bd, self.prior_d_, self.trained_
+        )
 
     def with_items(self, table: pl.DataFrame) -> Self:
         """A copy with the lines of an item table as further items, placed by their content."""
