@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import foretaste as ft
+from foretaste.asking import batch_for
 from foretaste.data.checking import Cost
 from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
 from foretaste.models.base import Model, RatingPrediction
@@ -148,7 +149,7 @@ def test_an_item_named_twice_in_a_history_counts_once_with_its_last_rating(films
     assert once["score"].to_list()[0] == 26
     assert films.recommend(history={60: 5.0, "60": 2.0}, exclude_seen=False).equals(once)  # type: ignore[dict-item]
     assert films.recommend(history=[60, "60", 60]).equals(films.recommend(history=[60]))
-    newest_last = films._stranger([60, 20, "60"]).item_h.tolist()
+    newest_last = batch_for(films.dataset, history=[60, 20, "60"]).item_h.tolist()
     assert newest_last == films.dataset.items.rows([20, 60]).tolist()
 
 
@@ -468,7 +469,7 @@ def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
     assert str(none.value) == "users have no column 'age'. Columns here: none."
     table = pl.DataFrame({"user": [1, 7, 42], "age": [20, 30, 40], "sex": ["f", "m", "f"]})
     described = replace(films, dataset=films.dataset.with_users(table))
-    about = described._batch(None, None, [], {"age": "25"}).about
+    about = batch_for(described.dataset, history=[], about={"age": "25"}).about
     assert about.to_dicts() == [{"age": 25}]
     columns = "Columns here: age (Int64), sex (String)."
     with pytest.raises(UsageError) as wrong:

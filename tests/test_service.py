@@ -75,6 +75,48 @@ def test_a_list_has_ids_scores_ranks_and_fields(client):
     assert listed(client.get("/api/recommend/u7?k=3")) == listed(answer)
 
 
+def camps(folder) -> ft.Recommender:
+    """Two halves of the users like different items, and a column says who belongs where."""
+    frame = pl.DataFrame(
+        [
+            {"user": f"u{u}", "item": f"i{2 * i + u % 2}"}
+            for u in range(40)
+            for i in range(20)
+            if (u + i) % 3
+        ]
+    )
+    ratings = ft.from_frame(frame)
+    camp = pl.Series([("even", "odd")[int(u[1:]) % 2] for u in ratings.users.values])
+    users = pl.DataFrame({"user": ratings.users.values, "camp": camp})
+    model = ft.TwoTower(n_factors=8, hidden=8, epochs=10, batch_size=8)
+    fitted = ft.fit(model, ratings.with_users(users), progress=False)
+    fitted.save(folder)
+    return fitted
+
+
+def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path):
+    fitted = camps(tmp_path / "bundle")
+    with served(Live(Store.open(f"sqlite:///{tmp_path / 'e.sqlite'}"), tmp_path / "bundle")) as c:
+        for camp in ("even", "odd"):
+            answer = c.post("/api/recommend", json={"history": [], "about": {"camp": camp}})
+            ours = fitted.recommend(history=[], about={"camp": camp})
+            assert listed(answer) == ours["item"].to_list()
+        c.post("/api/feedback", json={"user": "u7", "item": "i0"})
+        entries = c.get("/api/users/u7/feedback").json()["entries"]
+        history = [entry["item"] for entry in entries]
+        scores = [item["score"] for item in c.get("/api/recommend/u7?k=5").json()["items"]]
+        told = fitted.recommend(history=history, about={"camp": "odd"}, k=5)
+        assert scores == pytest.approx(told["score"].to_list(), abs=1e-4)
+        silent = fitted.recommend(history=history, k=5)
+        assert scores != pytest.approx(silent["score"].to_list(), abs=1e-4)
+        wrong = c.post("/api/recommend", json={"history": [], "about": {"town": "York"}})
+        assert (wrong.status_code, wrong.json()["error"]["what"]) == (
+            400, "users have no column 'town'.",
+        )  # fmt: skip
+        both = c.post("/api/recommend", json={"user": "u7", "about": {"camp": "odd"}})
+        assert "about goes with a history" in both.text
+
+
 def test_an_event_changes_the_next_list(client):
     before = listed(client.post("/api/recommend", json={"user": "u7", "k": 5}))
     event = {"user": "u7", "item": before[0], "value": 5}

@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from foretaste.asking import Id, allowed_items
 from foretaste.errors import DataError
 from foretaste.models.base import batch_of
 from foretaste.ranking import CHUNK_USERS
-from foretaste.recommender import Id, Recommender
+from foretaste.recommender import Recommender
 from foretaste.training.engine import Engine
 
 
@@ -33,7 +34,7 @@ def recommend_all(
     """
     out = Path(out)
     users, items = recommender.dataset.users, recommender.dataset.items
-    allowed_i = recommender.allowed(where, exclude, None)
+    allowed_i = allowed_items(recommender.dataset, where, exclude, None)
     show = sys.stderr.isatty() if progress is None else progress
 
     def lists(*_: Any) -> Iterator[pl.DataFrame]:

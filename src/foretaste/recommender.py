@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,13 @@ import polars as pl
 import torch
 
 from foretaste import bundle
+from foretaste.asking import History, Id, allowed_items, batch_for, several
 from foretaste.bundle import __version__
-from foretaste.data.dataset import Dataset, from_tables, id_table
+from foretaste.data.dataset import Dataset, from_tables
 from foretaste.data.item_tables import read_items
 from foretaste.diversity import diversify, pool_size
-from foretaste.errors import BundleError, ModelError, UnknownIdError, UsageError
+from foretaste.errors import BundleError, ModelError, UsageError
 from foretaste.explaining import Place, place, reasons, shares
-from foretaste.filtering import matching
 from foretaste.models import MODELS
 from foretaste.models.base import (
     ComparesItems,
@@ -32,7 +30,6 @@ from foretaste.models.base import (
     PlacesNewItems,
     PredictsRatings,
     UserBatch,
-    batch_of,
     configure,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
@@ -40,9 +37,6 @@ from foretaste.ranking import Lists
 from foretaste.ranking import recommend as rank
 from foretaste.retrieval import INDEXED_FROM, VectorIndex, top_k
 from foretaste.training.engine import Engine
-
-Id = str | int
-History = Sequence[Id] | Sequence[str] | Mapping[str, float] | Mapping[int, float]
 
 
 @dataclass(eq=False)
@@ -72,10 +66,10 @@ class Recommender:
         Returns item, score, rank and the item columns (user first, where `users` was given).
         Raises UnknownIdError, UsageError.
         """
-        batch = self._batch(user, users, history, about)
+        batch = batch_for(self.dataset, user, users, history, about)
         lists = self.lists(
             batch, k, exclude_seen=exclude_seen, diversity=diversity,
-            allowed_i=self.allowed(where, exclude, candidates),
+            allowed_i=allowed_items(self.dataset, where, exclude, candidates),
         )  # fmt: skip
         listed_bk = (lists.item_bk >= 0).numpy()
         rows = lists.item_bk.numpy()[listed_bk]
@@ -112,14 +106,15 @@ class Recommender:
         return diversify(best, self.item_vectors, k, diversity)
 
     def explain(
-        self, user: Id | None = None, *, item: Id, history: History | None = None
-    ) -> pl.DataFrame:
+        self, user: Id | None = None, *, item: Id, history: History | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """Which items of the history carry this one: what its score loses without each of them.
 
         Returns item, weight (in units of the score), share (of all that speaks for it) and the
         item columns, the strongest first.
         """
-        batch = self._batch(user, None, history)
+        batch = batch_for(self.dataset, user, None, history, about)
         asked_k = torch.from_numpy(self.dataset.items.rows([item]))
         weight_h1 = reasons(self.model.score, batch, asked_k, len(self.dataset.items))
         order_h = weight_h1[:, 0].argsort(descending=True, stable=True)
@@ -129,12 +124,13 @@ class Recommender:
 
     def place(
         self, user: Id | None = None, *, item: Id, history: History | None = None,
-        where: str | None = None,
+        about: Mapping[str, Any] | None = None, where: str | None = None,
     ) -> Place:  # fmt: skip
         """Where an item stands in the full list of a user, and why not higher."""
-        batch = self._batch(user, None, history)
+        batch = batch_for(self.dataset, user, None, history, about)
         row = int(self.dataset.items.rows([item])[0])
-        return place(self.model.score(batch)[0], row, batch.item_h, self.allowed(where, (), None))
+        allowed_i = allowed_items(self.dataset, where, (), None)
+        return place(self.model.score(batch)[0], row, batch.item_h, allowed_i)
 
     def predict(
         self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
@@ -145,14 +141,14 @@ class Recommender:
         Returns user, item, rating, std (null where the model has none).
         """
         model = self._able(PredictsRatings, "predicts ratings")
-        item_p = torch.from_numpy(self.dataset.items.rows(_several(items, "items")))
+        item_p = torch.from_numpy(self.dataset.items.rows(several(items, "items")))
         if (users is None) == (history is None):
             raise UsageError("give either users or a history.", fix="A stranger is a history.")
         if history is not None:
             named, user_p = [None] * len(items), torch.zeros_like(item_p)
-            batch = self._batch(None, None, history, about)
+            batch = batch_for(self.dataset, history=history, about=about)
         else:
-            named = [] if users is None else _several(users, "users")
+            named = [] if users is None else several(users, "users")
             if len(named) == 1:
                 named *= len(items)
             if len(named) != len(items):
@@ -160,7 +156,10 @@ class Recommender:
                     f"{len(named)} users and {len(items)} items.",
                     fix="Give one user for each item.",
                 )
-            batch, user_p = self._batch(None, named, None, about), torch.arange(len(items))
+            batch, user_p = (
+                batch_for(self.dataset, users=named, about=about),
+                torch.arange(len(items)),
+            )
         rated = model.predict(batch, user_p, item_p)
         std = pl.Series([None] * len(items), dtype=pl.Float32)
         return pl.DataFrame(
@@ -253,66 +252,6 @@ class Recommender:
             )
         return self.model
 
-    def _batch(
-        self, user: Id | None, users: Sequence[Id] | None, history: History | None,
-        about: Mapping[str, Any] | None = None,
-    ) -> UserBatch:  # fmt: skip
-        if sum(x is not None for x in (user, users, history)) != 1:
-            raise UsageError(
-                "give exactly one of user, users and history.", fix="A stranger is a history."
-            )
-        if history is not None:
-            told = self.dataset.about_user(about) if about else None
-            return replace(self._stranger(history), about=told)
-        if about:
-            raise UsageError("about is of someone new.", fix="Give a history with it, [] for none.")
-        asked = [user] if users is None else _several(users, "users")
-        try:
-            rows = self.dataset.users.rows(asked)
-        except UnknownIdError as error:
-            hint = "For someone new, give a history: what they have seen or rated."
-            raise UnknownIdError("user", error.ids, fix=f"{error.fix} {hint}") from None
-        return batch_of(self.dataset, rows, self.dataset)
-
-    def _stranger(self, history: History) -> UserBatch:
-        low, high = self.dataset.scale if self.dataset.explicit else (-math.inf, math.inf)
-        if not isinstance(history, Mapping):
-            liked = high if self.dataset.explicit else 1.0
-            items = _several(history, "history")
-            values = [liked] * len(items)
-        else:
-            items, values = list(history), list(history.values())
-        rated: dict[int, float] = {}
-        for item, row, value in zip(items, self.dataset.items.rows(items), values, strict=True):
-            if not (isinstance(value, Real) and low <= value <= high and math.isfinite(value)):
-                span = f"Ratings lie in {low:g} to {high:g}."
-                raise UsageError(
-                    f"history: item {item!r}: got {value!r}.",
-                    fix=span if self.dataset.explicit else "Weights are finite numbers.",
-                )
-            rated.pop(int(row), None)  # named twice: the last one counts, and its place
-            rated[int(row)] = float(value)
-        return UserBatch(
-            torch.tensor([0, len(rated)]), torch.tensor(list(rated), dtype=torch.int64),
-            torch.tensor(list(rated.values())), None, torch.tensor([-1]),
-        )  # fmt: skip
-
-    def allowed(
-        self, where: str | None, exclude: Sequence[Id], candidates: Sequence[Id] | None
-    ) -> torch.Tensor | None:
-        """The items that may be listed: (items,) bool; None for all of them."""
-        if where is None and not len(exclude) and candidates is None:
-            return None
-        allowed_i = np.ones(len(self.dataset.items), dtype=bool)
-        if candidates is not None:
-            allowed_i[:] = False
-            allowed_i[self.dataset.items.rows(_several(candidates, "candidates"))] = True
-        if len(exclude):
-            allowed_i[self.dataset.items.rows(_several(exclude, "exclude"))] = False
-        if where is not None:
-            allowed_i &= matching(where, id_table(self.dataset.items, self.dataset.item_table))
-        return torch.from_numpy(allowed_i)
-
     def _item_columns(self, rows: np.ndarray) -> pl.DataFrame:
         table = self.dataset.item_table
         if table is None:
@@ -389,10 +328,3 @@ def load(folder: str | Path) -> Recommender:
 def _at_least_one(k: int) -> None:
     if k < 1:
         raise UsageError(f"k={k}.", fix="Ask for at least one item.")
-
-
-def _several(ids: Sequence[Any], what: str) -> list[Any]:
-    """The ids as a list, whatever sequence they came in; one string is no list of characters."""
-    if isinstance(ids, str | bytes):
-        raise UsageError(f"{what}={ids!r} is one text.", fix=f"Give a list: {what}=[{ids!r}].")
-    return list(ids)

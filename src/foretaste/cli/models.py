@@ -20,6 +20,7 @@ from foretaste.cli.options import (
     Json,
     Reader,
     Seed,
+    about_from,
     fields_from,
     history_from,
     reads_ratings,
@@ -48,6 +49,11 @@ Diversity = Annotated[
 HistoryText = Annotated[
     str | None,
     typer.Option("--history", help="A stranger: item ids (liked), or id=rating, between commas."),
+]
+
+About = Annotated[
+    str | None,
+    typer.Option(help="What else is known of a stranger, by the users' columns: gender=F,age=25."),
 ]
 
 
@@ -224,6 +230,7 @@ def recommend(
     bundle: Bundle,
     user: User = None,
     history: HistoryText = None,
+    about: About = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
     where: Annotated[str | None, typer.Option(help="SQL on item columns: year >= 1990")] = None,
     exclude: Annotated[
@@ -266,7 +273,7 @@ def recommend(
     frame = load(bundle).recommend(
         user, history=None if history is None else history_from(history), k=k, where=where,
         exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
-        diversity=diversity,
+        diversity=diversity, about=about_from(about),
     )  # fmt: skip
     show_frame(frame, as_json)
 
@@ -276,6 +283,7 @@ def predict(
     items: Annotated[str, typer.Option("--items", "--item", help="Item ids, between commas.")],
     user: User = None,
     history: HistoryText = None,
+    about: About = None,
     as_json: Json = False,
 ) -> None:
     """The ratings that a user, or a stranger with a history, would give to items.
@@ -285,9 +293,11 @@ def predict(
     _one_asked(user, history)
     asked = list(history_from(items))
     if user is not None:
-        frame = load(bundle).predict([user], asked)
+        frame = load(bundle).predict([user], asked, about=about_from(about))
     else:
-        frame = load(bundle).predict(items=asked, history=history_from(str(history)))
+        frame = load(bundle).predict(
+            items=asked, history=history_from(str(history)), about=about_from(about)
+        )
     show_frame(frame, as_json)
 
 
@@ -340,6 +350,7 @@ def explain(
     item: Annotated[str, typer.Option(help="The item to be explained.")],
     user: User = None,
     history: HistoryText = None,
+    about: About = None,
     as_json: Json = False,
 ) -> None:
     """Why an item is listed, or is not: what its score loses without each item of the history.
@@ -347,10 +358,10 @@ def explain(
     Example: foretaste explain bundle --user 42 --item 181
     """
     _one_asked(user, history)
-    past = None if history is None else history_from(history)
+    past, told = None if history is None else history_from(history), about_from(about)
     recommender = load(bundle)
-    carried = recommender.explain(user, history=past, item=item)
-    place = recommender.place(user, history=past, item=item)
+    carried = recommender.explain(user, history=past, item=item, about=told)
+    place = recommender.place(user, history=past, item=item, about=told)
     if as_json:
         emit({"place": vars(place), "rows": carried.to_dicts()})
         return

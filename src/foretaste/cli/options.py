@@ -158,6 +158,17 @@ def history_from(text: str) -> list[str] | dict[str, float]:
     return rated
 
 
+def about_from(text: str | None) -> dict[str, str]:
+    """`gender=F,age=25`: what is known of a user, by column."""
+    told = {}
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        name, equals, cell = part.partition("=")
+        if not equals:
+            raise UsageError(f"--about: got {part!r}.", fix="Write column=value: gender=F,age=25.")
+        told[name.strip()] = cell.strip()
+    return told
+
+
 def _toml_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]

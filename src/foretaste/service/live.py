@@ -227,7 +227,7 @@ class Live:
         for one in asked:
             try:
                 if one.history is not None:
-                    found.append(served.stranger(one.history))
+                    found.append(served.stranger(one.history, one.about))
                 else:
                     found.append(served.known(str(one.user), pasts.get(str(one.user), Past())))
             except ForetasteError as error:

@@ -31,12 +31,16 @@ CONDITIONS = 256  # of them, the items that satisfy each are remembered
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One history as arrays: item rows, values, times or None; row: in training, else -1."""
+    """One history as arrays: item rows, values, times or None; row: in training, else -1.
+
+    about: a line of the user table, where it is not that of the row.
+    """
 
     item_h: IntArray
     value_h: FloatArray
     time_h: IntArray | None
     row: int
+    about: pl.DataFrame | None = None
 
     def then(self, item_n: IntArray, value_n: FloatArray, time_n: IntArray) -> Seen:
         """This history with newer entries in place of those of the same items."""
@@ -44,10 +48,10 @@ class Seen:
         item_h = np.concatenate([self.item_h[kept_h], item_n])
         value_h = np.concatenate([self.value_h[kept_h], value_n])
         if self.time_h is None:
-            return Seen(item_h, value_h, None, -1)
+            return Seen(item_h, value_h, None, -1, self.about)
         time_h = np.concatenate([self.time_h[kept_h], time_n])
         order = np.argsort(time_h, kind="stable")
-        return Seen(item_h[order], value_h[order], time_h[order], -1)
+        return Seen(item_h[order], value_h[order], time_h[order], -1, self.about)
 
 
 def together(histories: Sequence[Seen]) -> UserBatch:
@@ -60,7 +64,17 @@ def together(histories: Sequence[Seen]) -> UserBatch:
         torch.from_numpy(np.concatenate([seen.value_h for seen in histories])),
         torch.from_numpy(np.concatenate(times)) if timed else None,
         torch.tensor([seen.row for seen in histories]),
+        _lines([seen.about for seen in histories]),
     )
+
+
+def _lines(about_b: Sequence[pl.DataFrame | None]) -> pl.DataFrame | None:
+    """Lines of user tables one below the other, empty cells where nothing is known."""
+    known = next((line for line in about_b if line is not None), None)
+    if known is None:
+        return None
+    nothing = known.clear(1)
+    return pl.concat([nothing if a is None else a for a in about_b], how="diagonal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,11 +177,12 @@ class Served:
             allowed_i &= self._matching[where]
         return torch.from_numpy(allowed_i)
 
-    def stranger(self, history: Sequence[Rated]) -> Seen:
-        """The history that came with a request."""
+    def stranger(self, history: Sequence[Rated], about: Mapping[str, Any] | None) -> Seen:
+        """The history that came with a request, and what it says of the user."""
         self.rows([entry.item for entry in history])
+        told = self.recommender.dataset.about_user(about) if about else None
         events = [Event("", e.item, self.checked(e.item, e.value), e.time or 0) for e in history]
-        seen = self._with(Seen(_NONE, _NO_VALUE, _NONE, -1), events)
+        seen = self._with(Seen(_NONE, _NO_VALUE, _NONE, -1, told), events)
         timed = bool(history) and all(entry.time is not None for entry in history)
         return seen if timed else replace(seen, time_h=None)
 
@@ -183,7 +198,10 @@ class Served:
         row = -1 if past.forgotten else self.row_of_user.get(user, -1)
         h = slice(*dataset.pointers[row : row + 2]) if row >= 0 else slice(0)
         seen = Seen(x.item_r[h], x.value_r[h], None if x.time_r is None else x.time_r[h], row)
-        return self._with(seen, [e for e in past.events if e.item in self.catalogue.row_of])
+        newer = [e for e in past.events if e.item in self.catalogue.row_of]
+        if newer and row >= 0 and dataset.user_table is not None:
+            seen = replace(seen, about=dataset.user_table[row])
+        return self._with(seen, newer)
 
     def _with(self, seen: Seen, events: Sequence[Event]) -> Seen:
         """A history and the events since, oldest first: of an item's, the last counts."""
