@@ -470,6 +470,7 @@ def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
     table = pl.DataFrame({"user": [1, 7, 42], "age": [20, 30, 40], "sex": ["f", "m", "f"]})
     described = replace(films, dataset=films.dataset.with_users(table))
     about = batch_for(described.dataset, history=[], about={"age": "25"}).about
+    assert about is not None
     assert about.to_dicts() == [{"age": 25}]
     columns = "Columns here: age (Int64), sex (String)."
     with pytest.raises(UsageError) as wrong:
