@@ -19,7 +19,8 @@ LAYERS = [
     ["metrics", "diversity", "asking"],
     ["recommender"],
     ["evaluation", "everyone"],
-    ["comparison", "cold_start"],
+    ["cold_start"],
+    ["comparison"],
     ["report"],
     ["tuning"],
     ["service"],
@@ -41,8 +42,8 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core"
 # DESIGN.md aims at 35 modules for the whole house. Reading hostile files (row-exact errors at the
 # speed of polars) and the import doctor took eight more than planned, one file per model family and
 # the service the rest, each with one duty; tables of items, text and content models eight; the
-# comparison, its statistics and its page ten.
-MODULES, MODULE_LINES, FUNCTION_LINES = 92, 400, 60
+# comparison, its statistics and its page eleven.
+MODULES, MODULE_LINES, FUNCTION_LINES = 93, 400, 60
 
 FILES = sorted(SRC.rglob("*.py"))
 TREES = {file: ast.parse(file.read_text()) for file in FILES}

@@ -9,6 +9,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from foretaste.bundle import __version__
 from foretaste.cold_start import ColdStart, cold_items, cold_users
+from foretaste.comparison.cold import add_cold_starts
 from foretaste.comparison.folds import cross_validate
 from foretaste.comparison.pairs import compare
 from foretaste.comparison.running import Comparison, run_comparison
@@ -70,6 +71,7 @@ __all__ = [
     "TwoTower",
     "WeightedRating",
     "__version__",
+    "add_cold_starts",
     "catalogue",
     "check",
     "cold_items",

@@ -19,11 +19,11 @@ from foretaste.cli.options import (
 )
 from foretaste.cli.show import emit, say, show_frame
 from foretaste.cold_start import cold_items, cold_users
+from foretaste.comparison.entrants import plain_similarity
 from foretaste.data.dataset import Dataset
 from foretaste.models import model_named
 from foretaste.models.base import Model, configure
 from foretaste.models.baselines import Popularity, Random
-from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 from foretaste.report.pictures import cold_start_curve
 
 
@@ -79,10 +79,5 @@ def floors(of: str, ratings: Dataset) -> dict[str, Model]:
     """What anything must beat: chance, popularity and, for new items, plain similarity."""
     entrants: dict[str, Model] = {m.name: m for m in (Random(), Popularity())}
     if of == "items":
-        known = ratings.item_frame.columns
-        plot, metadata = PlotSimilarity(), MetadataSimilarity()
-        if plot.column in known:
-            entrants[plot.name] = plot
-        if set(metadata.columns) & set(known):
-            entrants[metadata.name] = metadata
+        entrants |= plain_similarity(ratings)
     return entrants

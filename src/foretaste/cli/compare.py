@@ -16,6 +16,7 @@ from foretaste.cli.options import (
     reads_ratings,
 )
 from foretaste.cli.show import console, emit, say
+from foretaste.comparison.cold import add_cold_starts
 from foretaste.comparison.conclusion import conclusion, metric_name
 from foretaste.comparison.running import Comparison, run_comparison
 from foretaste.data.splitting import split
@@ -36,6 +37,13 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Runs of a model that depends on its seed.")] = 3,
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
+    cold: Annotated[
+        bool | None,
+        typer.Option(
+            "--cold/--no-cold",
+            help="New users and new items too (default: with the models that are quick to fit).",
+        ),
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -47,10 +55,15 @@ def compare(
     """
     ratings = read_ratings()
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
     found = run_comparison(
-        split(ratings, how, test=test), names, k=k, seeds=seeds, device=device, folder=out,
-        say=lambda line: typer.echo(line, err=True),
-    )  # fmt: skip
+        split(ratings, how, test=test), names, k=k, seeds=seeds, device=device, folder=out, say=tell
+    )
+    if cold is not False:
+        found = add_cold_starts(found, every=bool(cold), device=device, folder=out, say=tell)
     pages = write_report(found, out)
     if as_json:
         emit(summary(found) | {"report": pages[0]})

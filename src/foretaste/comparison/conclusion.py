@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
+from foretaste.cold_start import ColdStart
+from foretaste.comparison.cold import FEW, METRIC
 from foretaste.comparison.running import Comparison
+from foretaste.evaluation import intervals
 
 
 def metric_name(name: str) -> str:
@@ -21,6 +24,8 @@ def conclusion(comparison: Comparison) -> list[str]:
         *_first(comparison, best),
         _against_floors(comparison, best),
         *_of_ratings(comparison),
+        *_of_new_users(comparison),
+        *_of_new_items(comparison),
         *_limits(comparison),
     ]
 
@@ -86,6 +91,49 @@ def _of_ratings(comparison: Comparison) -> list[str]:
     said = f"{best} predicts ratings best: RMSE {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
     equals = rivals(comparison, best, "rmse")
     return [f"{said}, with no sure lead over {_listed(equals)}." if equals else f"{said}."]
+
+
+def _of_new_users(comparison: Comparison) -> list[str]:
+    cold = comparison.cold.get("users")
+    if cold is None:
+        return []
+    metric = f"{METRIC['users']}@{comparison.k}"
+    best = ranked(cold, metric, FEW)[0]
+    m = intervals({metric: cold.tallies[best, FEW][metric]})[metric]
+    scored = f"{metric_name(metric)} {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
+    if best in comparison.floors:
+        return [f"Of people known by {FEW} interactions no model knows more than {best}: {scored}."]
+    share = cold.ratio(metric, (best, FEW), (best, "all"))
+    return [
+        f"New users: after {FEW} interactions {best} makes the best lists, {scored}, "
+        f"{share.value:.0%} of what it makes of all they did."
+    ]
+
+
+def _of_new_items(comparison: Comparison) -> list[str]:
+    cold = comparison.cold.get("items")
+    if cold is None:
+        return []
+    metric = f"{METRIC['items']}@{comparison.k}"
+    order = ranked(cold, metric, "cold")
+    floor = next(label for label in order if label in comparison.floors)
+    if order[0] == floor:
+        return [f"New items: no model finds them better than {floor}."]
+    m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
+    said = (
+        f"New items: {order[0]} tells them apart best, {metric_name(metric)} among them "
+        f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
+    )
+    if cold.tallies[floor, "cold"][metric].value > 0:
+        ratio = cold.ratio(metric, (order[0], "cold"), (floor, "cold"))
+        said += f", {ratio.value:.1f} times {floor} ({ratio.low:.1f} to {ratio.high:.1f})"
+    return [f"{said}."]
+
+
+def ranked(cold: ColdStart, metric: str, case: str) -> list[str]:
+    """The models of a cold start, the best first in one case."""
+    value = {m: of[metric].value for (m, c), of in cold.tallies.items() if c == case}
+    return sorted(value, key=lambda label: -value[label])
 
 
 def _limits(comparison: Comparison) -> list[str]:

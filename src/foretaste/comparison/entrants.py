@@ -9,6 +9,7 @@ from foretaste.errors import UsageError
 from foretaste.models import MODELS, model_named
 from foretaste.models.base import Model, Shape
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
+from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 
 RECENT_DAYS = 30.0
 # quick and strong without any tuning
@@ -25,7 +26,15 @@ def floors(train: Dataset) -> dict[str, Model]:
     found |= {"random": Random(), "popularity": Popularity()}
     if train.interactions.time_r is not None:
         found[RECENT] = Popularity(half_life_days=RECENT_DAYS)
-    return found
+    return found | plain_similarity(train)
+
+
+def plain_similarity(train: Dataset) -> dict[str, Model]:
+    """What models of new items have to beat: cosines of texts and labels, where there are any."""
+    known = set(train.item_frame.columns)
+    plot, metadata = PlotSimilarity(), MetadataSimilarity()
+    found: dict[str, Model] = {plot.name: plot} if plot.column in known else {}
+    return found | ({metadata.name: metadata} if known & set(metadata.columns) else {})
 
 
 def entrants(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from foretaste.cold_start import ColdStart
 from foretaste.comparison.entrants import entrants, floors
 from foretaste.comparison.pairs import contrasts
 from foretaste.comparison.runs import Run, read_run, write_parts
@@ -32,7 +33,9 @@ class Comparison:
     """Several models on one split.
 
     runs: by label, one for each seed; failed: why a model has none.  left_out: models that did not
-    take part, and why.  Values of a model with several seeds are means over them.
+    take part, and why.  Values of a model with several seeds are means over them.  cold: of new
+    "users" and new "items", where `add_cold_starts` measured them; not_cold: who stayed out, and
+    why.
     """
 
     parts: Split
@@ -41,6 +44,8 @@ class Comparison:
     runs: Mapping[str, Sequence[Run]]
     failed: Mapping[str, str]
     left_out: Sequence[str]
+    cold: Mapping[str, ColdStart] = field(default_factory=dict)
+    not_cold: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -169,14 +174,14 @@ def run_comparison(
     runs: dict[str, list[Run]] = {}
     failed: dict[str, str] = {}
     write_parts(place / "parts", parts)
-    with _workshop(place / "parts") as ask:
+    with workshop(place / "parts") as ask:
         for label, model in chosen.items():
             task = {"model": model.name, "fields": model.hyperparameters(), **shared}
             found: list[Run] = []
             while not found or (len(found) < seeds and found[-1].worth_repeating):
                 seed = len(found)
-                out = place / "runs" / f"{_file_name(label)}-{seed}"
-                found.append(_run(ask, out, task | {"seed": seed}))
+                out = place / "runs" / f"{file_name(label)}-{seed}"
+                found.append(run(ask, out, task | {"seed": seed}))
                 if say is not None:
                     say(_line(label, found[-1], f"ndcg@{k}"))
             if found[-1].error:
@@ -196,7 +201,7 @@ Ask = Callable[[Path, Mapping[str, Any]], int]
 
 
 @contextlib.contextmanager
-def _workshop(parts: Path) -> Iterator[Ask]:
+def workshop(parts: Path) -> Iterator[Ask]:
     """Takes where a run goes and its task, and gives the exit status; started when first asked."""
     # -P: nothing that lies in the working directory is imported
     command = [sys.executable, "-P", "-c", START, str(parts)]
@@ -220,7 +225,7 @@ def _workshop(parts: Path) -> Iterator[Ask]:
         yield ask  # the end of its standard input ends the process, and what it is doing
 
 
-def _run(ask: Ask, out: Path, task: dict[str, Any]) -> Run:
+def run(ask: Ask, out: Path, task: dict[str, Any]) -> Run:
     """The kept run of this task, or a new one."""
     kept = read_run(out, task)
     if kept is not None and not kept.error:
@@ -246,7 +251,8 @@ def _line(label: str, run: Run, metric: str) -> str:
     )
 
 
-def _file_name(label: str) -> str:
+def file_name(label: str) -> str:
+    """A label as the name of a folder."""
     return re.sub(r"[^\w.=-]+", "_", label)[:100]
 
 

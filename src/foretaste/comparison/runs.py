@@ -24,8 +24,9 @@ import polars as pl
 
 from foretaste import bundle
 from foretaste.bundle import __version__
+from foretaste.cold_start import cold_items, cold_users
 from foretaste.comparison.quality import ceilings, segments, variety
-from foretaste.data.dataset import from_tables
+from foretaste.data.dataset import Dataset, from_tables
 from foretaste.data.splitting import Split
 from foretaste.errors import BundleError, ForetasteError
 from foretaste.evaluation import Served, Tally, evaluate
@@ -44,6 +45,7 @@ class Run:
 
     tallies, segments: sums behind each metric.  lists: user and item ids of the example users,
     best first.  random: whether another seed gives another model.  seconds: of the whole process.
+    Of a cold start there are only protocol, users, and tallies named "METRIC CASE".
     """
 
     seed: int
@@ -60,6 +62,8 @@ class Run:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     notes: tuple[str, ...] = ()
+    protocol: str = ""
+    users: pl.Series | None = None
 
     @property
     def worth_repeating(self) -> bool:
@@ -101,10 +105,11 @@ def read_run(folder: Path, task: Mapping[str, Any]) -> Run | None:
     if values["error"]:
         return Run(seed=values["seed"], error=values["error"])
     tables = kept.tables
-    for name in ("tallies", "segments"):
+    for name in {"tallies", "segments"} & set(tables):
         values[name] = _tallies(values.pop(f"{name}_roots"), tables[name])
-    values |= {"curve": tuple(values["curve"]), "notes": tuple(values["notes"])}
-    return Run(**values, lists=tables["lists"])
+    values |= {name: tuple(values[name]) for name in ("curve", "notes") if name in values}
+    users = tables["users"]["user"] if "users" in tables else None
+    return Run(**values, lists=tables.get("lists"), users=users)
 
 
 def _tallies(roots: Mapping[str, bool], table: pl.DataFrame) -> dict[str, Tally]:
@@ -168,12 +173,34 @@ def _example_lists(parts: Split, served: Served) -> pl.DataFrame:
     )
 
 
+def carry_out_cold(
+    task: Mapping[str, Any], train: Dataset
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure a cold start of one model: JSON values and tables."""
+    model = configure(model_named(task["model"]), task["fields"])
+    measure = cold_items if task["cold"] == "items" else cold_users
+    found = measure(
+        {model.name: model}, train, k=task["k"], test=task["share"], seed=task["seed"],
+        device=task["device"],
+    )  # fmt: skip
+    tallies = {
+        f"{metric} {case}": tally
+        for (_, case), of_case in found.tallies.items()
+        for metric, tally in of_case.items()
+    }
+    roots = {name: tally.root for name, tally in tallies.items()}
+    tables = {"tallies": _table(tallies), "users": pl.DataFrame({"user": found.users})}
+    return {"protocol": found.protocol, "tallies_roots": roots}, tables
+
+
 def work(folder: Path, out: Path, task: dict[str, Any]) -> None:
     """Carry a task out and leave the result, in one step; an error on purpose is one too."""
     started = time.monotonic()
     values, tables = {"error": ""}, {}
     try:
-        found, tables = carry_out(task, read_parts(folder))
+        parts = read_parts(folder)
+        cold = "cold" in task
+        found, tables = carry_out_cold(task, parts.train) if cold else carry_out(task, parts)
         values |= found
     except (ForetasteError, MemoryError, RuntimeError) as error:  # torch's are RuntimeErrors
         said = str(error) or type(error).__name__

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from foretaste.cold_start import ColdStart
 from foretaste.comparison.conclusion import metric_name
 from foretaste.comparison.running import Comparison
 from foretaste.report.pictures import ACCENT, INK, QUIET
@@ -95,6 +97,37 @@ def interval_plot(comparison: Comparison) -> str:
         axes.set_axisbelow(True)
         axes.set_xlabel(metric_name(metric))
         return _svg(figure, "intervals")
+
+
+def new_users(comparison: Comparison, cold: ColdStart, metric: str, order: Sequence[str]) -> str:
+    """A metric against how much of a new user's history was shown, intervals as bars."""
+    frame = cold.frame().filter(metric=metric)
+    cases = frame["case"].unique(maintain_order=True).to_list()
+    ends: dict[str, float] = {}
+    with rc_context(STYLE):
+        figure, axes = _canvas(4.2)
+        for place, label in enumerate(order):
+            value, low, high = frame.filter(model=label).select("value", "low", "high")
+            x = np.arange(len(cases)) + 0.3 * (place / max(len(order) - 1, 1) - 0.5)
+            axes.errorbar(
+                x, value, [value - low, high - value], fmt="o-", elinewidth=1, linewidth=1.3,
+                color=_color(comparison, label, order[0]), markersize=4,
+                zorder=3 if label == order[0] else 2,
+            )  # fmt: skip
+            ends[label] = value[-1]
+        axes.set_xticks(range(len(cases)), cases)
+        axes.set_xlim(-0.3, 1.25 * len(cases) - 0.6)
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="interactions shown", ylabel=metric_name(metric))
+        axes.spines["bottom"].set_bounds(-0.3, len(cases) - 0.7)
+        shifts = _apart(axes, [(0.0, end) for end in ends.values()])
+        for (label, end), shift in zip(ends.items(), shifts, strict=True):
+            axes.annotate(
+                label, (len(cases) - 0.8, end), xytext=(6, shift), textcoords="offset points",
+                va="center", color=ACCENT if label == order[0] else INK, fontsize=9,
+                parse_math=False,
+            )  # fmt: skip
+        return _svg(figure, "new-users")
 
 
 def curves(curve_of: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

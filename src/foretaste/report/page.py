@@ -34,7 +34,7 @@ p { margin: 0 0 0.5rem; max-width: 44rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: 0.45rem 0.9rem 0.45rem 0; text-align: right; vertical-align: baseline;
   border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { vertical-align: bottom; }
+th { vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child, .prose th, .prose td { text-align: left; }
 th:last-child, td:last-child { padding-right: 0.5rem; }
 th:first-child, td:first-child { padding-left: 0.5rem; }
@@ -47,6 +47,7 @@ tr.marked td:first-child { color: var(--accent); font-weight: 600; }
 figure { margin: 1rem 0 0; max-width: 46rem; }
 svg { width: 100%; height: auto; display: block; }
 footer { margin-top: 4rem; }
+@media (max-width: 40rem) { body { padding: 2rem 1rem 3rem; } figure { margin-inline: -0.75rem; } }
 @media print { body { padding: 0; max-width: none; font-size: 10.5pt; }
   h2, figure, tr { break-inside: avoid; } h2 { break-after: avoid; margin-top: 1.75rem; }
   .scroll { overflow: visible; } th, td { padding-right: 0.4rem; white-space: normal; } }
@@ -92,6 +93,11 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "variety": comparison.variety().to_dicts(),
         "costs": comparison.costs().to_dicts(),
         "seeds": comparison.seeds().to_dicts(),
+        "cold": {
+            f"new {kind}": {"protocol": cold.protocol, "rows": cold.frame().to_dicts()}
+            for kind, cold in comparison.cold.items()
+        },
+        "not_cold": {f"new {kind}": list(why) for kind, why in comparison.not_cold.items()},
         "failed": dict(comparison.failed),
         "left_out": list(comparison.left_out),
     }

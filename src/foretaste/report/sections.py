@@ -9,16 +9,33 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from foretaste.comparison.conclusion import conclusion, metric_name, rivals
+from foretaste.cold_start import ColdStart
+from foretaste.comparison.cold import CASES, FEW, METRIC
+from foretaste.comparison.conclusion import conclusion, metric_name, ranked, rivals
 from foretaste.comparison.running import Comparison
 from foretaste.comparison.runs import example_users
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.evaluation import Interval
 from foretaste.models.base import liked_from
-from foretaste.report.drawings import accuracy_against_cost, curves, interval_plot, rank_lines
+from foretaste.report.drawings import (
+    accuracy_against_cost,
+    curves,
+    interval_plot,
+    new_users,
+    rank_lines,
+)
 
 SHOWN = 5  # items of each list of an example user
+NEW_USERS = (
+    "People who were not in training, of whom the models are shown a few interactions, drawn at "
+    "random; the same items are to be found in every column."
+)
+NEW_ITEMS = (
+    "Items that nobody in training had: among themselves, and competing with known ones. What "
+    "known items lose to them is the step to the last column."
+)
+NEW_ITEMS_HEADS = ["new among new", "known among known", "new among all", "known among all"]
 Cell = str | tuple[str, str]  # the second is quiet: an interval, a remark
 
 
@@ -45,7 +62,7 @@ def sections(comparison: Comparison) -> list[Section]:
     said = conclusion(comparison)
     verdict = Section(f"Which recommender for {comparison.parts.train.name}?", said)
     found = [verdict, _models(comparison), _cost(comparison), _intervals(comparison)]
-    found += [_pairs(comparison), _segments(comparison), _variety(comparison)]
+    found += [_pairs(comparison), _segments(comparison), *_cold(comparison), _variety(comparison)]
     curve_of = {m: runs[0].curve for m, runs in comparison.runs.items() if runs[0].curve}
     if curve_of:
         words = ["Error on validation data carved from train; the kept epoch is the lowest point."]
@@ -142,6 +159,48 @@ def _segments(comparison: Comparison) -> Section:
     notes = [f"{head}: {name.partition(': ')[2]}." for head, name in zip(heads, names, strict=True)]
     words = [f"recall@{comparison.k} within each group."]
     return Section("Who is served well?", words, ["model", *heads], rows, notes=notes)
+
+
+def _cold(comparison: Comparison) -> list[Section]:
+    """New users and new items, where they were measured or something kept them from it."""
+    found = []
+    for kind, title, best_at, words, heads in (
+        (
+            "users",
+            "New users: what a few interactions are worth",
+            FEW,
+            NEW_USERS,
+            [*CASES["users"], f"{FEW} of all"],
+        ),
+        ("items", "New items: told by their columns alone", "cold", NEW_ITEMS, NEW_ITEMS_HEADS),
+    ):
+        cold, notes = comparison.cold.get(kind), list(comparison.not_cold.get(kind, ()))
+        if cold is None:
+            found += [Section(title, ["Not measured here."], notes=notes)] if notes else []
+            continue
+        metric = f"{METRIC[kind]}@{comparison.k}"
+        value = {
+            (row["model"], row["case"]): Interval(row["value"], row["low"], row["high"])
+            for row in cold.frame().filter(metric=metric).iter_rows(named=True)
+        }
+        rows: list[list[Cell]] = []
+        order = ranked(cold, metric, best_at)
+        for label in order:
+            name = (label, "floor") if label in comparison.floors else label
+            rows.append([name, *(_value(value[label, case]) for case in CASES[kind])])
+            if kind == "users":
+                own = label not in comparison.floors and value[label, "all"].value > 0
+                rows[-1].append(_share(cold, metric, label) if own else "–")
+        picture = new_users(comparison, cold, metric, order) if kind == "users" else ""
+        said = [f"{metric_name(metric)}. {words}"]
+        notes = [f"Held out of the training data: {cold.protocol}.", *notes]
+        found.append(Section(title, said, ["model", *heads], rows, picture, notes=notes))
+    return found
+
+
+def _share(cold: ColdStart, metric: str, label: str) -> Cell:
+    found = cold.ratio(metric, (label, FEW), (label, "all"))
+    return f"{found.value:.0%}", f"{found.low:.0%}–{found.high:.0%}"
 
 
 def _variety(comparison: Comparison) -> Section:
