@@ -170,7 +170,7 @@ def run(words: str, capsys) -> tuple[int, str, str]:
 def test_the_command_writes_the_report_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     synthetic().frame().rename({"value": "rating"}).write_csv("ratings.csv")
-    command = "compare ratings.csv --models ease --seeds 1 --k 5 --split leave-last"
+    command = "compare ratings.csv --models ease --seeds 1 --k 5 --split leave-last --no-cold"
     status, out, err = run(command, capsys)
     assert status == 0
     assert "makes the best lists" in out
