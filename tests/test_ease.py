@@ -70,6 +70,6 @@ def test_a_catalogue_that_is_too_large_is_refused_with_what_it_would_take(rating
     with pytest.raises(
         ModelError,
         match=r"ease needs 2\.98e-05 GiB for 40 items, more than 9\.54e-07\. "
-        "Use graph-filter, which does not grow with items squared; then item-knn or als",
+        r"Use sparse-ease, which does not grow with items squared, or graph-filter\.",
     ):
         ft.fit(EASE(), ratings, progress=False)

@@ -37,6 +37,7 @@ from foretaste.models.graph_filter import GraphFilter
 from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
+from foretaste.models.sparse_ease import SparseEASE
 from foretaste.models.two_tower import TwoTower
 from foretaste.models.weighted_rating import WeightedRating
 from foretaste.recommender import Recommender, fit, load
@@ -67,6 +68,7 @@ __all__ = [
     "Random",
     "Recommender",
     "Report",
+    "SparseEASE",
     "Split",
     "TwoTower",
     "WeightedRating",

@@ -16,6 +16,7 @@ from foretaste.models.graph_filter import GraphFilter
 from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
+from foretaste.models.sparse_ease import SparseEASE
 from foretaste.models.two_tower import TwoTower
 from foretaste.models.weighted_rating import WeightedRating
 
@@ -26,6 +27,7 @@ MODELS: dict[str, type[Model]] = {
         BayesianMF,
         BiasedMF,
         EASE,
+        SparseEASE,
         ALS,
         GraphFilter,
         ItemKNN,

@@ -41,8 +41,7 @@ class EASE(LearnsFromLikes):
             raise ModelError(
                 f"ease needs {needed / 2**30:.3g} GiB for {n_items:,} items, more than "
                 f"{MOST_BYTES / 2**30:.3g}.",
-                fix="Use graph-filter, which does not grow with items squared; "
-                "then item-knn or als.",
+                fix="Use sparse-ease, which does not grow with items squared, or graph-filter.",
             )  # fmt: skip
         X_ui = self.learn_likes(train).astype("float64")  # counts are exact
         G_ij = torch.from_numpy((X_ui.T @ X_ui).toarray())

@@ -55,12 +55,8 @@ class ItemKNN(LearnsFromLikes):
 
     def score(self, batch: UserBatch) -> Tensor:
         """One sparse product: (B, items)."""
-        n_items = len(self.pointer_j_) - 1
-        S_ji = sparse.csr_matrix(
-            (self.similarity_n_.numpy(), self.item_n_.numpy(), self.pointer_j_.numpy()),
-            shape=(n_items, n_items),
-        )
-        return torch.from_numpy((self.likes(batch, n_items) @ S_ji).toarray())
+        history_bi = self.likes(batch, len(self.pointer_j_) - 1)
+        return weighted_sum(history_bi, self.pointer_j_, self.item_n_, self.similarity_n_)
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:
@@ -70,6 +66,14 @@ class ItemKNN(LearnsFromLikes):
             seconds=0.1 + 4e-9 * pairs + 1e-9 * shape.items**2,
             memory_bytes=3 * CHUNK_BYTES + 3 * 12 * 100 * shape.items + 40 * shape.interactions,
         )
+
+
+def weighted_sum(x_bj: Any, pointer_j: Tensor, item_n: Tensor, value_n: Tensor) -> Tensor:
+    """Histories times sparse item weights, given by the rows of what is liked: (B, items)."""
+    B_ji = sparse.csr_matrix(
+        (value_n.numpy(), item_n.numpy(), pointer_j.numpy()), shape=(x_bj.shape[1], x_bj.shape[1])
+    )
+    return torch.from_numpy((x_bj @ B_ji).toarray())
 
 
 def bm25(X_ui: Any, k1: float, b: float) -> Any:
