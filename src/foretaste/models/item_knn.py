@@ -95,7 +95,7 @@ def nearest(W_ui: Any, neighbours: int, shrinkage: float, engine: Engine) -> Any
     norm_i = np.sqrt(np.asarray(W_iu.multiply(W_iu).sum(axis=1)).ravel()).astype(np.float32)
     rows = max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
     parts = []
-    with engine.meter("item-knn", n_items) as meter:
+    with engine.meter("neighbours", n_items) as meter:
         for start in range(0, n_items, rows):
             S_ij = (W_iu[start : start + rows] @ W_ui).toarray()
             S_ij /= norm_i[start : start + rows, None] * norm_i + np.float32(shrinkage + 1e-12)

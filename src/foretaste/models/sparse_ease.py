@@ -74,4 +74,5 @@ def ridge(X_ui: Any, item: int, near_k: np.ndarray, l2: float, dropout: float) -
     G_kk[np.diag_indices_from(G_kk)] *= 1 / (1 - dropout)
     G_kk[np.diag_indices_from(G_kk)] += l2
     target_k = (X_uk.T @ X_ui[:, [item]]).toarray()[:, 0]
-    return linalg.solve(G_kk, target_k, assume_a="pos", overwrite_a=True, check_finite=False)
+    triangle = linalg.cho_factor(G_kk, overwrite_a=True, check_finite=False)
+    return linalg.cho_solve(triangle, target_k, check_finite=False)
