@@ -115,7 +115,8 @@ def test_a_rows_conditional_is_the_textbook_posterior_of_a_bayesian_regression()
         blocks, gibbs.design(t(X_ik).float(), t(noise_i).float()), t(y_n).float() * root_n,
         t([alpha * w]), t(prior_k)[None].float(), t(Lambda).float(),
     )  # fmt: skip
-    X_rk, fit_n = gibbs.draw_rows(*args, None, P_rkk)
+    X_rk, mean_rk, fit_n = gibbs.draw_rows(*args, None, P_rkk)
+    assert torch.equal(X_rk, mean_rk)
     np.testing.assert_allclose(X_rk[0].numpy(), mean, rtol=2e-4, atol=1e-5)
     np.testing.assert_allclose(P_rkk[0].numpy(), P, rtol=1e-4)
     np.testing.assert_allclose((fit_n / root_n).numpy(), Z_nk @ mean, rtol=1e-3, atol=1e-4)
@@ -323,23 +324,25 @@ def test_folding_in_a_training_users_history_gives_what_the_chain_itself_predict
 
 
 def undoubting(model: Any) -> Any:
-    """A copy that trusts its items as if they had learned from every history."""
+    """A copy that sees its items, for everyone, as drawn together with the users of training."""
     sure = copy.copy(model)
+    sure.item_mean_sik_ = model.item_sik_
     sure.item_doubt_si_ = torch.zeros_like(model.item_doubt_si_)
     return sure
 
 
 def test_a_stranger_is_served_like_a_user_with_the_same_history_but_for_doubt(full, parts):
     batch, user_p, item_p = pairs(parts.train)
-    one = full.model.predict(batch, user_p, item_p)
+    sure = undoubting(full.model)
+    one = sure.predict(batch, user_p, item_p)
     batch.train_row_b[:] = -1  # no user table: nothing else is known of either
-    other = undoubting(full.model).predict(batch, user_p, item_p)
+    other = sure.predict(batch, user_p, item_p)
     assert torch.equal(one.mean_p, other.mean_p)
     doubting = full.model.predict(batch, user_p, item_p)
     assert 0 < (doubting.mean_p - one.mean_p).square().mean().sqrt() < 0.1 * NOISE
 
 
-def test_a_strangers_doubt_is_the_variance_of_an_item_given_its_ratings():
+def test_a_strangers_doubt_is_twice_the_variance_of_an_item_given_its_ratings():
     k, g = 3, rng(12)
     row_n, partner_n = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 3])
     items = gibbs.new_side(row_n, partner_n, 2, 4, [], 5.0, k, g)
@@ -353,11 +356,16 @@ def test_a_strangers_doubt_is_the_variance_of_an_item_given_its_ratings():
         torch.linalg.inv(items.Lambda_kk + alpha * w * n * M_kk)
         for w, n in ((0.5, 3), (2.0, 1), (1.0, 0))
     ]
-    expected = [
-        times * float((Sigma_kk @ M_kk).trace())
-        for times, Sigma_kk in zip((2, 2, 1), covariances, strict=True)
-    ]
+    expected = [2 * float((Sigma_kk @ M_kk).trace()) for Sigma_kk in covariances]
     torch.testing.assert_close(gibbs.doubt(items, users, alpha), torch.tensor(expected))
+
+
+def test_strangers_are_rated_by_the_means_of_items_which_their_draws_scatter_about(full):
+    mean_sik, drawn_sik = full.model.item_mean_sik_, full.model.item_sik_
+    off_sik = (drawn_sik - mean_sik)[:, :-1]
+    assert off_sik.mean(0).abs().mean() < 0.5 * off_sik.abs().mean()
+    assert mean_sik[:, :-1].var(0).mean() < 0.9 * drawn_sik[:, :-1].var(0).mean()
+    assert torch.equal(mean_sik[:, -1], drawn_sik[:, -1])  # the new item
 
 
 def held_out(ratings: ft.Dataset, every: int = 5) -> ft.Split:

@@ -75,7 +75,8 @@ class BayesianMF(Model):
     item_Lambda_skk_: Tensor = field(init=False, repr=False)
     item_sik_: Tensor = field(init=False, repr=False)  # the last row is the average new item
     item_noise_si_: Tensor = field(init=False, repr=False)
-    item_doubt_si_: Tensor = field(init=False, repr=False)  # variance that a stranger's rating has
+    item_mean_sik_: Tensor = field(init=False, repr=False)  # of what item_sik_ was drawn from
+    item_doubt_si_: Tensor = field(init=False, repr=False)  # variance of a rating about that mean
     user_implicit_cf_: Tensor = field(init=False, repr=False)
     user_average_f_: Tensor = field(init=False, repr=False)
     user_columns_: list[Column] = field(init=False, repr=False)
@@ -106,7 +107,8 @@ class BayesianMF(Model):
         for name, draws in kept.items():
             setattr(self, name, draws.cpu())
         average_1f = torch.zeros(1, self.item_table_cf_.shape[1])
-        self.item_sik_ = torch.cat([self.item_sik_, self._prior_means(average_1f)], 1)
+        for name in ("item_sik_", "item_mean_sik_"):
+            setattr(self, name, torch.cat([getattr(self, name), self._prior_means(average_1f)], 1))
         self.item_noise_si_ = torch.cat([self.item_noise_si_, self._new_noise(1)], 1)
         return self
 
@@ -167,11 +169,12 @@ class BayesianMF(Model):
         T_ic = torch.from_numpy(encode(table, self.item_columns_, len(table)))
         T_if = gibbs.project(T_ic, self.item_table_cf_)
         new_sik, new_si = self._prior_means(T_if), self._new_noise(len(table))
-        X_sik, w_si, grown = self.item_sik_, self.item_noise_si_, copy.copy(self)
-        last_s1 = self.item_doubt_si_[:, -1:]
-        grown.item_doubt_si_ = torch.cat([self.item_doubt_si_, last_s1.expand_as(new_si)], 1)
-        grown.item_sik_ = torch.cat([X_sik[:, :-1], new_sik, X_sik[:, -1:]], 1)
-        grown.item_noise_si_ = torch.cat([w_si[:, :-1], new_si, w_si[:, -1:]], 1)
+        new = {"item_sik_": new_sik, "item_mean_sik_": new_sik, "item_noise_si_": new_si}
+        new["item_doubt_si_"] = self.item_doubt_si_[:, -1:].expand_as(new_si)
+        grown = copy.copy(self)
+        for name, draws in new.items():
+            old = getattr(self, name)
+            setattr(grown, name, torch.cat([old[:, :-1], draws, old[:, -1:]], 1))
         return grown
 
     def _prior_means(self, T_if: Tensor) -> Tensor:
@@ -192,7 +195,7 @@ class BayesianMF(Model):
         fold = FoldIn(self, batch)
         for s in range(len(self.alpha_s_)):
             fold.step(s)
-            V_ik = self.item_sik_[s, :-1]
+            V_ik = (self.item_sik_ if fold.probit else self.item_mean_sik_)[s, :-1]
             x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(batch), 1)], 1)
             fit_bi = x_bk @ V_ik.T + fold.X_bk[:, -1:]
             if self.likelihood == "probit":
@@ -263,7 +266,7 @@ class FoldIn:
         self.noise_b = torch.ones(len(batch))
         self.count_b = batch.length_b
         n_items, k = model.item_sik_.shape[1:]
-        # each item twice: as those know it who were in training, and as strangers do
+        # each item twice: as drawn together with the users of training, and as strangers know it
         self.partner_h = self.item_h + n_items * (batch.train_row_b < 0)[self.user_h]
         self.blocks = gibbs.padded_blocks(self.user_h, self.partner_h, len(batch), 2 * n_items)
         self.P_bkk = torch.empty(len(batch), k, k)
@@ -278,14 +281,14 @@ class FoldIn:
             self.alpha = 1 / (1 / self.alpha + (1 / tau_c).sum())
         V_ik, noise_i = model.item_sik_[s], model.item_noise_si_[s]
         unseen_i = noise_i / (1 + self.alpha * noise_i * model.item_doubt_si_[s])
-        noise_i, V_ik = torch.cat([noise_i, unseen_i]), V_ik.repeat(2, 1)
+        noise_i, V_ik = torch.cat([noise_i, unseen_i]), torch.cat([V_ik, model.item_mean_sik_[s]])
         D_ik, Lambda_kk = gibbs.design(V_ik, noise_i), model.user_Lambda_skk_[s]
         prior_bk = model.user_mu_sk_[s] + self.B_bf @ model.user_beta_sfk_[s]
         noise_h, bias_h = noise_i[self.partner_h], V_ik[:, -1][self.partner_h]
         for _ in range(rounds):
             latent_h = self.latent(s, noise_h)
             y_h = self.y_h - bias_h - self.drift_h()
-            self.X_bk, fit_h = gibbs.draw_rows(
+            self.X_bk, _, fit_h = gibbs.draw_rows(
                 self.blocks, D_ik, y_h * noise_h.sqrt(), self.alpha * self.noise_b, prior_bk,
                 Lambda_kk, None, self.P_bkk,
             )  # fmt: skip
@@ -344,24 +347,30 @@ class FoldIn:
         if self.time is not None and time_q is not None:
             seconds_c = self.model.drift_seconds
             bridges = [self.time.bridge(seconds, user_q, time_q) for seconds in seconds_c]
-        total_q, square_q, variance_q = torch.zeros(3, len(item_q))
+        # means by the items' means, which draws scatter about; spreads by the draws
+        total_q, drawn_q, square_q, variance_q = torch.zeros(4, len(item_q))
         for s in range(S):
             self.step(s)
-            V_qk, X_qk = self.model.item_sik_[s][item_q], self.X_bk[user_q]
-            mean_q = (V_qk[:, :-1] * X_qk[:, :-1]).sum(1) + V_qk[:, -1] + X_qk[:, -1]
+            drift_q = torch.zeros_like(total_q)
             for bridge, s_m in zip(bridges, self.s_cm, strict=False):
-                mean_q += bridge.mean(s_m)
+                drift_q += bridge.mean(s_m)
+            mean_q, rated_q = (
+                drift_q + gibbs.dot(V_sik[s][item_q], self.X_bk[user_q])
+                for V_sik in (self.model.item_mean_sik_, self.model.item_sik_)
+            )
             if s % VARIANCE_EVERY == 0:
                 variance_q = self.variance(s, user_q, item_q, bridges)
-            rated_q, spread_q = mean_q, variance_q
+            spread_q = variance_q
             if self.probit:
                 cut_l, levels_l = self.model.cut_sl_[s], self.model.levels_l_
                 rated_q, spread_q = probit.rating_moments(
-                    mean_q, variance_q.sqrt(), cut_l, levels_l
+                    rated_q, variance_q.sqrt(), cut_l, levels_l
                 )
-            total_q += rated_q
+                mean_q = rated_q
+            total_q += mean_q
+            drawn_q += rated_q
             square_q += rated_q.square() + spread_q
-        return total_q / S, (square_q / S - (total_q / S).square()).clamp(min=1e-6).sqrt()
+        return total_q / S, (square_q / S - (drawn_q / S).square()).clamp(min=1e-6).sqrt()
 
     def variance(self, s: int, user_q: Tensor, item_q: Tensor, bridges: list[Bridge]) -> Tensor:
         """Variance of ratings given draw s: noise, the user's vector, a new item's, drift."""

@@ -24,14 +24,14 @@ PADDING = 1.25  # a block's longest row is at most this much longer than its sho
 FACTORS_FIRST = 3, 5  # sweeps before drift and before noise: factors first learn what is neither
 
 
-def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> Tensor:
-    """A draw of N(P^-1 h, P^-1) for each b; its mean without `rng`."""
+def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor, Tensor]:
+    """A draw of N(P^-1 h, P^-1) for each b, and its mean; the mean twice without `rng`."""
     L_bkk = torch.linalg.cholesky(P_bkk)
-    draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
+    mean_bk1 = draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
     if rng is not None:
-        noise_bk1 = torch.randn(draw_bk1.shape, generator=rng, device=rng.device)
-        draw_bk1 = draw_bk1 + torch.linalg.solve_triangular(L_bkk.mT, noise_bk1, upper=True)
-    return draw_bk1[..., 0]
+        noise_bk1 = torch.randn(mean_bk1.shape, generator=rng, device=rng.device)
+        draw_bk1 = mean_bk1 + torch.linalg.solve_triangular(L_bkk.mT, noise_bk1, upper=True)
+    return draw_bk1[..., 0], mean_bk1[..., 0]
 
 
 def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     M_kk = torch.linalg.cholesky(torch.linalg.inv(scatter_kk)) @ A_kk
     Lambda_kk = (M_kk @ M_kk.T).float()
     h_k = n * (Lambda_kk @ mean_k.float())
-    return gaussian(((n + 2) * Lambda_kk)[None], h_k[None], rng)[0], Lambda_kk
+    return gaussian(((n + 2) * Lambda_kk)[None], h_k[None], rng)[0][0], Lambda_kk
 
 
 # -- rows of factors given the other side
@@ -97,32 +97,38 @@ def design(X_rk: Tensor, noise_r: Tensor) -> Tensor:
 
 
 def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
-    """What each row adds to the variance of a rating by someone whom it has not seen: (rows + 1,).
+    """What not knowing a row adds to the variance of a rating by an average partner: (rows + 1,).
 
-    Given its n partners a row has a covariance of about (Lambda + alpha w n M)^-1, with M their
-    mean outer product; the rating, the trace of that times M.  Twice, as a draw is as far from the
-    row's mean as the truth is.  Last, and once: a row without partners, at its prior mean.
+    Given n partners a row has a covariance of about (Lambda + alpha w n M)^-1, with M their mean
+    outer product; the rating, the trace of that times M.  Twice, since the partners are uncertain
+    too (of 0 to 3 times, the best on validation ratings).  The last: a row without partners.
     """
     D_rk = design(other.X_rk, torch.ones_like(other.noise_r))[:-1]
     L_kk = torch.linalg.cholesky(side.Lambda_kk)
     half_kr = torch.linalg.solve_triangular(L_kk, D_rk.T, upper=False)
     share_k = torch.linalg.eigvalsh(half_kr @ half_kr.T / len(D_rk))  # of Lambda^-1 M
     count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
-    known_r1 = (alpha * side.noise_r * count_r)[:, None]
-    return torch.cat([2 * (share_k / (1 + known_r1 * share_k)).sum(1), share_k.sum()[None]])
+    known_r = torch.cat([alpha * side.noise_r * count_r, alpha.new_zeros(1)])
+    return 2 * (share_k / (1 + known_r[:, None] * share_k)).sum(1)
+
+
+def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
+    """Ratings of pairs, less the mean rating: (q,)."""
+    return (X_qk * V_qk)[:, :-1].sum(1) + X_qk[:, -1] + V_qk[:, -1]
 
 
 def draw_rows(
     blocks: list[Block], D_rk: Tensor, y_n: Tensor, weight_r: Tensor,
     prior_rk: Tensor, Lambda_kk: Tensor, rng: Generator | None, P_rkk: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Every row's draw of N(P^-1 h, P^-1); without `rng` its mean.
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Every row's draw of N(P^-1 h, P^-1), without `rng` its mean; and that mean.
 
     P = Lambda + weight D^T D and h = Lambda prior + weight D^T y (BPMF, equations 11 to 13), where
     D and y are both scaled by the root of the partner's noise precision.  Precisions go to P_rkk
-    where given.  Returns (rows, k), and D x of each rating.
+    where given.  Returns (rows, k) twice, and D x of each rating, where x are the draws.
     """
-    X_rk, h_rk = torch.empty_like(prior_rk), prior_rk @ Lambda_kk
+    X_rk, mean_rk = torch.empty(2, *prior_rk.shape, device=prior_rk.device)
+    h_rk = prior_rk @ Lambda_kk
     y_n = torch.cat([y_n, y_n.new_zeros(1)])
     fit_n = torch.zeros_like(y_n)
     for block in blocks:
@@ -132,12 +138,12 @@ def draw_rows(
         weight_b1 = weight_r[block.rows_b, None]
         P_bkk = weight_b1[..., None] * (D_bdk.mT @ D_bdk) + Lambda_kk
         h_bk = weight_b1 * (D_bdk.mT @ y_bd1)[..., 0] + h_rk[block.rows_b]
-        X_bk = gaussian(P_bkk, h_bk, rng)
+        X_bk, mean_rk[block.rows_b] = gaussian(P_bkk, h_bk, rng)
         X_rk[block.rows_b] = X_bk
         fit_n[block.ratings_bd] = (D_bdk @ X_bk[..., None])[..., 0]
         if P_rkk is not None:
             P_rkk[block.rows_b] = P_bkk
-    return X_rk, fit_n[:-1]
+    return X_rk, mean_rk, fit_n[:-1]
 
 
 # -- side information
@@ -222,6 +228,7 @@ class Side:
     features: list[Tensor]  # B_rf of each group
     freedom: float
     X_rk: Tensor
+    mean_rk: Tensor  # of what X_rk was drawn from
     noise_r: Tensor
     betas_fk: list[Tensor]
     scale_g: Tensor
@@ -268,7 +275,7 @@ def new_side(
     X_rk = torch.randn(rows, k, generator=rng, device=row_n.device) * 0.1
     return Side(
         row_n, padded_blocks(row_n, partner_n, rows, partners), features, freedom,
-        X_rk, torch.ones_like(X_rk[:, 0]), [X_rk.new_zeros(B.shape[1], k) for B in features],
+        X_rk, X_rk, torch.ones_like(X_rk[:, 0]), [X_rk.new_zeros(B.shape[1], k) for B in features],
         X_rk.new_full((len(features),), 10.0), X_rk.new_zeros(k),
         torch.eye(k, device=X_rk.device), torch.zeros_like(X_rk),
     )  # fmt: skip
@@ -336,7 +343,7 @@ def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
 def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generator) -> Tensor:
     """Draws every row of `side` given the other; returns the fit of y_n, both biases included."""
     root_n, bias_n = other.noise_r.sqrt()[other.row_n], other.X_rk[:, -1][other.row_n]
-    side.X_rk, fit_n = draw_rows(
+    side.X_rk, side.mean_rk, fit_n = draw_rows(
         side.blocks, design(other.X_rk, other.noise_r), (y_n - bias_n) * root_n,
         alpha * side.noise_r, side.prior_rk, side.Lambda_kk, rng,
     )  # fmt: skip

@@ -95,13 +95,13 @@ def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
     users, items = chain.users, chain.items
     x_qk, v_qk = users.X_rk[users.row_n[probe_q]], items.X_rk[items.row_n[probe_q]]
     return {
-        "item_sik_": items.X_rk, "item_noise_si_": items.noise_r, "item_mu_sk_": items.mu_k,
-        "item_doubt_si_": gibbs.doubt(items, users, chain.alpha),
+        "item_sik_": items.X_rk, "item_mean_sik_": items.mean_rk, "item_noise_si_": items.noise_r,
+        "item_doubt_si_": gibbs.doubt(items, users, chain.alpha), "item_mu_sk_": items.mu_k,
         "item_Lambda_skk_": items.Lambda_kk, "item_beta_sfk_": torch.cat(items.betas_fk),
         "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
         "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
         "tau_sc_": chain.tau_c, "cut_sl_": chain.cut_l,
-        "trace": (x_qk * v_qk)[:, :-1].sum(1) + x_qk[:, -1] + v_qk[:, -1],
+        "trace": gibbs.dot(x_qk, v_qk),
     }  # fmt: skip
 
 
