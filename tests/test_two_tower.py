@@ -1,5 +1,6 @@
 # pyright: reportAttributeAccessIssue=false
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOptionalOperand=false
+# pyright: reportOptionalMemberAccess=false
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,11 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import foretaste as ft
 from foretaste.models.base import batch_of
-from foretaste.models.two_tower import Masked, pool
+from foretaste.models.two_tower import Masked, Sparse, candidates, pool
 from foretaste.training.engine import Engine
 from foretaste.training.losses import sampled_softmax
 from tests.test_cold_start import worlds
@@ -23,48 +25,51 @@ SMALL = {"n_factors": 8, "hidden": 8, "epochs": 4, "batch_size": 8, "negatives":
 
 def masked(n_users=40, n_items=30, size=16, negatives=5):
     rng = np.random.default_rng(0)
-    length_u = torch.from_numpy(rng.integers(2, 12, n_users))
-    pointer_u = torch.nn.functional.pad(length_u.cumsum(0), (1, 0))
-    item_h = torch.from_numpy(np.concatenate([rng.permutation(n_items)[:n] for n in length_u]))
-    weight_h = torch.arange(len(item_h)).float()
-    users = torch.arange(n_users)
-    return Masked((users,), size, Engine(seed=2), pointer_u, item_h, weight_h, n_items, negatives)
+    likes = rng.random((n_users, n_items)) < rng.uniform(0.1, 0.4, (n_users, 1))
+    likes[:, :2] = True
+    X_ui = sparse.csr_matrix(likes * rng.integers(1, 9, likes.shape), dtype=np.float32)
+    return Masked((torch.arange(n_users),), size, Engine(seed=2), X_ui, negatives)
 
 
 def test_an_epoch_serves_every_user_once_with_the_whole_history():
     batches = masked()
     seen = []
-    for user_b, length_b, item_h, weight_h, shown_h, noise_n in batches.epoch(0):
-        starts = [0, *length_b.cumsum(0).tolist()]
-        for place, user in enumerate(user_b.tolist()):
-            low, high = batches.pointer_u[user], batches.pointer_u[user + 1]
-            here = slice(starts[place], starts[place + 1])
-            assert torch.equal(item_h[here], batches.item_h[low:high])
-            assert torch.equal(weight_h[here], batches.weight_h[low:high])
-            seen.append(user)
-        assert len(shown_h) == len(item_h)
+    for user_b, shown_bi, wanted_bi, noise_n in batches.epoch(0):
+        assert (shown_bi + wanted_bi != batches.X_ui[user_b.numpy()]).nnz == 0
+        assert shown_bi.multiply(wanted_bi).nnz == 0
         assert len(noise_n) == 5
+        seen += user_b.tolist()
     assert sorted(seen) == list(range(40))
 
 
 def test_how_much_is_shown_goes_evenly_from_none_to_all():
-    batches = masked(n_users=3000, size=3000)
-    ((_, length_b, _, _, shown_h, _),) = batches.epoch(0)
-    assert abs(shown_h.float().mean() - 0.5) < 0.02
-    owner_h = torch.repeat_interleave(torch.arange(3000), length_b)
-    shown_b = torch.zeros(3000).index_add_(0, owner_h, shown_h.float())
-    for untouched in (shown_b == 0, shown_b == length_b):
-        assert untouched.float().mean() > 0.08  # 1 / (n + 1) of the histories of n
+    ((_, shown_bi, wanted_bi, _),) = masked(n_users=3000, size=3000).epoch(0)
+    shown_b, wanted_b = (np.diff(X_bi.indptr) for X_bi in (shown_bi, wanted_bi))
+    assert abs(shown_b.sum() / (shown_b + wanted_b).sum() - 0.5) < 0.02
+    for untouched in (shown_b == 0, wanted_b == 0):
+        assert untouched.mean() > 0.08  # 1 / (n + 1) of the histories of n
 
 
-def test_the_chance_to_be_in_a_batch_is_the_one_observed():
+def test_the_chance_to_be_in_a_sample_is_the_one_observed():
     batches = masked(n_users=64, n_items=30, size=16, negatives=5)
     times_i, n_batches = torch.zeros(30), 0
-    for number in range(300):
-        for _, _, item_h, _, _, noise_n in batches.epoch(number):
-            times_i[torch.cat([item_h, noise_n]).unique()] += 1
+    for number in range(600):
+        for _, shown_bi, wanted_bi, noise_n in batches.epoch(number):
+            times_i[candidates(noise_n, shown_bi, wanted_bi)[0]] += 1
             n_batches += 1
-    torch.testing.assert_close(batches.log_chances().exp(), times_i / n_batches, atol=0.04, rtol=0)
+    torch.testing.assert_close(batches.log_chances().exp(), times_i / n_batches, atol=0.05, rtol=0)
+
+
+def test_a_sample_holds_what_its_users_like_and_the_noise():
+    likes = sparse.csr_matrix(np.array([[0, 2, 0, 0, 0, 0], [0, 0, 0, 3, 0, 4]], dtype="f4"))
+    item_c, (likes_bc,) = candidates(np.array([4, 4]), likes)
+    assert item_c.tolist() == [1, 3, 4, 5]
+    assert likes_bc.toarray().tolist() == [[2, 0, 0, 0], [0, 3, 0, 4]]
+    assert not masked(negatives=30).sampled
+    assert masked(negatives=29).sampled
+
+
+NONE = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
 
 
 def test_the_corrected_sample_estimates_the_sum_over_all_items_without_bias():
@@ -76,30 +81,92 @@ def test_the_corrected_sample_estimates_the_sum_over_all_items_without_bias():
     for _ in range(4000):
         drawn = torch.rand(50, generator=g) < chance_i
         if drawn.any():
-            loss = sampled_softmax(score_1i[:, drawn], chance_i[drawn].log(), target, target)
-            sums.append((loss + score_1i[0, drawn][0]).exp())
+            score_1c = score_1i[:, drawn]
+            loss = sampled_softmax(score_1c.clone(), chance_i[drawn].log(), (target, target), NONE)
+            sums.append((loss + score_1c[0, 0]).exp())
     assert float(torch.stack(sums).mean()) == pytest.approx(float(score_1i.exp().sum()), rel=0.03)
 
 
-def test_the_softmax_over_everything_is_cross_entropy():
-    score_bc = torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
-    user_t, item_t = torch.tensor([0, 0, 2]), torch.tensor([4, 1, 6])
-    expected = torch.nn.functional.cross_entropy(score_bc[user_t], item_t)
-    torch.testing.assert_close(sampled_softmax(score_bc, torch.zeros(7), user_t, item_t), expected)
+def test_the_softmax_and_its_gradient_are_those_of_cross_entropy_over_the_candidates():
+    g = torch.Generator().manual_seed(1)
+    score_bc = torch.randn(3, 7, generator=g).requires_grad_()
+    log_chance_c = torch.randn(7, generator=g)
+    wanted = torch.tensor([0, 0, 2]), torch.tensor([4, 1, 6])
+    never = torch.tensor([0, 2, 1]), torch.tensor([5, 0, 3])
+    hidden_bc = torch.zeros(3, 7).index_put(never, torch.tensor(-torch.inf))
+    corrected_bc = score_bc - log_chance_c + hidden_bc
+    expected = torch.nn.functional.cross_entropy(corrected_bc[wanted[0]], wanted[1])
+    expected = expected - log_chance_c[wanted[1]].mean()
+    expected.backward()
+    expected_bc, score_bc.grad = score_bc.grad, None
+    (sampled_softmax(score_bc * 1, log_chance_c, wanted, never) * 2).backward()
+    torch.testing.assert_close(score_bc.grad, expected_bc * 2)
+    found = sampled_softmax(score_bc.detach().clone(), log_chance_c, wanted, never)
+    torch.testing.assert_close(found, expected.detach())
+    everything = sampled_softmax(score_bc.detach() - log_chance_c, None, wanted, never)
+    torch.testing.assert_close(everything, found + log_chance_c[wanted[1]].mean())
+
+
+def test_a_sparse_product_and_its_gradient_are_those_of_the_dense_one():
+    A_rf = sparse.csr_matrix(np.array([[1, 0, 5], [0, 1, 0]], dtype="f4"))
+    x_fd = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    for value_r in (None, torch.tensor([0.0, 2.0])):
+        expected_rf = torch.from_numpy(A_rf.toarray())
+        features = Sparse.of(A_rf, torch.device("cpu"))
+        if value_r is not None:
+            expected_rf[[0, 1], [0, 1]] = value_r
+            features = features.with_first(value_r)
+        product_rd, x_fd.grad = features @ x_fd, None
+        product_rd.backward(torch.arange(8.0).view(2, 4))
+        torch.testing.assert_close(product_rd, expected_rf @ x_fd)
+        torch.testing.assert_close(x_fd.grad, expected_rf.T @ torch.arange(8.0).view(2, 4))
+    assert A_rf.toarray().tolist() == [[1, 0, 5], [0, 1, 0]]
+
+
+def test_hiding_ids_in_training_leaves_what_is_learned_of_them(ratings):
+    model = ft.TwoTower(**SMALL | {"id_dropout": 0.9, "negatives": 100})
+    model = ft.fit(model, ratings, progress=False).model
+    torch.testing.assert_close(model.history_id_, model.network_.as_history)  # no columns
+    torch.testing.assert_close(model.candidate_id_, model.network_.as_candidate)
 
 
 def test_a_history_is_pooled_as_the_weighted_sum_over_the_root_of_its_weight():
-    row_id = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    weight_h = torch.tensor([1.0, 2.0, 3.0])
-    pooled_bd = pool(row_id, torch.tensor([4, 0, 5]), weight_h, torch.tensor([2, 0, 1]))
+    row_id = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    weights = np.zeros((3, 6), np.float32)
+    weights[0, [4, 0]], weights[2, 5] = [1, 2], 3
+    pooled_bd = pool(sparse.csr_matrix(weights), row_id)
     torch.testing.assert_close(pooled_bd[0], (row_id[4] + 2 * row_id[0]) / 3**0.5)
     torch.testing.assert_close(pooled_bd[1], torch.zeros(3))
     torch.testing.assert_close(pooled_bd[2], 3 * row_id[5] / 3**0.5)
+    pooled_bd[0].sum().backward()
+    rate_i = torch.tensor([2.0, 0, 0, 0, 1, 0]) / 3**0.5
+    torch.testing.assert_close(row_id.grad, rate_i[:, None].expand(-1, 3))
 
 
-def test_a_batch_without_a_target_is_no_error():
-    nothing = torch.empty(0, dtype=torch.int64)
-    assert sampled_softmax(torch.zeros(2, 3), torch.zeros(3), nothing, nothing) == 0
+@pytest.mark.parametrize("log_chance_c", [None, torch.zeros(3)])
+def test_a_batch_without_a_target_is_no_error_and_teaches_nothing(log_chance_c):
+    score_bc = torch.zeros(2, 3, requires_grad=True)
+    everything = torch.arange(2).repeat_interleave(3), torch.arange(3).repeat(2)
+    loss = sampled_softmax(score_bc * 1, log_chance_c, NONE, everything)
+    loss.backward()
+    assert loss == 0
+    assert not score_bc.grad.any()
+
+
+def test_a_sample_of_the_items_teaches_what_all_of_them_do():
+    ratings = worlds()
+    both = [
+        ft.fit(ft.TwoTower(**SMALL | {"epochs": 15, "learning_rate": 0.01, "negatives": n}),
+               ratings, progress=False).model
+        for n in (10, 60)
+    ]  # fmt: skip
+    batch = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    own_ui = torch.from_numpy(
+        ratings.users.values.to_numpy()[:, None] % 2 == ratings.items.values.to_numpy() % 2
+    )
+    for model in both:
+        score_ui = model.score(batch)
+        assert (score_ui[own_ui].mean() - score_ui[~own_ui].mean()) > 3 * score_ui[own_ui].std()
 
 
 def test_a_new_item_is_offered_to_those_who_like_its_kind():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+Pairs = tuple[Tensor, Tensor]
 
 
 def squared_error(predicted_b: Tensor, rating_b: Tensor) -> Tensor:
@@ -32,14 +36,44 @@ def skip_gram(
 
 
 def sampled_softmax(
-    score_bc: Tensor, log_chance_c: Tensor, user_t: Tensor, candidate_t: Tensor
+    score_bc: Tensor, log_chance_c: Tensor | None, wanted: Pairs, never: Pairs
 ) -> Tensor:
     """Mean over targets of -log softmax over the catalogue, from a sample of it, a scalar.
 
-    log_chance_c: log of the chance that a candidate is in the sample.  Subtracted, it makes the sum
-    of exponentials an unbiased estimate of the one over all items (log-Q correction, Bengio and
-    Senécal 2008; Yi et al. 2019).  Targets are pairs (row b, candidate c).
+    score_bc: overwritten.  log_chance_c: log of the chance that a candidate is in the sample.
+    Subtracted, it makes the sum of exponentials an unbiased estimate of the one over all items
+    (log-Q correction, Bengio and Senécal 2008; Yi et al. 2019); None where all are there.  wanted,
+    never: rows b and columns c of the targets, and of what is no candidate of its row.
     """
-    log_sum_b = torch.logsumexp(score_bc - log_chance_c, dim=1)
-    lost_t = log_sum_b[user_t] - score_bc[user_t, candidate_t]
-    return lost_t.sum() / max(len(lost_t), 1)  # a batch without a target teaches nothing
+    lost = _SampledSoftmax.apply(score_bc, log_chance_c, wanted, never)
+    assert isinstance(lost, Tensor)
+    return lost
+
+
+class _SampledSoftmax(torch.autograd.Function):
+    """The scores become their own gradient in place: one pass of softmax, and one of a product."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, score_bc: Tensor, log_chance_c: Tensor | None, wanted: Pairs, never: Pairs
+    ) -> Tensor:
+        if log_chance_c is not None:
+            score_bc.sub_(log_chance_c)
+        score_bc.index_put_(never, score_bc.new_tensor(torch.finfo(score_bc.dtype).min))
+        share_bc = torch.softmax(score_bc, dim=1, out=score_bc)
+        share_t, n_targets = share_bc[wanted], max(len(wanted[0]), 1)
+        lost_t = -share_t.clamp(min=torch.finfo(share_t.dtype).tiny).log()
+        if log_chance_c is not None:
+            lost_t -= log_chance_c[wanted[1]]
+        # a row's gradient is its softmax times its targets' number, less one at each target
+        share_bc.mul_(torch.bincount(wanted[0], minlength=len(share_bc))[:, None] / n_targets)
+        share_bc.index_put_(wanted, share_bc.new_tensor(-1 / n_targets), accumulate=True)
+        ctx.save_for_backward(share_bc)
+        return lost_t.sum() / n_targets  # a batch without a target teaches nothing
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad_bc,) = ctx.saved_tensors
+        if grads[0] != 1:  # one pass less where the loss is all there is
+            grad_bc.mul_(grads[0])
+        return grad_bc, None, None, None
