@@ -45,7 +45,7 @@ class LearnsFromLikes(Model):
         self.scale_ = [train.scale[0] - train.step, train.scale[1]]
         self.newest_ = None if time_r is None else int(time_r.max())
         n_likes = int((train.interactions.value_r >= self.border_).sum())
-        self.mean_likes_ = max(1.0, n_likes / len(train.users))
+        self.mean_likes_ = max(1.0, n_likes / max(1, len(train.users)))
         everyone = batch_of(train, np.arange(len(train.users)), train)
         return self.likes(everyone, len(train.items))
 
