@@ -7,6 +7,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import foretaste as ft
+from foretaste.models.base import batch_of
 from foretaste.models.item2vec import NOISE, SkipGrams
 from foretaste.training.engine import Engine
 from foretaste.training.losses import skip_gram
@@ -97,6 +98,29 @@ def test_items_of_one_world_are_neighbours_and_are_recommended():
     recommender = ft.fit(model, two_worlds(), progress=False)
     assert recommender.similar("a3", k=9)["item"].str.starts_with("a").all()
     assert recommender.recommend(history=["b1", "b2"], k=8)["item"].str.starts_with("b").all()
+
+
+def test_a_score_is_the_mean_cosine_to_what_was_liked_plus_popularity():
+    worlds = two_worlds()
+    fitted = ft.fit(ft.Item2Vec(n_factors=8, epochs=2, popularity=0.3), worlds, progress=False)
+    model = fitted.model
+    w_id = (model.centre_id_ + model.context_id_).numpy()
+    w_id /= np.linalg.norm(w_id, axis=1, keepdims=True)
+    n_i = np.bincount(worlds.interactions.item_r, minlength=20)
+    batch = batch_of(worlds, np.array([0, 1]), worlds)
+    for b, score_i in enumerate(model.score(batch)):
+        liked = batch[b : b + 1].item_h.numpy()
+        expected = (w_id[liked] @ w_id.T).mean(axis=0) + 0.3 * np.log(n_i)
+        np.testing.assert_allclose(score_i, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_where_training_is_too_short_to_tell_items_apart_the_popular_ones_come_first(ratings):
+    parts = ft.split(ratings, "random", test=0.3, seed=0)
+    found = [
+        ft.evaluate(ft.fit(m, parts.train, progress=False), parts, k=5, ratings=False).metrics
+        for m in (ft.Item2Vec(n_factors=16, epochs=30, batch_size=64), ft.Random())
+    ]
+    assert found[0]["ndcg@5"].value > 1.2 * found[1]["ndcg@5"].value
 
 
 def test_what_a_stranger_did_not_like_does_not_count(ratings):

@@ -33,7 +33,7 @@ class AlignedALS(ALS):
 
     name: ClassVar[str] = "aligned-als"
 
-    content_l2: float = 10.0
+    content_l2: float = 30.0
     columns_: list[Column] = field(init=False, repr=False)
     weights_fd_: Tensor = field(init=False, repr=False)
     trained_: int = field(init=False, repr=False)  # items, before those that came later

@@ -82,8 +82,10 @@ class SkipGramNet(nn.Module):
 class Item2Vec(LearnsFromLikes):
     """Items that follow each other in histories get vectors that point the same way.
 
-    v_i . u_j tends to log P(j near i) - log noise_j - log negatives (Levy and Goldberg 2014), so an
-    item is scored by the mean of v . u over what was liked, plus log noise_j: its chance nearby.
+    An item is scored by its mean cosine to what was liked, of the sums of its two vectors (as a
+    centre and as a context), plus popularity times log n_j, n_j the users who like it.  v_i . u_j
+    tends to log P(j near i) - log noise_j (Levy and Goldberg 2014), but of rare items it is mostly
+    noise, which a chance ranks first; cosines are bounded.
 
     window: items on either side that are context.  negatives: of each pair.  noise_exponent: they
     are drawn by item count to this power.  subsample: items more frequent than this share are
@@ -97,18 +99,20 @@ class Item2Vec(LearnsFromLikes):
     negatives: int = 5
     noise_exponent: float = 0.5
     subsample: float | None = 1e-4
+    popularity: float = 0.1
     epochs: int = 30
     learning_rate: float = 5e-3
     batch_size: int = 4096
     centre_id_: Tensor = field(init=False, repr=False)
     context_id_: Tensor = field(init=False, repr=False)
-    log_noise_i_: Tensor = field(init=False, repr=False)
+    log_count_i_: Tensor = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Train by Adam on the skip-grams of each epoch."""
-        batches = self._batches(self.learn_likes(train), engine)
-        self.log_noise_i_ = batches.noise_i.clamp(min=1e-30).log()
+        X_ui = self.learn_likes(train)
+        batches = self._batches(X_ui, engine)
+        self.log_count_i_ = torch.from_numpy(np.log(np.maximum(X_ui.getnnz(axis=0), 1))).float()
         network = SkipGramNet(len(train.items), self.n_factors, engine.generator("weights"))
         network = network.to(engine.torch_device)
         total = self.epochs * batches.per_epoch
@@ -149,11 +153,12 @@ class Item2Vec(LearnsFromLikes):
         return SkipGrams((item_r, user_r), self.batch_size, engine, self.window, keep_i, noise_i)
 
     def score(self, batch: UserBatch) -> Tensor:
-        """Log chance of items near what was liked, up to a constant: (B, items)."""
+        """Mean cosines to what was liked, and popularity: (B, items)."""
         X_bi = self.likes(batch, len(self.centre_id_))
-        mean_bd = torch.from_numpy(X_bi @ self.centre_id_.numpy())
+        unit_id = normalize(self.centre_id_ + self.context_id_, dim=1)
+        mean_bd = torch.from_numpy(X_bi @ unit_id.numpy())
         mean_bd /= torch.from_numpy(np.asarray(X_bi.sum(axis=1))).clamp(min=1e-9)
-        return mean_bd @ self.context_id_.T + self.log_noise_i_
+        return mean_bd @ unit_id.T + self.popularity * self.log_count_i_
 
     def item_vectors(self) -> Tensor:
         """The vectors of items as centres, of unit length: (items, d)."""
