@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -103,7 +105,7 @@ def test_items_of_one_world_are_neighbours_and_are_recommended():
 def test_a_score_is_the_mean_cosine_to_what_was_liked_plus_popularity():
     worlds = two_worlds()
     fitted = ft.fit(ft.Item2Vec(n_factors=8, epochs=2, popularity=0.3), worlds, progress=False)
-    model = fitted.model
+    model: Any = fitted.model
     w_id = (model.centre_id_ + model.context_id_).numpy()
     w_id /= np.linalg.norm(w_id, axis=1, keepdims=True)
     n_i = np.bincount(worlds.interactions.item_r, minlength=20)
