@@ -8,7 +8,7 @@ import torch
 import foretaste as ft
 from foretaste.errors import ModelError
 from foretaste.models import ease
-from foretaste.models.ease import EASE, ease_weights
+from foretaste.models.ease import EASE, ease_weights, ease_weights_of_few
 
 
 def test_each_ease_column_is_a_ridge_regression_on_the_other_items():
@@ -31,6 +31,14 @@ def test_dropout_is_the_regression_on_histories_of_which_that_share_is_hidden():
     rest = [0, 1, 3, 4]
     found = np.linalg.lstsq(hidden[:, rest], np.tile(X[:, 2], 4000), rcond=None)[0]
     np.testing.assert_allclose(B[rest, 2], found, atol=0.01)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_where_users_are_few_a_smaller_system_gives_the_same_weights(dropout):
+    rng = np.random.default_rng(2)
+    X = torch.from_numpy((rng.random((30, 80)) < 0.2) * rng.random((30, 80)))
+    large = ease_weights(X.T @ X, 0.5, dropout)
+    torch.testing.assert_close(ease_weights_of_few(X, 0.5, dropout), large, rtol=1e-5, atol=1e-7)
 
 
 def test_only_what_was_liked_counts():
