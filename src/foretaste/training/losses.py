@@ -59,15 +59,16 @@ class _SampledSoftmax(torch.autograd.Function):
     ) -> Tensor:
         if log_chance_c is not None:
             score_bc.sub_(log_chance_c)
-        score_bc.index_put_(never, score_bc.new_tensor(torch.finfo(score_bc.dtype).min))
+        wanted_t, never_t = (row * score_bc.shape[1] + column for row, column in (wanted, never))
+        score_bc.view(-1).index_fill_(0, never_t, torch.finfo(score_bc.dtype).min)
         share_bc = torch.softmax(score_bc, dim=1, out=score_bc)
-        share_t, n_targets = share_bc[wanted], max(len(wanted[0]), 1)
+        share_t, n_targets = share_bc.view(-1)[wanted_t], max(len(wanted_t), 1)
         lost_t = -share_t.clamp(min=torch.finfo(share_t.dtype).tiny).log()
         if log_chance_c is not None:
             lost_t -= log_chance_c[wanted[1]]
         # a row's gradient is its softmax times its targets' number, less one at each target
         share_bc.mul_(torch.bincount(wanted[0], minlength=len(share_bc))[:, None] / n_targets)
-        share_bc.index_put_(wanted, share_bc.new_tensor(-1 / n_targets), accumulate=True)
+        share_bc.view(-1).index_add_(0, wanted_t, torch.full_like(share_t, -1 / n_targets))
         ctx.save_for_backward(share_bc)
         return lost_t.sum() / n_targets  # a batch without a target teaches nothing
 
