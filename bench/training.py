@@ -51,7 +51,7 @@ def two_towers() -> tuple[float, float]:
     """
     pair = np.random.default_rng(0).choice(N_USERS * N_ITEMS, N_LIKES, replace=False)
     likes = ft.from_frame(pl.DataFrame({"user": pair // N_ITEMS, "item": pair % N_ITEMS}))
-    plain, profiled = ft.TwoTower(epochs=3), ft.TwoTower(epochs=3)
+    plain, profiled = ft.TwoTower(epochs=6), ft.TwoTower(epochs=6)
     ft.fit(plain, likes, progress=False)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         ft.fit(profiled, likes, progress=False)

@@ -199,7 +199,7 @@ class TwoTower(LearnsFromLikes):
     hidden: width of the user tower's layer.  temperature: divides the products.  id_dropout: how
     often training hides an item's id and a user's features, so that content and history alone must
     serve.  negatives: items drawn evenly for a batch, beside what its users liked; all items are
-    candidates where there are no more than that.  batch_size: users.
+    candidates where there are no more than that.  batch_size: users, a third of all at most.
     """
 
     name: ClassVar[str] = "two-tower"
@@ -233,7 +233,8 @@ class TwoTower(LearnsFromLikes):
         network = self._empty(sizes, engine.generator("weights")).to(engine.torch_device)
         # of users who like two items at least: one can be shown, and one found
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
-        batches = Masked((users,), self.batch_size, engine, X_ui, self.negatives)
+        size = min(self.batch_size, len(users) // 3 + 1)
+        batches = Masked((users,), size, engine, X_ui, self.negatives)
         total = self.epochs * batches.per_epoch
         run = Loop(
             network=network,
