@@ -1,13 +1,19 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
+import pytest
 import torch
 from scipy import sparse
+from scipy.optimize import nnls
 
 import foretaste as ft
+from foretaste.data.features import ItemFeatures
 from foretaste.models.aligned import ridge
+from foretaste.models.aligned_ease import cosines
 from foretaste.models.base import UserBatch, batch_of
 from tests.test_cold_start import worlds
 
@@ -67,3 +73,85 @@ def test_a_new_item_that_someone_likes_counts_like_any_other():
     red_i = torch.from_numpy(ratings.items.values.to_numpy() % 2 == 0)
     score_i = extended.score(liked)[0, :n_items]
     assert score_i[red_i].mean() > score_i[~red_i].mean()
+
+
+def test_smoothed_cosines_are_those_of_sets_of_labels():
+    F = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=np.float32)
+    found = cosines(sparse.csr_matrix(F), sparse.csr_matrix(F), smoothing=2.0)
+    shared, size = F @ F.T, np.sqrt(np.outer(F.sum(1), F.sum(1)))
+    np.testing.assert_allclose(found, shared / (size + 2.0), rtol=1e-6)
+    np.testing.assert_allclose(
+        cosines(sparse.csr_matrix(F), sparse.csr_matrix(F), 0.0)[:2, :2],
+        [[1, 2**-0.5], [2**-0.5, 1]], rtol=1e-6,
+    )  # fmt: skip
+
+
+def described_worlds(n_users: int, n_items: int) -> tuple[ft.Dataset, pl.DataFrame]:
+    """`worlds` with a second column, and three items of neither."""
+    ratings, rng = worlds(n_users, n_items), np.random.default_rng(1)
+    table = ratings.item_frame.with_columns(
+        size=pl.Series(rng.choice(["s", "m", "l"], len(ratings.items)))
+    )
+    new = pl.DataFrame(
+        {"item": [1000, 1001, 1002], "kind": ["red", "blue", None], "size": ["s", "m", "l"]}
+    )
+    return ratings.with_items(table), new
+
+
+@pytest.mark.parametrize(("n_users", "n_items"), [(120, 60), (30, 90)])
+def test_aligned_ease_is_the_formula_of_the_paper(n_users, n_items, monkeypatch):
+    monkeypatch.setattr("foretaste.models.aligned_ease.BLOCK", 5_000)  # in many blocks
+    ratings, new = described_worlds(n_users, n_items)
+    model = ft.fit(ft.AlignedEASE(l2=20.0, beta=3.0, smoothing=1.0), ratings, progress=False).model
+    users = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    X = users.dense(len(ratings.items)).double().numpy()
+    features = [ItemFeatures([c]) for c in model.columns_]
+    assert len(features) == 2
+
+    def similarities(table):
+        one = [
+            cosines(f.encode(ratings.item_frame), f.encode(table), 1.0).astype(float)
+            for f in features
+        ]
+        return [*one, *(a * b for a, b in itertools.combinations(one, 2))]
+
+    known = [S * (1 - np.eye(len(S))) for S in similarities(ratings.item_frame)]
+    A = np.stack([(X @ S).ravel() for S in known] + [np.ones(X.size)], axis=1)
+    mu = nnls(A, X.ravel())[0][:-1]
+    assert mu.max() > 0
+    np.testing.assert_allclose(model.mu_k_, mu, atol=1e-3 * mu.max())
+    g = sum(m * S for m, S in zip(mu, similarities(new), strict=True))
+    b = 3 / 4 * np.linalg.solve(X.T @ X + 20 / 4 * np.eye(X.shape[1]), X.T @ X @ g)
+    extended = model.with_items(new)
+    found = extended.weights_ij_
+    np.testing.assert_allclose(found[:-3, -3:], b, atol=2e-3 * np.abs(b).max())
+    assert torch.equal(found[-3:, :-3], found[:-3, -3:].T)
+    assert torch.equal(found[:-3, :-3], model.weights_ij_)
+    plain = ft.fit(ft.EASE(l2=20.0), ratings, progress=False).model
+    assert torch.equal(model.weights_ij_, plain.weights_ij_)
+
+
+def test_a_new_item_of_a_worlds_colour_is_found_by_that_worlds_users():
+    ratings, new = described_worlds(120, 60)
+    fitted = ft.fit(ft.AlignedEASE(l2=20.0), ratings, progress=False)
+    grown = fitted.with_items(new[:1]).with_items(new[1:])  # one after the other
+    for user in (0, 1, 2, 3):
+        ours, theirs = (1000, 1001) if user % 2 == 0 else (1001, 1000)
+        listed = grown.recommend(user, candidates=[1000, 1001, 1002], k=3)["item"].to_list()
+        assert listed[0] == ours
+        assert (
+            grown.recommend(history=[ours], k=5)["item"]
+            .is_in(ratings.items.values.filter(ratings.items.values % 2 == user % 2))
+            .all()
+        )
+        assert theirs not in grown.similar(ours, k=20)["item"]
+
+
+def test_without_columns_aligned_ease_is_ease_and_new_items_score_nothing(ratings):
+    fitted = ft.fit(ft.AlignedEASE(), ratings, progress=False)
+    plain = ft.fit(ft.EASE(), ratings, progress=False)
+    users = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    grown = fitted.model.with_items(pl.DataFrame({"item": ["x", "y"]}))
+    score_ui = grown.score(users)
+    assert torch.equal(score_ui[:, :-2], plain.model.score(users))
+    assert (score_ui[:, -2:] == 0).all()

@@ -43,7 +43,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core"
 # speed of polars) and the import doctor took eight more than planned, one file per model family and
 # the service the rest, each with one duty; tables of items, text and content models eight; the
 # comparison, its statistics and its page eleven.
-MODULES, MODULE_LINES, FUNCTION_LINES = 93, 400, 60
+MODULES, MODULE_LINES, FUNCTION_LINES = 94, 400, 60
 
 FILES = sorted(SRC.rglob("*.py"))
 TREES = {file: ast.parse(file.read_text()) for file in FILES}

@@ -26,6 +26,7 @@ from foretaste.evaluation import Report, evaluate
 from foretaste.everyone import recommend_all
 from foretaste.models import MODELS
 from foretaste.models.aligned import AlignedALS
+from foretaste.models.aligned_ease import AlignedEASE
 from foretaste.models.als import ALS
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.bayesian_mf import BayesianMF
@@ -47,6 +48,7 @@ __all__ = [
     "EASE",
     "MODELS",
     "AlignedALS",
+    "AlignedEASE",
     "BayesianMF",
     "Bias",
     "BiasedMF",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foretaste.errors import UsageError, did_you_mean
 from foretaste.models.aligned import AlignedALS
+from foretaste.models.aligned_ease import AlignedEASE
 from foretaste.models.als import ALS
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
@@ -32,6 +33,7 @@ MODELS: dict[str, type[Model]] = {
         GraphFilter,
         ItemKNN,
         AlignedALS,
+        AlignedEASE,
         TwoTower,
         Item2Vec,
         Hybrid,

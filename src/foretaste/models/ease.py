@@ -39,7 +39,7 @@ class EASE(LearnsFromLikes):
         needed = self.cost(Shape(len(train.users), n_items, len(train))).memory_bytes
         if needed > MOST_BYTES:
             raise ModelError(
-                f"ease needs {needed / 2**30:.3g} GiB for {n_items:,} items, more than "
+                f"{self.name} needs {needed / 2**30:.3g} GiB for {n_items:,} items, more than "
                 f"{MOST_BYTES / 2**30:.3g}.",
                 fix="Use sparse-ease, which does not grow with items squared, or graph-filter.",
             )  # fmt: skip

@@ -1,0 +1,168 @@
+"""EASE aligned with content: weights for items nobody has rated (MARec, Monteil et al. 2024)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+import torch
+from scipy import sparse
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from foretaste.data.checking import Cost
+from foretaste.data.dataset import Dataset
+from foretaste.data.features import Column, ItemFeatures, column_width
+from foretaste.models.base import Shape
+from foretaste.models.ease import EASE
+from foretaste.training.engine import Engine
+
+SAMPLE = 1500  # items that the similarity of columns is learned on
+BLOCK = 1 << 25  # numbers in memory at a time, of all similarities
+
+
+@dataclass(eq=False)
+class AlignedEASE(EASE):
+    """EASE that also knows how items go together by their columns, for those nobody has rated.
+
+    The similarity of two items is g = sum_k mu_k g_k over columns and pairs of columns: g_k of a
+    column is a smoothed cosine, of a pair the product of theirs.  mu, not negative, is how
+    histories X follow from X G_k.  A new item's weights are those closest to g, as histories tell
+    them apart: b = beta / (1 + beta) (X'X + l2 / (1 + beta))^-1 X'X g.
+    Known items keep EASE's.  smoothing: of the cosine of items that few labels or words describe.
+    """
+
+    name: ClassVar[str] = "aligned-ease"
+
+    beta: float = 100.0
+    smoothing: float = 5.0
+    columns_: list[Column] = field(init=False, repr=False)
+    mu_k_: Tensor = field(init=False, repr=False)
+    users_: int = field(init=False, repr=False)
+    pointer_i_: Tensor = field(init=False, repr=False)  # of each item: who liked it, its features
+    place_n_: Tensor = field(init=False, repr=False)
+    weight_n_: Tensor = field(init=False, repr=False)
+
+    def fit(self, train: Dataset, engine: Engine) -> Self:
+        """EASE, then one small regression: how much each column says."""
+        super().fit(train, engine)
+        X_ui = self.learn_likes(train)
+        self.columns_ = ItemFeatures.learn(train.item_table).columns
+        F_if = ItemFeatures(self.columns_).encode(train.item_frame)
+        self.mu_k_ = torch.from_numpy(self._learn_mu(X_ui, F_if, engine.rng("similarity")))
+        known: Any = sparse.hstack([X_ui.T, F_if], format="csr", dtype=np.float32)
+        self.users_ = len(train.users)
+        self.pointer_i_, self.place_n_, self.weight_n_ = map(
+            torch.from_numpy, (known.indptr, known.indices, known.data)
+        )
+        return self
+
+    def with_items(self, table: pl.DataFrame) -> Self:
+        """A copy with the lines of an item table as further items, placed by their content.
+
+        In a history, a new item weighs for those trained on what they weigh for it.
+        """
+        B_ic = self._aligned(ItemFeatures(self.columns_).encode(table))
+        n_known, trained = len(self.weights_ij_), len(B_ic)
+        n_items = n_known + len(table)
+        grown = copy.copy(self)
+        grown.weights_ij_ = torch.zeros(n_items, n_items)
+        grown.weights_ij_[:n_known, :n_known] = self.weights_ij_
+        grown.weights_ij_[:trained, n_known:] = B_ic
+        grown.weights_ij_[n_known:, :trained] = B_ic.T
+        return grown
+
+    def cosines(self, item: int) -> Tensor:
+        """Of the weights that predict one item to those of every item: (items,)."""
+        W_ij = self.weights_ij_
+        return nn.functional.cosine_similarity(W_ij, W_ij[:, [item]], dim=0)
+
+    def _aligned(self, F_cf: Any) -> Tensor:
+        """Weights that predict new items from the items trained on: (trained, new).
+
+        By a system as large as the users, X' (XX' + l)^-1 X g, where they are few.
+        """
+        X_ui, F_if = self._known()
+        n_users, n_items = X_ui.shape
+        few = 2 * n_users < n_items
+        X_ui = X_ui.astype("float64")
+        K = torch.from_numpy((X_ui @ X_ui.T if few else X_ui.T @ X_ui).toarray())
+        K.diagonal().add_(self.l2 / (1 + self.beta))
+        triangle = torch.linalg.cholesky(K)
+        B_ic = torch.empty(n_items, F_cf.shape[0])
+        for part in blocks(F_cf.shape[0], BLOCK // ((len(self.columns_) + 3) * n_items)):
+            g_ic = np.zeros((n_items, part.stop - part.start))
+            for mu, S_ic in zip(
+                self.mu_k_.numpy(), self._similarities(F_if, F_cf[part]), strict=True
+            ):
+                g_ic += mu * S_ic
+            z = X_ui @ g_ic
+            z = torch.cholesky_solve(torch.from_numpy(z if few else X_ui.T @ z), triangle).numpy()
+            b_ic = self.beta / (1 + self.beta) * (X_ui.T @ z if few else z)
+            B_ic[:, part] = torch.from_numpy(b_ic)
+        return B_ic
+
+    def _learn_mu(self, X_ui: Any, F_if: Any, rng: np.random.Generator) -> np.ndarray:
+        """The mu >= 0 that minimise |X - X sum_k mu_k G_k - constant|^2, over some of the items."""
+        n_users, n_items = X_ui.shape
+        X_ui = X_ui.tocsc()
+        sample = rng.permutation(n_items)[:SAMPLE]
+        n_k = len(self.columns_) * (len(self.columns_) + 1) // 2
+        normal = np.zeros((n_k + 2, n_k + 2))  # the products of all G_k, the constant, and X
+        for part in blocks(len(sample), BLOCK // ((n_k + 2) * max(n_users, n_items))):
+            item_c = sample[part]
+            A_ku = np.ones((n_k + 2, n_users * len(item_c)), dtype=np.float32)
+            for A_u, S_ic in zip(A_ku[:n_k], self._similarities(F_if, F_if[item_c]), strict=True):
+                S_ic[item_c, np.arange(len(item_c))] = 0.0  # an item must not predict itself
+                A_u[:] = (X_ui @ S_ic).ravel()
+            A_ku[-1] = X_ui[:, item_c].toarray().ravel()
+            normal += A_ku @ A_ku.T
+        G_kk, target_k = normal[:-1, :-1], normal[:-1, -1]
+        G_kk[np.diag_indices_from(G_kk)] += 1e-9 * G_kk.trace() / len(G_kk)  # a column may be empty
+        L_kk = np.linalg.cholesky(G_kk)
+        return nnls(L_kk.T, np.linalg.solve(L_kk, target_k))[0][:-1]
+
+    def _similarities(self, F_if: Any, F_cf: Any) -> Iterator[np.ndarray]:
+        """Of items and items: for each column, then for each pair of columns: (i, c), single."""
+        edges = np.cumsum([0, *map(column_width, self.columns_)])
+        columns = [slice(*edge) for edge in pairwise(edges)]
+        alone = [cosines(F_if[:, f], F_cf[:, f], self.smoothing) for f in columns]
+        yield from (S_ic.copy() for S_ic in alone)
+        yield from (a * b for a, b in combinations(alone, 2))
+
+    def _known(self) -> tuple[Any, Any]:
+        """Of the items trained on, likes (users, items) and features (items, f): sparse."""
+        arrays = (self.weight_n_.numpy(), self.place_n_.numpy(), self.pointer_i_.numpy())
+        width = self.users_ + ItemFeatures(self.columns_).width
+        known = sparse.csr_matrix(arrays, (len(self.pointer_i_) - 1, width))
+        return known[:, : self.users_].T.tocsr(), known[:, self.users_ :]
+
+    @classmethod
+    def cost(cls, shape: Shape) -> Cost:
+        """EASE, and sparse products with the similarities of some items by a few columns."""
+        ease, sample = EASE.cost(shape), min(SAMPLE, shape.items)
+        products = 30 * sample * (shape.interactions + shape.items + shape.users)
+        return Cost(ease.seconds + 2e-9 * products, ease.memory_bytes + 2000 * shape.items)
+
+
+def cosines(F_if: Any, F_cf: Any, smoothing: float) -> np.ndarray:
+    """Of the rows of two sparse matrices, times n / (n + smoothing): (i, c), single.
+
+    n: the root of the product of how many features they have; zero where one has none.
+    """
+    n_i, n_c = (np.sqrt(np.diff(F.indptr)).astype(np.float32) for F in (F_if, F_cf))
+    norm_i, norm_c = (np.sqrt(F.multiply(F).sum(axis=1).A1) for F in (F_if, F_cf))
+    n_ic = n_i[:, None] * n_c
+    S_ic = (F_if @ F_cf.T).toarray() / np.maximum(norm_i[:, None] * norm_c, 1e-9)
+    return S_ic * n_ic / np.maximum(n_ic + smoothing, 1.0)
+
+
+def blocks(rows: int, size: int) -> list[slice]:
+    """Slices of at most `size` rows, of one at least."""
+    size = max(1, size)
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
