@@ -147,6 +147,23 @@ def test_a_new_item_of_a_worlds_colour_is_found_by_that_worlds_users():
         assert theirs not in grown.similar(ours, k=20)["item"]
 
 
+def test_columns_that_say_the_same_twice_share_what_they_say():
+    ratings, new = described_worlds(120, 60)
+    table = ratings.item_frame
+    twice, new_twice = (
+        t.with_columns(again=pl.col("kind"), size=pl.lit(None, pl.String)) for t in (table, new)
+    )
+    once, doubled = (
+        ft.fit(ft.AlignedEASE(l2=20.0), ratings.with_items(t), progress=False).with_items(n)
+        for t, n in ((table.drop("size"), new.drop("size")), (twice, new_twice))
+    )
+    for user in (0, 1):
+        asked = {"candidates": [1000, 1001, 1002], "k": 3}
+        assert once.recommend(user, **asked)["item"].equals(
+            doubled.recommend(user, **asked)["item"]
+        )
+
+
 def test_without_columns_aligned_ease_is_ease_and_new_items_score_nothing(ratings):
     fitted = ft.fit(ft.AlignedEASE(), ratings, progress=False)
     plain = ft.fit(ft.EASE(), ratings, progress=False)

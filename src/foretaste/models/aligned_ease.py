@@ -23,7 +23,7 @@ from foretaste.models.ease import EASE
 from foretaste.training.engine import Engine
 
 SAMPLE = 1500  # items that the similarity of columns is learned on
-BLOCK = 1 << 25  # numbers in memory at a time, of all similarities
+BLOCK = 1 << 24  # numbers in memory at a time, of all similarities
 
 
 @dataclass(eq=False)
@@ -32,9 +32,11 @@ class AlignedEASE(EASE):
 
     The similarity of two items is g = sum_k mu_k g_k over columns and pairs of columns: g_k of a
     column is a smoothed cosine, of a pair the product of theirs.  mu, not negative, is how
-    histories X follow from X G_k.  A new item's weights are those closest to g, as histories tell
-    them apart: b = beta / (1 + beta) (X'X + l2 / (1 + beta))^-1 X'X g.
-    Known items keep EASE's.  smoothing: of the cosine of items that few labels or words describe.
+    histories X follow from X G_k.  A new item's weights score histories much as g
+    does: b = beta / (1 + beta) (X'X + l2 / (1 + beta))^-1 X'X g.  Known items keep EASE's.
+
+    beta: how much that weighs beside the item's likes, of which it has none.  smoothing: cosines
+    of items with n features count n / (n + smoothing).
     """
 
     name: ClassVar[str] = "aligned-ease"
@@ -110,22 +112,23 @@ class AlignedEASE(EASE):
     def _learn_mu(self, X_ui: Any, F_if: Any, rng: np.random.Generator) -> np.ndarray:
         """The mu >= 0 that minimise |X - X sum_k mu_k G_k - constant|^2, over some of the items."""
         n_users, n_items = X_ui.shape
-        X_ui = X_ui.tocsc()
         sample = rng.permutation(n_items)[:SAMPLE]
         n_k = len(self.columns_) * (len(self.columns_) + 1) // 2
         normal = np.zeros((n_k + 2, n_k + 2))  # the products of all G_k, the constant, and X
         for part in blocks(len(sample), BLOCK // ((n_k + 2) * max(n_users, n_items))):
             item_c = sample[part]
-            A_ku = np.ones((n_k + 2, n_users * len(item_c)), dtype=np.float32)
+            A_ku = np.ones((n_k + 2, n_users * len(item_c)))
             for A_u, S_ic in zip(A_ku[:n_k], self._similarities(F_if, F_if[item_c]), strict=True):
                 S_ic[item_c, np.arange(len(item_c))] = 0.0  # an item must not predict itself
                 A_u[:] = (X_ui @ S_ic).ravel()
             A_ku[-1] = X_ui[:, item_c].toarray().ravel()
             normal += A_ku @ A_ku.T
-        G_kk, target_k = normal[:-1, :-1], normal[:-1, -1]
-        G_kk[np.diag_indices_from(G_kk)] += 1e-9 * G_kk.trace() / len(G_kk)  # a column may be empty
-        L_kk = np.linalg.cholesky(G_kk)
-        return nnls(L_kk.T, np.linalg.solve(L_kk, target_k))[0][:-1]
+        scale_k = np.sqrt(normal.diagonal()).clip(min=1e-12)
+        normal /= scale_k[:, None] * scale_k
+        normal[np.diag_indices_from(normal)] += 1e-9  # two columns may say the same, one nothing
+        L_kk = np.linalg.cholesky(normal[:-1, :-1])
+        mu_k, _ = nnls(L_kk.T, np.linalg.solve(L_kk, normal[:-1, -1]))
+        return (mu_k * scale_k[-1] / scale_k[:-1])[:-1]
 
     def _similarities(self, F_if: Any, F_cf: Any) -> Iterator[np.ndarray]:
         """Of items and items: for each column, then for each pair of columns: (i, c), single."""
@@ -146,8 +149,8 @@ class AlignedEASE(EASE):
     def cost(cls, shape: Shape) -> Cost:
         """EASE, and sparse products with the similarities of some items by a few columns."""
         ease, sample = EASE.cost(shape), min(SAMPLE, shape.items)
-        products = 30 * sample * (shape.interactions + shape.items + shape.users)
-        return Cost(ease.seconds + 2e-9 * products, ease.memory_bytes + 2000 * shape.items)
+        products = 10 * sample * (shape.interactions + shape.items + shape.users)
+        return Cost(ease.seconds + 2e-10 * products, ease.memory_bytes + 2000 * shape.items)
 
 
 def cosines(F_if: Any, F_cf: Any, smoothing: float) -> np.ndarray:
