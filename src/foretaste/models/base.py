@@ -145,6 +145,7 @@ class Model(ABC):
     name: ClassVar[str]
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
     needs_interactions: ClassVar[bool] = True  # False: a catalogue, items alone, will do
+    reads_users: ClassVar[bool] = False  # True: what a batch says `about` users counts
 
     @abstractmethod
     def fit(self, train: Dataset, engine: Engine) -> Self:

@@ -48,6 +48,7 @@ class BayesianMF(Model):
     """
 
     name: ClassVar[str] = "bayesian-mf"
+    reads_users: ClassVar[bool] = True
     needs_ratings: ClassVar[bool] = True
 
     factors: int = 32

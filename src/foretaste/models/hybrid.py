@@ -43,6 +43,7 @@ class Hybrid(Model):
     """
 
     name: ClassVar[str] = "hybrid"
+    reads_users: ClassVar[bool] = True
     needs_ratings: ClassVar[bool] = True
 
     candidates: int = 25

@@ -203,6 +203,7 @@ class TwoTower(LearnsFromLikes):
     """
 
     name: ClassVar[str] = "two-tower"
+    reads_users: ClassVar[bool] = True
 
     n_factors: int = 192
     hidden: int = 256

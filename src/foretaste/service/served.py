@@ -70,11 +70,11 @@ def together(histories: Sequence[Seen]) -> UserBatch:
 
 def _lines(about_b: Sequence[pl.DataFrame | None]) -> pl.DataFrame | None:
     """Lines of user tables one below the other, empty cells where nothing is known."""
-    known = next((line for line in about_b if line is not None), None)
-    if known is None:
-        return None
-    nothing = known.clear(1)
-    return pl.concat([nothing if a is None else a for a in about_b], how="diagonal")
+    known = [line for line in about_b if line is not None]
+    if known and len(known) < len(about_b):
+        nothing = known[0].clear(1)
+        known = [nothing if line is None else line for line in about_b]
+    return pl.concat(known, how="diagonal") if known else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +199,9 @@ class Served:
         h = slice(*dataset.pointers[row : row + 2]) if row >= 0 else slice(0)
         seen = Seen(x.item_r[h], x.value_r[h], None if x.time_r is None else x.time_r[h], row)
         newer = [e for e in past.events if e.item in self.catalogue.row_of]
-        if newer and row >= 0 and dataset.user_table is not None:
-            seen = replace(seen, about=dataset.user_table[row])
+        table = dataset.user_table if self.recommender.model.reads_users else None
+        if newer and row >= 0 and table is not None:
+            seen = replace(seen, about=table[row])
         return self._with(seen, newer)
 
     def _with(self, seen: Seen, events: Sequence[Event]) -> Seen:
