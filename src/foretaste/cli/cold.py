@@ -12,6 +12,7 @@ from foretaste.cli.options import (
     Device,
     Fields,
     Json,
+    Length,
     Reader,
     Seed,
     fields_from,
@@ -36,7 +37,7 @@ def cold_start(
     model: Annotated[
         list[str] | None, typer.Option(help="Models beside the floors; repeatable.")
     ] = None,
-    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    k: Length = 10,
     metric: Annotated[str, typer.Option(help="recall, ndcg, precision, hit_rate, mrr.")] = "ndcg",
     picture: Annotated[
         Path | None, typer.Option(help="Draw it: path without ending, for .png and .svg.")

@@ -9,12 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.cli.options import (
-    Device,
-    Json,
-    Reader,
-    reads_ratings,
-)
+from foretaste.cli.options import Device, Json, Length, Reader, Share, reads_ratings
 from foretaste.cli.show import console, emit, say
 from foretaste.comparison.cold import add_cold_starts
 from foretaste.comparison.conclusion import conclusion, metric_name
@@ -28,14 +23,14 @@ def compare(
     read_ratings: Reader,
     models: Annotated[
         str | None,
-        typer.Option(help="Names between commas, floors apart (default: what half a minute fits)."),
+        typer.Option(help="Names between commas, floors apart (default: the usual quick ones)."),
     ] = None,
     how: Annotated[
         str, typer.Option("--split", help="time, leave-last, users, random, or canonical.")
     ] = "random",
-    test: Annotated[float, typer.Option(help="Fraction that is tested on.")] = 0.2,
+    test: Share = 0.2,
     seeds: Annotated[int, typer.Option(help="Runs of a model that depends on its seed.")] = 3,
-    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    k: Length = 10,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
     cold: Annotated[
         bool | None,

@@ -18,8 +18,10 @@ from foretaste.cli.options import (
     Device,
     Fields,
     Json,
+    Length,
     Reader,
     Seed,
+    Share,
     about_from,
     fields_from,
     history_from,
@@ -140,8 +142,8 @@ def evaluate(
     how: Annotated[
         str, typer.Option("--split", help="random, leave-last, time, users, or canonical.")
     ] = "random",
-    test: Annotated[float, typer.Option(help="Fraction that is tested on.")] = 0.2,
-    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    test: Share = 0.2,
+    k: Length = 10,
     diversity: Diversity = 0.0,
     settings: Fields = None,
     seed: Seed = 0,

@@ -31,6 +31,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Bundle = Annotated[Path, typer.Argument(help="A folder written by `foretaste train`.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Share = Annotated[float, typer.Option(help="Fraction that is tested on.")]
+Length = Annotated[int, typer.Option(help="Length of the lists.")]
 Fields = Annotated[
     list[str] | None, typer.Option("--set", help="A field of the model, as name=value; repeatable.")
 ]

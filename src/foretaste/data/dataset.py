@@ -176,7 +176,7 @@ class Dataset:
         except pl.exceptions.PolarsError as error:
             raise UsageError(
                 f"the new items do not fit those here: {str(error).splitlines()[0]}.",
-                fix=f"Columns here: {', '.join(f'{n} ({t})' for n, t in own.schema.items())}.",
+                fix=_columns(own.schema),
             ) from None
         ids = new[kind]
         twice = ids.filter((self.items.find(ids) >= 0) | ids.is_duplicated().to_numpy())
@@ -199,7 +199,7 @@ class Dataset:
         UsageError where there is no such column, or a cell has another type.
         """
         known = dict(list(self.user_frame.schema.items())[1:])
-        hint = f"Columns here: {', '.join(f'{n} ({t})' for n, t in known.items()) or 'none'}."
+        hint = _columns(known)
         for name in about:
             if name not in known:
                 raise UsageError(f"users have no column {name!r}.", fix=hint)
@@ -356,6 +356,10 @@ def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
     old_rows = np.flatnonzero(used)
     new_row = (np.cumsum(used) - 1).astype(np.int32)
     return replace(ids, values=ids[old_rows]), new_row[row_r], old_rows
+
+
+def _columns(schema: Mapping[str, Any]) -> str:
+    return f"Columns here: {', '.join(f'{n} ({t})' for n, t in schema.items()) or 'none'}."
 
 
 def _align(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, column_width
 from foretaste.models.base import Shape
-from foretaste.models.ease import EASE
+from foretaste.models.ease import EASE, few
 from foretaste.training.engine import Engine
 
 SAMPLE = 1500  # items that the similarity of columns is learned on
@@ -91,9 +91,9 @@ class AlignedEASE(EASE):
         """
         X_ui, F_if = self._known()
         n_users, n_items = X_ui.shape
-        few = 2 * n_users < n_items
+        by_users = few(n_users, n_items)
         X_ui = X_ui.astype("float64")
-        K = torch.from_numpy((X_ui @ X_ui.T if few else X_ui.T @ X_ui).toarray())
+        K = torch.from_numpy((X_ui @ X_ui.T if by_users else X_ui.T @ X_ui).toarray())
         K.diagonal().add_(self.l2 / (1 + self.beta))
         triangle = torch.linalg.cholesky(K)
         B_ic = torch.empty(n_items, F_cf.shape[0])
@@ -104,8 +104,9 @@ class AlignedEASE(EASE):
             ):
                 g_ic += mu * S_ic
             z = X_ui @ g_ic
-            z = torch.cholesky_solve(torch.from_numpy(z if few else X_ui.T @ z), triangle).numpy()
-            b_ic = self.beta / (1 + self.beta) * (X_ui.T @ z if few else z)
+            z = torch.from_numpy(z if by_users else X_ui.T @ z)
+            z = torch.cholesky_solve(z, triangle).numpy()
+            b_ic = self.beta / (1 + self.beta) * (X_ui.T @ z if by_users else z)
             B_ic[:, part] = torch.from_numpy(b_ic)
         return B_ic
 

@@ -44,7 +44,7 @@ class EASE(LearnsFromLikes):
                 fix="Use sparse-ease, which does not grow with items squared, or graph-filter.",
             )  # fmt: skip
         X_ui = self.learn_likes(train).astype("float64")  # counts are exact
-        if 2 * len(train.users) < n_items:
+        if few(len(train.users), n_items):
             X_ui = torch.from_numpy(X_ui.toarray())
             self.weights_ij_ = ease_weights_of_few(X_ui, self.l2, self.dropout)
         else:
@@ -64,9 +64,14 @@ class EASE(LearnsFromLikes):
     @classmethod
     def cost(cls, shape: Shape) -> Cost:
         """Items squared, times the smaller of users and items in time; quadratic in memory."""
-        few = 2 * shape.users < shape.items
-        products = shape.items**2 * (shape.users if few else shape.items)
+        size = shape.users if few(shape.users, shape.items) else shape.items
+        products = shape.items**2 * size
         return Cost(seconds=0.1 + 4e-11 * products, memory_bytes=20 * shape.items**2)
+
+
+def few(n_users: int, n_items: int) -> bool:
+    """Whether a system as large as the users is the cheaper one."""
+    return 2 * n_users < n_items
 
 
 def ease_weights(G_ij: Tensor, l2: float, dropout: float = 0.0) -> Tensor:

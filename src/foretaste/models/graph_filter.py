@@ -66,17 +66,18 @@ class GraphFilter(LearnsFromLikes):
         """Sparse products, two and twice sharpen_order, and one thin dense one: (B, items)."""
         history_bi = self.likes(batch, len(self.degree_i_))
         R_ui = self._user_scaled()
+        R_iu = R_ui.T.tocsr()
         x_bi = history_bi @ sparse.diags_array(self._item_power(-self.history_power))
-        near_bi = (x_bi @ R_ui.T.tocsr() @ R_ui).toarray() * self._item_power(-self.target_power)
+        near_bi = (x_bi @ R_iu @ R_ui).toarray() * self._item_power(-self.target_power)
         smooth_bk = history_bi @ (self.V_ik_.numpy() * self._item_power(-0.5)[:, None])
         V_ki = self.V_ik_.T * torch.from_numpy(self._item_power(0.5))
         blurred_bi = torch.from_numpy(near_bi)
         blurred_bi.addmm_(torch.from_numpy(smooth_bk), V_ki, alpha=self.alpha)
-        return self._sharpened(blurred_bi, R_ui) if self.sharpen else blurred_bi
+        return self._sharpened(blurred_bi, R_ui, R_iu) if self.sharpen else blurred_bi
 
-    def _sharpened(self, s_bi: Tensor, R_ui: Any) -> Tensor:
+    def _sharpened(self, s_bi: Tensor, R_ui: Any, R_iu: Any) -> Tensor:
         """s (1 - tP + (tP)^2/2 - ...), t = sharpen; P never laid out: (B, items)."""
-        R_iu, s_ib = R_ui.T.tocsr(), np.ascontiguousarray(s_bi.numpy().T)
+        s_ib = np.ascontiguousarray(s_bi.numpy().T)
         history_i1, target_i1 = (
             self._item_power(-power)[:, None] for power in (self.history_power, self.target_power)
         )

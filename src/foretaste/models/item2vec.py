@@ -16,7 +16,7 @@ from foretaste.models.base import Shape, UserBatch
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
-from foretaste.training.loop import Loop, one_cycle
+from foretaste.training.loop import all_epochs
 from foretaste.training.losses import skip_gram
 
 NOISE = 512  # contexts of noise that a batch shares: one matrix product instead of many look-ups
@@ -115,25 +115,15 @@ class Item2Vec(LearnsFromLikes):
         self.log_count_i_ = torch.from_numpy(np.log(np.maximum(X_ui.getnnz(axis=0), 1))).float()
         network = SkipGramNet(len(train.items), self.n_factors, engine.generator("weights"))
         network = network.to(engine.torch_device)
-        total = self.epochs * batches.per_epoch
 
         def loss(centre_b: Tensor, context_bc: Tensor, noise_n: Tensor) -> Tensor:
             positive_bc, negative_bn = network(centre_b, context_bc, noise_n)
             return skip_gram(positive_bc, context_bc >= 0, negative_bn, self.negatives)
 
-        run = Loop(
-            network=network,
-            optimizer=torch.optim.Adam(network.parameters(), self.learning_rate, fused=True),
-            batches=batches,
-            loss=loss,
-            validate=None,
-            rate=lambda step: one_cycle(step, total),
-            epochs=self.epochs,
-            patience=self.epochs,
-            engine=engine,
-            identity=self.identity(train, engine),
-        ).run()
-        self.curve_ = run.curve
+        self.curve_ = all_epochs(
+            network, batches, loss, self.learning_rate, self.epochs, engine,
+            self.identity(train, engine),
+        ).curve  # fmt: skip
         self.centre_id_ = network.centre.detach().cpu()
         self.context_id_ = network.context.detach().cpu()
         return self

@@ -21,7 +21,7 @@ from foretaste.models.base import Shape, UserBatch
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
-from foretaste.training.loop import Dropout, Loop, one_cycle
+from foretaste.training.loop import Dropout, all_epochs
 from foretaste.training.losses import sampled_softmax
 
 
@@ -236,20 +236,11 @@ class TwoTower(LearnsFromLikes):
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
         size = min(self.batch_size, len(users) // 3 + 1)
         batches = Masked((users,), size, engine, X_ui, self.negatives)
-        total = self.epochs * batches.per_epoch
-        run = Loop(
-            network=network,
-            optimizer=torch.optim.Adam(network.parameters(), self.learning_rate, fused=True),
-            batches=batches,
-            loss=self._loss(network, features_if, batches, self.user_features_),
-            validate=None,
-            rate=lambda step: one_cycle(step, total),
-            epochs=self.epochs,
-            patience=self.epochs,
-            engine=engine,
-            identity=self.identity(train, engine),
-        ).run()
-        self.curve_ = run.curve
+        loss = self._loss(network, features_if, batches, self.user_features_)
+        self.curve_ = all_epochs(
+            network, batches, loss, self.learning_rate, self.epochs, engine,
+            self.identity(train, engine),
+        ).curve  # fmt: skip
         self.network_ = network.cpu().eval()
         with torch.no_grad():
             rows = self.network_.items(Sparse.of(features_if, torch.device("cpu")))

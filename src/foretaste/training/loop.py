@@ -232,3 +232,23 @@ class Loop:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         return Progress(**values), parts["best"]
+
+
+def all_epochs(
+    network: nn.Module, batches: Batches, loss: Callable[..., Tensor], learning_rate: float,
+    epochs: int, engine: Engine, identity: str,
+) -> Progress:  # fmt: skip
+    """Train by Adam through one cycle of the learning rate, without validation, to the end."""
+    total = epochs * batches.per_epoch
+    return Loop(
+        network=network,
+        optimizer=torch.optim.Adam(network.parameters(), learning_rate, fused=True),
+        batches=batches,
+        loss=loss,
+        validate=None,
+        rate=lambda step: one_cycle(step, total),
+        epochs=epochs,
+        patience=epochs,
+        engine=engine,
+        identity=identity,
+    ).run()
