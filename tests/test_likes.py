@@ -57,6 +57,20 @@ def test_users_who_like_much_can_weigh_less_in_each_like_in_training_and_in_serv
     assert model.likes(batch_of(clicks, np.array([-1]), clicks), 4).nnz == 0
 
 
+def test_dislikes_are_what_is_below_the_border_and_weigh_by_their_age():
+    frame = pl.DataFrame(
+        {"user": [1, 1, 1, 2], "item": [0, 1, 2, 0], "rating": [2, 5, 3, 5],
+         "time": [0, 0, 10 * DAY, 20 * DAY]}
+    )  # fmt: skip
+    dataset = ft.from_frame(frame)
+    everyone = batch_of(dataset, np.arange(2), dataset)
+    for model, expected in ((ft.ALS(), [1, 0, 1]), (ft.ALS(half_life_days=10), [0.25, 0, 0.5])):
+        model.learn_likes(dataset)
+        dislikes_ui = model.dislikes(everyone, 3)
+        np.testing.assert_allclose(dislikes_ui.toarray(), [expected, [0, 0, 0]], rtol=1e-6)
+        assert dislikes_ui.dtype == np.float32
+
+
 def test_a_half_life_without_times_is_an_error():
     with pytest.raises(ModelError, match=r"half_life_days needs times\. Name the column of times"):
         ft.fit(ft.EASE(half_life_days=10), stars(4, 5), progress=False)

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import foretaste as ft
 from foretaste.models.base import batch_of
-from foretaste.models.two_tower import Masked, Sparse, candidates, pool
+from foretaste.models.two_tower import Masked, Sparse, candidates, interleaved, pool
 from foretaste.training.engine import Engine
 from foretaste.training.losses import sampled_softmax
 from tests.test_cold_start import worlds
@@ -25,26 +25,60 @@ SMALL = {"n_factors": 8, "hidden": 8, "epochs": 4, "batch_size": 8, "negatives":
 
 def masked(n_users=40, n_items=30, size=16, negatives=5):
     rng = np.random.default_rng(0)
-    likes = rng.random((n_users, n_items)) < rng.uniform(0.1, 0.4, (n_users, 1))
-    likes[:, :2] = True
-    X_ui = sparse.csr_matrix(likes * rng.integers(1, 9, likes.shape), dtype=np.float32)
-    return Masked((torch.arange(n_users),), size, Engine(seed=2), X_ui, negatives)
+    has = rng.random((n_users, n_items)) < rng.uniform(0.1, 0.4, (n_users, 1))
+    has[:, :2] = True
+    liked = rng.random(has.shape) < 0.6
+    liked[:, :2] = True
+    both = [has * kept * rng.integers(1, 9, has.shape) for kept in (liked, ~liked)]
+    X_ri = interleaved(*(sparse.csr_matrix(weights, dtype=np.float32) for weights in both))
+    return Masked((torch.arange(n_users),), size, Engine(seed=2), X_ri, negatives)
 
 
-def test_an_epoch_serves_every_user_once_with_the_whole_history():
-    batches = masked()
+def dense(place_h, shape):
+    return torch.zeros(shape).view(-1).index_fill(0, place_h, 1).view(shape).numpy()
+
+
+def test_an_epoch_shows_every_user_once_a_part_of_the_history_and_wants_the_other_likes():
+    batches = masked(negatives=30)
     seen = []
-    for user_b, shown_bi, wanted_bi, noise_n in batches.epoch(0):
-        assert (shown_bi + wanted_bi != batches.X_ui[user_b.numpy()]).nnz == 0
-        assert shown_bi.multiply(wanted_bi).nnz == 0
-        assert len(noise_n) == 5
+    for user_b, shown_ri, wanted_t, never_n, item_c in batches.epoch(0):
+        likes_bi, dislikes_bi = (batches.X_ri[2 * user_b.numpy() + row].toarray() for row in (0, 1))
+        shown_bi, seen_bi = shown_ri[::2].toarray(), shown_ri[1::2].toarray()
+        wanted_bi, never_bi = (dense(place_h, likes_bi.shape) for place_h in (wanted_t, never_n))
+        assert (np.where(wanted_bi, likes_bi, shown_bi) == likes_bi).all()
+        assert ((shown_bi > 0) + wanted_bi == (likes_bi > 0)).all()
+        assert (seen_bi == np.where(seen_bi, dislikes_bi, 0)).all()
+        assert 0 < np.count_nonzero(seen_bi) < np.count_nonzero(dislikes_bi)
+        assert ((shown_bi + seen_bi > 0) == never_bi).all()
+        assert wanted_t.tolist() == sorted(wanted_t.tolist())
+        assert item_c is None
         seen += user_b.tolist()
     assert sorted(seen) == list(range(40))
 
 
+def test_an_epoch_taken_up_in_the_middle_serves_the_same_batches():
+    def columns(batch):
+        user_b, shown_ri, wanted_t, never_n, item_c = batch
+        return [*map(list, (user_b, shown_ri.indices, shown_ri.indptr, wanted_t, never_n, item_c))]
+
+    batches = masked()
+    whole = [*map(columns, batches.epoch(3))]
+    assert [*map(columns, batches.epoch(3, start=1))] == whole[1:]
+    assert len(whole) == batches.per_epoch == 3
+
+
+def test_likes_and_dislikes_of_a_user_stand_in_rows_one_after_the_other():
+    likes_ui, dislikes_ui = (
+        sparse.csr_matrix(np.array(x)) for x in ([[1, 0], [0, 2]], [[0, 3], [0, 0]])
+    )
+    assert interleaved(likes_ui, dislikes_ui).toarray().tolist() == [[1, 0], [0, 3], [0, 2], [0, 0]]
+
+
 def test_how_much_is_shown_goes_evenly_from_none_to_all():
-    ((_, shown_bi, wanted_bi, _),) = masked(n_users=3000, size=3000).epoch(0)
-    shown_b, wanted_b = (np.diff(X_bi.indptr) for X_bi in (shown_bi, wanted_bi))
+    batches = masked(n_users=3000, size=3000, negatives=30)
+    ((_, shown_ri, wanted_t, _, _),) = batches.epoch(0)
+    shown_b = np.diff(shown_ri[::2].indptr)
+    wanted_b = np.bincount(wanted_t // 30, minlength=3000)
     assert abs(shown_b.sum() / (shown_b + wanted_b).sum() - 0.5) < 0.02
     for untouched in (shown_b == 0, wanted_b == 0):
         assert untouched.mean() > 0.08  # 1 / (n + 1) of the histories of n
@@ -54,57 +88,69 @@ def test_the_chance_to_be_in_a_sample_is_the_one_observed():
     batches = masked(n_users=64, n_items=30, size=16, negatives=5)
     times_i, n_batches = torch.zeros(30), 0
     for number in range(600):
-        for _, shown_bi, wanted_bi, noise_n in batches.epoch(number):
-            times_i[candidates(noise_n, shown_bi, wanted_bi)[0]] += 1
+        for *_, item_c in batches.epoch(number):
+            times_i[item_c] += 1
             n_batches += 1
     torch.testing.assert_close(batches.log_chances().exp(), times_i / n_batches, atol=0.05, rtol=0)
 
 
-def test_a_sample_holds_what_its_users_like_and_the_noise():
-    likes = sparse.csr_matrix(np.array([[0, 2, 0, 0, 0, 0], [0, 0, 0, 3, 0, 4]], dtype="f4"))
-    item_c, (likes_bc,) = candidates(np.array([4, 4]), likes)
+def test_a_sample_holds_what_its_users_have_and_the_noise():
+    X_ri = sparse.csr_matrix(np.array([[0, 2, 0, 0, 0, 0], [0, 0, 0, 3, 0, 4]], dtype="f4"))
+    item_c, X_rc = candidates(X_ri, np.array([4, 4]))
     assert item_c.tolist() == [1, 3, 4, 5]
-    assert likes_bc.toarray().tolist() == [[2, 0, 0, 0], [0, 3, 0, 4]]
+    assert X_rc.toarray().tolist() == [[2, 0, 0, 0], [0, 3, 0, 4]]
     assert not masked(negatives=30).sampled
     assert masked(negatives=29).sampled
 
 
-NONE = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+def test_places_in_a_sample_are_those_of_its_items():
+    batches = masked(n_users=16, size=16)
+    ((user_b, shown_rc, wanted_t, never_n, item_c),) = batches.epoch(0)
+    likes_bc = batches.X_ri[2 * user_b.numpy()].toarray()[:, item_c]
+    assert shown_rc.shape == (32, len(item_c))
+    shown_bc, wanted_bc = shown_rc[::2].toarray(), dense(wanted_t, likes_bc.shape)
+    assert (np.where(wanted_bc, likes_bc, shown_bc) == likes_bc).all()
+    assert (dense(never_n, likes_bc.shape) == (shown_bc + shown_rc[1::2].toarray() > 0)).all()
+
+
+NONE = torch.empty(0, dtype=torch.int64)
 
 
 def test_the_corrected_sample_estimates_the_sum_over_all_items_without_bias():
     g = torch.Generator().manual_seed(0)
-    score_1i = torch.randn(1, 50, generator=g, dtype=torch.float64)
+    item_id = torch.randn(50, 1, generator=g, dtype=torch.float64)
+    one_11 = torch.ones(1, 1, dtype=torch.float64)
     chance_i = torch.rand(50, generator=g, dtype=torch.float64) * 0.8 + 0.1
-    target = torch.zeros(1, dtype=torch.int64)
+    first_t = torch.zeros(1, dtype=torch.int64)
     sums = []
     for _ in range(4000):
         drawn = torch.rand(50, generator=g) < chance_i
         if drawn.any():
-            score_1c = score_1i[:, drawn]
-            loss = sampled_softmax(score_1c.clone(), chance_i[drawn].log(), (target, target), NONE)
-            sums.append((loss + score_1c[0, 0]).exp())
-    assert float(torch.stack(sums).mean()) == pytest.approx(float(score_1i.exp().sum()), rel=0.03)
+            item_cd, log_chance_c = item_id[drawn], chance_i[drawn].log()
+            loss = sampled_softmax(one_11, item_cd, log_chance_c, first_t, NONE)
+            sums.append((loss + item_cd[0, 0]).exp())
+    assert float(torch.stack(sums).mean()) == pytest.approx(float(item_id.exp().sum()), rel=0.03)
 
 
 def test_the_softmax_and_its_gradient_are_those_of_cross_entropy_over_the_candidates():
     g = torch.Generator().manual_seed(1)
-    score_bc = torch.randn(3, 7, generator=g).requires_grad_()
+    user_bd, item_cd = (torch.randn(n, 5, generator=g).requires_grad_() for n in (3, 7))
     log_chance_c = torch.randn(7, generator=g)
-    wanted = torch.tensor([0, 0, 2]), torch.tensor([4, 1, 6])
-    never = torch.tensor([0, 2, 1]), torch.tensor([5, 0, 3])
-    hidden_bc = torch.zeros(3, 7).index_put(never, torch.tensor(-torch.inf))
-    corrected_bc = score_bc - log_chance_c + hidden_bc
-    expected = torch.nn.functional.cross_entropy(corrected_bc[wanted[0]], wanted[1])
-    expected = expected - log_chance_c[wanted[1]].mean()
-    expected.backward()
-    expected_bc, score_bc.grad = score_bc.grad, None
-    (sampled_softmax(score_bc * 1, log_chance_c, wanted, never) * 2).backward()
-    torch.testing.assert_close(score_bc.grad, expected_bc * 2)
-    found = sampled_softmax(score_bc.detach().clone(), log_chance_c, wanted, never)
-    torch.testing.assert_close(found, expected.detach())
-    everything = sampled_softmax(score_bc.detach() - log_chance_c, None, wanted, never)
-    torch.testing.assert_close(everything, found + log_chance_c[wanted[1]].mean())
+    row_t, column_t = torch.tensor([0, 0, 2]), torch.tensor([4, 1, 6])
+    row_n, column_n = torch.tensor([0, 2, 1]), torch.tensor([5, 0, 3])
+    wanted_t, never_n = row_t * 7 + column_t, row_n * 7 + column_n
+    hidden_bc = torch.zeros(3, 7).index_put((row_n, column_n), torch.tensor(-torch.inf))
+    corrected_bc = user_bd @ item_cd.T - log_chance_c + hidden_bc
+    expected = torch.nn.functional.cross_entropy(corrected_bc[row_t], column_t)
+    expected = expected - log_chance_c[column_t].mean()
+    of_both = torch.autograd.grad(expected * 2, (user_bd, item_cd))
+    found = sampled_softmax(user_bd, item_cd, log_chance_c, wanted_t, never_n)
+    torch.testing.assert_close(torch.autograd.grad(found * 2, (user_bd, item_cd)), of_both)
+    torch.testing.assert_close(found, expected)
+    with_chance = torch.cat([user_bd, torch.ones(3, 1)], dim=1)
+    of_items = torch.cat([item_cd, -log_chance_c[:, None]], dim=1)
+    everything = sampled_softmax(with_chance, of_items, None, wanted_t, never_n)
+    torch.testing.assert_close(everything, found + log_chance_c[column_t].mean())
 
 
 def test_a_sparse_product_and_its_gradient_are_those_of_the_dense_one():
@@ -145,12 +191,12 @@ def test_a_history_is_pooled_as_the_weighted_sum_over_the_root_of_its_weight():
 
 @pytest.mark.parametrize("log_chance_c", [None, torch.zeros(3)])
 def test_a_batch_without_a_target_is_no_error_and_teaches_nothing(log_chance_c):
-    score_bc = torch.zeros(2, 3, requires_grad=True)
-    everything = torch.arange(2).repeat_interleave(3), torch.arange(3).repeat(2)
-    loss = sampled_softmax(score_bc * 1, log_chance_c, NONE, everything)
+    user_bd, item_cd = torch.ones(2, 4, requires_grad=True), torch.ones(3, 4, requires_grad=True)
+    loss = sampled_softmax(user_bd, item_cd, log_chance_c, NONE, torch.arange(6))
     loss.backward()
     assert loss == 0
-    assert not score_bc.grad.any()
+    assert not user_bd.grad.any()
+    assert not item_cd.grad.any()
 
 
 def test_a_sample_of_the_items_teaches_what_all_of_them_do():
@@ -167,6 +213,21 @@ def test_a_sample_of_the_items_teaches_what_all_of_them_do():
     for model in both:
         score_ui = model.score(batch)
         assert (score_ui[own_ui].mean() - score_ui[~own_ui].mean()) > 3 * score_ui[own_ui].std()
+
+
+def test_what_was_seen_and_not_liked_counts_in_serving(ratings):
+    model = ft.fit(ft.TwoTower(**SMALL), ratings, progress=False).model
+    batch = batch_of(ratings, np.arange(20), ratings)
+    disliked_h = batch.value_h < model.border_
+    assert 0 < disliked_h.float().mean() < 1
+    n_b = torch.zeros(20, dtype=torch.int64).index_add_(0, batch.user_h, (~disliked_h).long())
+    likes = replace(
+        batch, item_h=batch.item_h[~disliked_h], value_h=batch.value_h[~disliked_h], time_h=None,
+        pointer_b=torch.nn.functional.pad(n_b.cumsum(0), (1, 0)),
+    )  # fmt: skip
+    assert not torch.equal(model.score(batch), model.score(likes))
+    torch.nn.init.zeros_(model.network_.disliked)
+    torch.testing.assert_close(model.score(batch), model.score(likes))
 
 
 def test_a_new_item_is_offered_to_those_who_like_its_kind():

@@ -34,7 +34,7 @@ class SkipGrams(Batches):
     keep_i: Tensor
     noise_i: Tensor
 
-    def epoch(self, number: int) -> list[tuple[Tensor, ...]]:
+    def epoch(self, number: int, start: int = 0) -> list[tuple[Tensor, ...]]:
         """Centres (B,), their contexts (B, 2 window) with -1 for none, and noise (NOISE,).
 
         As in word2vec, frequent items are thinned out first, which brings others closer, and each
@@ -57,7 +57,7 @@ class SkipGrams(Batches):
         )
         parts = (item_n[order].to(device), context_nc[order].to(device))
         shuffled = [part.tensor_split(self.per_epoch) for part in parts]
-        return list(zip(*shuffled, drawn.to(device).split(NOISE), strict=True))
+        return list(zip(*shuffled, drawn.to(device).split(NOISE), strict=True))[start:]
 
 
 class SkipGramNet(nn.Module):

@@ -52,26 +52,34 @@ class LearnsFromLikes(Model):
     def likes(self, batch: UserBatch, n_items: int) -> Any:
         """Weights of what each history likes: CSR (B, items), single; a time unknown is recent."""
         value_h = batch.value_h.numpy()
-        weight_h = np.ones(len(value_h), np.float32)
+        weight_h = self._recency(batch)
         if self.weigh == "graded":
             zero, top = self.scale_
-            weight_h = (value_h - np.float32(zero)) / np.float32(top - zero)
+            weight_h = weight_h * (value_h - np.float32(zero)) / np.float32(top - zero)
         elif self.weigh == "log":
-            weight_h = np.log2(1 + value_h.clip(min=0))
-        if (
-            self.half_life_days is not None
-            and self.newest_ is not None
-            and batch.time_h is not None
-        ):
-            age_h = (self.newest_ - batch.time_h.numpy()).clip(min=0) / DAY_MS
-            weight_h = weight_h * np.exp2(-age_h / self.half_life_days).astype(np.float32)
-        liked_h = (value_h >= self.border_) & (weight_h > 0)
-        pointer_b = np.concatenate([[0], np.cumsum(liked_h)])[batch.pointer_b.numpy()]
-        weight_n = weight_h[liked_h]
+            weight_h = weight_h * np.log2(1 + value_h.clip(min=0))
+        X_bi = _entries(batch, (value_h >= self.border_) & (weight_h > 0), weight_h, n_items)
         if self.activity_power:
-            n_b = np.diff(pointer_b)
+            n_b = np.diff(X_bi.indptr)
             scale_b = (n_b.clip(min=1) / self.mean_likes_) ** -self.activity_power
-            weight_n = weight_n * np.repeat(scale_b, n_b).astype(np.float32)
-        return sparse.csr_matrix(
-            (weight_n, batch.item_h.numpy()[liked_h], pointer_b), shape=(len(batch), n_items)
-        )
+            X_bi.data *= np.repeat(scale_b, n_b).astype(np.float32)
+        return X_bi
+
+    def dislikes(self, batch: UserBatch, n_items: int) -> Any:
+        """Weights of what each history has and does not like, by age alone: CSR (B, items)."""
+        unliked_h = batch.value_h.numpy() < self.border_
+        return _entries(batch, unliked_h, self._recency(batch), n_items)
+
+    def _recency(self, batch: UserBatch) -> np.ndarray:
+        """1 for what is new or without a time, half of it with every half-life: one an entry."""
+        if self.half_life_days is None or self.newest_ is None or batch.time_h is None:
+            return np.ones(len(batch.item_h), np.float32)
+        age_h = (self.newest_ - batch.time_h.numpy()).clip(min=0) / DAY_MS
+        return np.exp2(-age_h / self.half_life_days).astype(np.float32)
+
+
+def _entries(batch: UserBatch, kept_h: np.ndarray, weight_h: np.ndarray, n_items: int) -> Any:
+    """The marked entries of histories, by weight: CSR (B, items)."""
+    pointer_b = np.concatenate([[0], np.cumsum(kept_h)])[batch.pointer_b.numpy()]
+    parts = weight_h[kept_h], batch.item_h.numpy()[kept_h], pointer_b
+    return sparse.csr_matrix(parts, shape=(len(batch), n_items))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
-from foretaste.models.base import Shape, UserBatch
+from foretaste.models.base import Shape, UserBatch, batch_of
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
@@ -29,52 +29,73 @@ from foretaste.training.losses import sampled_softmax
 class Masked(Batches):
     """Users in shuffled batches; part of each history is shown, the rest is to be found.
 
-    columns: the users.  X_ui: CSR, the weights of what they like.  negatives: items drawn evenly
-    for each batch; where there are no more than that, all items are candidates.
+    columns: the users.  X_ri: CSR, the weights of what they like, each row followed by that of what
+    they dislike (`interleaved`).  negatives: items drawn evenly for each batch; where there are no
+    more than that, all items are candidates.
     """
 
-    X_ui: Any
+    X_ri: Any
     negatives: int
 
     @property
     def sampled(self) -> bool:
         """Whether the candidates of a batch are a sample of the items."""
-        return self.negatives < self.X_ui.shape[1]
+        return self.negatives < self.X_ri.shape[1]
 
-    def epoch(self, number: int) -> list[tuple[Any, ...]]:
-        """Users (B,), what is shown of them, what is to be found (CSR: B, items), negatives (N,).
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Users (B,), what is shown (CSR: 2 B, C), wanted and never, and the candidates (C,).
 
         How much of a history is shown is drawn evenly from none to all, so that newcomers are
-        served by what was trained.
+        served by what was trained.  wanted, never: places in (B, C) of likes that are hidden, and
+        of all that is shown: it is no candidate, as in a list.  candidates: None for all items.
         """
-        rng, device = self.engine.rng("masks", number), self.engine.torch_device
-        user_b = rng.permutation(self.columns[0].numpy())
-        X_bi = self.X_ui[user_b]
-        share_h = np.repeat(rng.random(len(user_b), np.float32), np.diff(X_bi.indptr))
-        shown_h = rng.random(len(share_h), np.float32) < share_h
-        shown_bi, wanted_bi = _entries(X_bi, shown_h), _entries(X_bi, ~shown_h)
-        n_noise = self.negatives if self.sampled else 0
-        noise_bn = rng.integers(X_bi.shape[1], size=(self.per_epoch, n_noise))
-        parts = [slice(start, start + self.size) for start in range(0, len(user_b), self.size)]
-        return [
-            (torch.from_numpy(user_b[part]).to(device), shown_bi[part], wanted_bi[part], noise_n)
-            for part, noise_n in zip(parts, noise_bn, strict=True)
-        ]
+        user_n = self.engine.rng("users", number).permutation(self.columns[0].numpy())
+        for batch in range(start, self.per_epoch):
+            user_b = user_n[batch * self.size : (batch + 1) * self.size]
+            masked = self._masked(user_b, self.engine.rng("masks", number, batch))
+            yield torch.from_numpy(user_b).to(self.engine.torch_device), *masked
+
+    def _masked(self, user_b: np.ndarray, rng: np.random.Generator) -> tuple[Any, ...]:
+        X_rc, item_c = self.X_ri[np.stack([2 * user_b, 2 * user_b + 1], axis=1).ravel()], None
+        if self.sampled:
+            noise_n = rng.integers(X_rc.shape[1], size=self.negatives)
+            item_c, X_rc = candidates(X_rc, noise_n)
+        n_r = np.diff(X_rc.indptr)
+        share_h = np.repeat(rng.integers(65_536, size=len(user_b), dtype="u2").repeat(2), n_r)
+        is_shown_h = rng.integers(65_536, size=X_rc.nnz, dtype="u2") < share_h
+        is_liked_h = np.repeat(np.tile([True, False], len(user_b)), n_r)
+        shown_h, wanted_h = np.flatnonzero(is_shown_h), np.flatnonzero(is_liked_h & ~is_shown_h)
+        pointer_r = np.searchsorted(shown_h, X_rc.indptr)
+        shown_rc = sparse.csr_matrix(
+            (X_rc.data[shown_h], X_rc.indices[shown_h], pointer_r), X_rc.shape
+        )
+        place_h = np.repeat(np.arange(len(n_r)) // 2 * X_rc.shape[1], n_r) + X_rc.indices
+        device = self.engine.torch_device
+        wanted, never = (torch.from_numpy(place_h[h]).to(device) for h in (wanted_h, shown_h))
+        return shown_rc, wanted, never, item_c
 
     def log_chances(self) -> Tensor:
-        """Log of the chance that an item is in a sample: by a user who likes it, or as noise."""
-        n_items = self.X_ui.shape[1]
-        count_i = np.bincount(self.X_ui.indices, minlength=n_items)
+        """Log of the chance that an item is in a sample: by a user who has it, or as noise."""
+        n_items = self.X_ri.shape[1]
+        count_i = np.bincount(self.X_ri.indices, minlength=n_items)
         missed_i = (1 - count_i / self.n_samples).clip(0) ** min(self.size, self.n_samples)
         missed_i *= (1 - 1 / n_items) ** self.negatives
         return torch.from_numpy(np.log1p(-missed_i.clip(max=1 - 1e-9))).float()
 
 
-def _entries(X_bi: Any, kept_h: np.ndarray) -> Any:
-    """The marked entries of a CSR matrix."""
-    kept_h = np.flatnonzero(kept_h)
-    pointer_b = np.searchsorted(kept_h, X_bi.indptr)
-    return sparse.csr_matrix((X_bi.data[kept_h], X_bi.indices[kept_h], pointer_b), X_bi.shape)
+def candidates(X_ri: Any, noise_n: np.ndarray) -> tuple[np.ndarray, Any]:
+    """The items of a CSR matrix and the noise, and the matrix of these columns alone."""
+    item_c = np.union1d(X_ri.indices, noise_n)
+    column_h = np.searchsorted(item_c, X_ri.indices).astype(X_ri.indices.dtype)
+    shape = X_ri.shape[0], len(item_c)
+    return item_c, sparse.csr_matrix((X_ri.data, column_h, X_ri.indptr), shape)
+
+
+def interleaved(likes_ui: Any, dislikes_ui: Any) -> Any:
+    """Two CSR matrices of the same users as one, (2 users, items): likes, dislikes, likes, ..."""
+    order_r = np.arange(2 * likes_ui.shape[0]).reshape(2, -1).T.ravel()
+    both_ri: Any = sparse.vstack([likes_ui, dislikes_ui], "csr")
+    return both_ri[order_r]
 
 
 class Sparse(NamedTuple):
@@ -134,8 +155,9 @@ def _csr(pointer: Any, column: Any, value: Any, shape: Any, device: torch.device
 class Towers(nn.Module):
     """An item is the sum of its features' rows, its id one of them, in two tables.
 
-    As part of a history: (d,); as a candidate, with its bias: (d + 1,).  A user is the sum of what
-    is shown over the root of its number, plus layers on top of it, and a one for the bias.
+    As part of a history: (d,); as a candidate, with its bias: (d + 1,).  A user is the sum of the
+    likes shown over the root of their number, plus the same of the dislikes through a matrix, plus
+    layers on top of it, and a one for the bias.
     """
 
     def __init__(
@@ -154,6 +176,7 @@ class Towers(nn.Module):
 
         self.as_history, self.as_candidate = of_items(n_factors), of_items(n_factors + 1)
         self.user_features = nn.Parameter(table(n_user_features, n_factors, 0.1 / n_factors**0.5))
+        self.disliked = nn.Parameter(torch.eye(n_factors) * 0.3)  # seen, which says something good
         self.into = nn.Parameter(table(n_factors, hidden, n_factors**-0.5))
         self.into_bias = nn.Parameter(torch.zeros(hidden))
         self.out = nn.Parameter(table(hidden, n_factors, 0.1 * hidden**-0.5))
@@ -169,12 +192,15 @@ class Towers(nn.Module):
             features = features.with_first(self._kept(len(features.A_rf)))
         return features @ self.as_history, features @ self.as_candidate
 
-    def users(self, pooled_bd: Tensor, features_bf: Tensor, temperature: float) -> Tensor:
+    def users(self, pooled_rd: Tensor, features_bf: Tensor, temperature: float) -> Tensor:
         """Vectors of users over the temperature, and a one: (B, d + 1).
 
-        pooled_bd: what is shown of them.  features_bf: what is known of them.
+        pooled_rd: what is shown of their likes and dislikes, interleaved.  features_bf: what is
+        known of them.
         """
         of_features = features_bf @ self.user_features
+        likes_bd, dislikes_bd = pooled_rd.view(len(features_bf), 2, -1).unbind(1)
+        pooled_bd = torch.addmm(likes_bd, dislikes_bd, self.disliked)
         x_bd = self.drop(pooled_bd) + self._kept(len(pooled_bd))[:, None] * of_features
         hidden_bh = torch.relu(torch.addmm(self.into_bias, x_bd, self.into))
         u_bd = x_bd + torch.addmm(self.out_bias, self.drop(hidden_bh), self.out)
@@ -185,17 +211,19 @@ class Towers(nn.Module):
         return (self.id_drop(torch.ones(rows, device=self.into.device)) > 0).float()
 
 
-def pool(shown_bc: Any, history_cd: Tensor) -> Tensor:
-    """Sums of rows by the weights in a CSR matrix, over the root of the weights' sum: (B, d)."""
-    device = history_cd.device
-    weight_b = torch.from_numpy(shown_bc.sum(axis=1).A1).to(device)
-    return Sparse.of(shown_bc, device) @ history_cd * weight_b.clamp(min=1).rsqrt()[:, None]
+def pool(shown_rc: Any, history_cd: Tensor) -> Tensor:
+    """Sums of rows by the weights in a CSR matrix, over the root of the weights' sum: (R, d)."""
+    scale_r = shown_rc.sum(axis=1).A1.clip(min=1) ** -0.5
+    scaled_h = shown_rc.data * np.repeat(scale_r, np.diff(shown_rc.indptr))
+    scaled_rc = sparse.csr_matrix((scaled_h, shown_rc.indices, shown_rc.indptr), shown_rc.shape)
+    return Sparse.of(scaled_rc, history_cd.device) @ history_cd
 
 
 @dataclass(eq=False)
 class TwoTower(LearnsFromLikes):
     """Scores items by the dot product of two vectors: one of the history, one of id and content.
 
+    The history is what was liked and, where ratings tell it, what was seen and not liked.
     hidden: width of the user tower's layer.  temperature: divides the products.  id_dropout: how
     often training hides an item's id and a user's features, so that content and history alone must
     serve.  negatives: items drawn evenly for a batch, beside what its users liked; all items are
@@ -211,9 +239,9 @@ class TwoTower(LearnsFromLikes):
     dropout: float = 0.0
     id_dropout: float = 0.1
     negatives: int = 4000
-    epochs: int = 30
+    epochs: int = 40
     learning_rate: float = 4e-3
-    batch_size: int = 512
+    batch_size: int = 1024
     network_: Towers = field(init=False, repr=False)
     history_id_: Tensor = field(init=False, repr=False)  # what the item tower says
     candidate_id_: Tensor = field(init=False, repr=False)
@@ -235,7 +263,9 @@ class TwoTower(LearnsFromLikes):
         # of users who like two items at least: one can be shown, and one found
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
         size = min(self.batch_size, len(users) // 3 + 1)
-        batches = Masked((users,), size, engine, X_ui, self.negatives)
+        everyone = batch_of(train, np.arange(len(train.users)), train)
+        X_ri = interleaved(X_ui, self.dislikes(everyone, X_ui.shape[1]))
+        batches = Masked((users,), size, engine, X_ri, self.negatives)
         loss = self._loss(network, features_if, batches, self.user_features_)
         self.curve_ = all_epochs(
             network, batches, loss, self.learning_rate, self.epochs, engine,
@@ -252,21 +282,20 @@ class TwoTower(LearnsFromLikes):
     ) -> Callable[..., Tensor]:
         device = batches.engine.torch_device
         features_uf = features_uf.to(device)
-        log_chance_i = batches.log_chances().to(device) if batches.sampled else None
+        log_chance_i = batches.log_chances().to(device)
         features = Sparse.of(features_if, device)
 
-        def loss(user_b: Tensor, shown_bc: Any, wanted_bc: Any, noise_n: np.ndarray) -> Tensor:
+        def loss(
+            user_b: Tensor, shown_rc: Any, wanted: Tensor, never: Tensor, item_c: np.ndarray | None
+        ) -> Tensor:
             of_candidates, log_chance_c = features, None
-            if log_chance_i is not None:
-                item_c, (shown_bc, wanted_bc) = candidates(noise_n, shown_bc, wanted_bc)
+            if item_c is not None:
                 of_candidates = Sparse.of(features_if[item_c], device)
                 log_chance_c = log_chance_i[item_c]
             history_cd, candidate_cd = network.items(of_candidates)
-            pooled_bd = pool(shown_bc, history_cd)
-            user_bd = network.users(pooled_bd, features_uf[user_b], self.temperature)
-            # what is shown is no candidate, as in a list
-            wanted, never = (positions(X_bc, device) for X_bc in (wanted_bc, shown_bc))
-            return sampled_softmax(user_bd @ candidate_cd.T, log_chance_c, wanted, never)
+            pooled_rd = pool(shown_rc, history_cd)
+            user_bd = network.users(pooled_rd, features_uf[user_b], self.temperature)
+            return sampled_softmax(user_bd, candidate_cd, log_chance_c, wanted, never)
 
         return loss
 
@@ -275,13 +304,14 @@ class TwoTower(LearnsFromLikes):
 
     def user_factors(self, batch: UserBatch) -> Tensor:
         """What the user tower says of each history, and a one: (B, d + 1)."""
-        X_bi = self.likes(batch, len(self.history_id_))
+        n_items = len(self.history_id_)
+        X_ri = interleaved(self.likes(batch, n_items), self.dislikes(batch, n_items))
         features_bf = batch.features(
             self.user_features_,
             lambda about: torch.from_numpy(encode(about, self.user_columns_, len(about))),
         )
         with torch.no_grad():
-            return self.network_.users(pool(X_bi, self.history_id_), features_bf, self.temperature)
+            return self.network_.users(pool(X_ri, self.history_id_), features_bf, self.temperature)
 
     def item_factors(self) -> Tensor:
         """What the item tower says of each item as a candidate, and its bias: (items, d + 1)."""
@@ -323,27 +353,8 @@ class TwoTower(LearnsFromLikes):
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:
-        """Thirty epochs of softmaxes of each user over all items; two tables and their moments."""
+        """Forty epochs of softmaxes of each user over all items; two tables and their moments."""
         return Cost(
-            seconds=1 + 30 * 1.2e-8 * shape.users * shape.items,
-            memory_bytes=4 * (5 * 385 + 2 * 512) * shape.items + 24 * shape.interactions,
+            seconds=1 + 40 * 1.2e-8 * shape.users * shape.items,
+            memory_bytes=4 * (5 * 385 + 2 * 1024) * shape.items + 24 * shape.interactions,
         )
-
-
-def candidates(noise_n: np.ndarray, *matrices: Any) -> tuple[np.ndarray, list[Any]]:
-    """The items of a batch's users and the noise, and the users' matrices (CSR) of these alone."""
-    is_candidate_i = np.zeros(matrices[0].shape[1], dtype=bool)
-    is_candidate_i[noise_n] = True
-    for X_bi in matrices:
-        is_candidate_i[X_bi.indices] = True
-    item_c, place_i = np.flatnonzero(is_candidate_i), np.cumsum(is_candidate_i) - 1
-    return item_c, [
-        sparse.csr_matrix((X.data, place_i[X.indices], X.indptr), (X.shape[0], len(item_c)))
-        for X in matrices
-    ]
-
-
-def positions(X_bc: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Row and column of every entry of a CSR matrix."""
-    row_h = np.repeat(np.arange(X_bc.shape[0]), np.diff(X_bc.indptr))
-    return torch.from_numpy(row_h).to(device), torch.from_numpy(X_bc.indices).long().to(device)

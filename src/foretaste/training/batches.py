@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,9 +33,9 @@ class Batches:
         """Batches in an epoch."""
         return -(-self.n_samples // self.size)
 
-    def epoch(self, number: int) -> list[tuple[Tensor, ...]]:
-        """The batches of one epoch, as views of columns gathered once."""
+    def epoch(self, number: int, start: int = 0) -> Iterable[tuple[Any, ...]]:
+        """The batches of one epoch from `start` on, as views of columns gathered once."""
         order = torch.randperm(self.n_samples, generator=self.engine.generator("order", number))
         device = self.engine.torch_device
         shuffled = [column[order].to(device).split(self.size) for column in self.columns]
-        return list(zip(*shuffled, strict=True))
+        return list(zip(*shuffled, strict=True))[start:]

@@ -142,10 +142,9 @@ class Loop:
     ) -> None:  # fmt: skip
         """The rest of the current epoch, with a checkpoint every few seconds."""
         self.network.train()
-        batches = self.batches.epoch(state.epoch)
         started = saved = time.monotonic()
-        for columns in batches[state.batch :]:
-            step = state.epoch * len(batches) + state.batch
+        for columns in self.batches.epoch(state.epoch, state.batch):
+            step = state.epoch * self.batches.per_epoch + state.batch
             generator.manual_seed(self.engine.generator("step", step).initial_seed())
             for group, base in zip(self.optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = base * self.rate(step)

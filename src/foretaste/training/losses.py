@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Pairs = tuple[Tensor, Tensor]
-
 
 def squared_error(predicted_b: Tensor, rating_b: Tensor) -> Tensor:
     """Mean squared error of a batch, a scalar."""
@@ -36,45 +34,49 @@ def skip_gram(
 
 
 def sampled_softmax(
-    score_bc: Tensor, log_chance_c: Tensor | None, wanted: Pairs, never: Pairs
+    user_bd: Tensor, item_cd: Tensor, log_chance_c: Tensor | None, wanted_t: Tensor, never_n: Tensor
 ) -> Tensor:
-    """Mean over targets of -log softmax over the catalogue, from a sample of it, a scalar.
+    """Mean over targets of -log softmax of dot products over the catalogue, from a sample of it.
 
-    score_bc: overwritten.  log_chance_c: log of the chance that a candidate is in the sample.
-    Subtracted, it makes the sum of exponentials an unbiased estimate of the one over all items
-    (log-Q correction, Bengio and Senécal 2008; Yi et al. 2019); None where all are there.  wanted,
-    never: rows b and columns c of the targets, and of what is no candidate of its row.
+    log_chance_c: log of the chance that an item is in the sample.  Subtracted, it makes the sum of
+    exponentials an unbiased estimate of the one over all items (log-Q correction, Bengio and
+    Senécal 2008; Yi et al. 2019); None where all are there.  wanted_t, never_n: places in the
+    flattened scores (B, C), each once, of the targets, row by row, and of what is no candidate of
+    its row.  Returns a scalar.
     """
-    lost = _SampledSoftmax.apply(score_bc, log_chance_c, wanted, never)
+    lost = _SampledSoftmax.apply(user_bd, item_cd, log_chance_c, wanted_t, never_n)
     assert isinstance(lost, Tensor)
     return lost
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The scores become their own gradient in place: one pass of softmax, and one of a product."""
+    """The scores become their own gradient in place; what weighs its rows weighs the users."""
 
     @staticmethod
     def forward(
-        ctx: Any, score_bc: Tensor, log_chance_c: Tensor | None, wanted: Pairs, never: Pairs
-    ) -> Tensor:
+        ctx: Any, user_bd: Tensor, item_cd: Tensor, log_chance_c: Tensor | None,
+        wanted_t: Tensor, never_n: Tensor,
+    ) -> Tensor:  # fmt: skip
+        score_bc = user_bd @ item_cd.T
         if log_chance_c is not None:
             score_bc.sub_(log_chance_c)
-        wanted_t, never_t = (row * score_bc.shape[1] + column for row, column in (wanted, never))
-        score_bc.view(-1).index_fill_(0, never_t, torch.finfo(score_bc.dtype).min)
+        score_bc.view(-1).index_fill_(0, never_n, torch.finfo(score_bc.dtype).min)
         share_bc = torch.softmax(score_bc, dim=1, out=score_bc)
         share_t, n_targets = share_bc.view(-1)[wanted_t], max(len(wanted_t), 1)
         lost_t = -share_t.clamp(min=torch.finfo(share_t.dtype).tiny).log()
         if log_chance_c is not None:
-            lost_t -= log_chance_c[wanted[1]]
-        # a row's gradient is its softmax times its targets' number, less one at each target
-        share_bc.mul_(torch.bincount(wanted[0], minlength=len(share_bc))[:, None] / n_targets)
-        share_bc.view(-1).index_add_(0, wanted_t, torch.full_like(share_t, -1 / n_targets))
-        ctx.save_for_backward(share_bc)
+            lost_t -= log_chance_c[wanted_t % score_bc.shape[1]]
+        # a row's gradient is its targets' number times: its softmax less the targets' shares of 1
+        start_b = torch.arange(len(share_bc) + 1, device=wanted_t.device) * share_bc.shape[1]
+        n_b = torch.searchsorted(wanted_t, start_b).diff()
+        part_t = (1 / n_b).to(share_t.dtype).repeat_interleave(n_b, output_size=len(wanted_t))
+        share_bc.view(-1).put_(wanted_t, share_t - part_t)
+        ctx.save_for_backward(share_bc, user_bd, item_cd, n_b[:, None] / n_targets)
         return lost_t.sum() / n_targets  # a batch without a target teaches nothing
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad_bc,) = ctx.saved_tensors
-        if grads[0] != 1:  # one pass less where the loss is all there is
-            grad_bc.mul_(grads[0])
-        return grad_bc, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_bc, user_bd, item_cd, weight_b1 = ctx.saved_tensors
+        weight_b1 = weight_b1 * grads[0]
+        of_user_bd = grad_bc @ item_cd.to(grad_bc.dtype) * weight_b1
+        return of_user_bd, grad_bc.T @ (user_bd * weight_b1).to(grad_bc.dtype), None, None, None
