@@ -127,7 +127,7 @@ def test_the_corrected_sample_estimates_the_sum_over_all_items_without_bias():
         drawn = torch.rand(50, generator=g) < chance_i
         if drawn.any():
             item_cd, log_chance_c = item_id[drawn], chance_i[drawn].log()
-            loss = sampled_softmax(one_11, item_cd, log_chance_c, first_t, NONE)
+            loss = sampled_softmax(one_11, item_cd, 1.0, log_chance_c, first_t, NONE)
             sums.append((loss + item_cd[0, 0]).exp())
     assert float(torch.stack(sums).mean()) == pytest.approx(float(item_id.exp().sum()), rel=0.03)
 
@@ -140,16 +140,16 @@ def test_the_softmax_and_its_gradient_are_those_of_cross_entropy_over_the_candid
     row_n, column_n = torch.tensor([0, 2, 1]), torch.tensor([5, 0, 3])
     wanted_t, never_n = row_t * 7 + column_t, row_n * 7 + column_n
     hidden_bc = torch.zeros(3, 7).index_put((row_n, column_n), torch.tensor(-torch.inf))
-    corrected_bc = user_bd @ item_cd.T - log_chance_c + hidden_bc
+    corrected_bc = user_bd @ item_cd.T / 0.3 - log_chance_c + hidden_bc
     expected = torch.nn.functional.cross_entropy(corrected_bc[row_t], column_t)
     expected = expected - log_chance_c[column_t].mean()
     of_both = torch.autograd.grad(expected * 2, (user_bd, item_cd))
-    found = sampled_softmax(user_bd, item_cd, log_chance_c, wanted_t, never_n)
+    found = sampled_softmax(user_bd, item_cd, 0.3, log_chance_c, wanted_t, never_n)
     torch.testing.assert_close(torch.autograd.grad(found * 2, (user_bd, item_cd)), of_both)
     torch.testing.assert_close(found, expected)
-    with_chance = torch.cat([user_bd, torch.ones(3, 1)], dim=1)
+    with_chance = torch.cat([user_bd, torch.full((3, 1), 0.3)], dim=1)
     of_items = torch.cat([item_cd, -log_chance_c[:, None]], dim=1)
-    everything = sampled_softmax(with_chance, of_items, None, wanted_t, never_n)
+    everything = sampled_softmax(with_chance, of_items, 0.3, None, wanted_t, never_n)
     torch.testing.assert_close(everything, found + log_chance_c[column_t].mean())
 
 
@@ -192,7 +192,7 @@ def test_a_history_is_pooled_as_the_weighted_sum_over_the_root_of_its_weight():
 @pytest.mark.parametrize("log_chance_c", [None, torch.zeros(3)])
 def test_a_batch_without_a_target_is_no_error_and_teaches_nothing(log_chance_c):
     user_bd, item_cd = torch.ones(2, 4, requires_grad=True), torch.ones(3, 4, requires_grad=True)
-    loss = sampled_softmax(user_bd, item_cd, log_chance_c, NONE, torch.arange(6))
+    loss = sampled_softmax(user_bd, item_cd, 1.0, log_chance_c, NONE, torch.arange(6))
     loss.backward()
     assert loss == 0
     assert not user_bd.grad.any()

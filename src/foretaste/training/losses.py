@@ -34,17 +34,19 @@ def skip_gram(
 
 
 def sampled_softmax(
-    user_bd: Tensor, item_cd: Tensor, log_chance_c: Tensor | None, wanted_t: Tensor, never_n: Tensor
-) -> Tensor:
+    user_bd: Tensor, item_cd: Tensor, temperature: float, log_chance_c: Tensor | None,
+    wanted_t: Tensor, never_n: Tensor,
+) -> Tensor:  # fmt: skip
     """Mean over targets of -log softmax of dot products over the catalogue, from a sample of it.
 
+    temperature: divides the products.
     log_chance_c: log of the chance that an item is in the sample.  Subtracted, it makes the sum of
     exponentials an unbiased estimate of the one over all items (log-Q correction, Bengio and
     Senécal 2008; Yi et al. 2019); None where all are there.  wanted_t, never_n: places in the
     flattened scores (B, C), each once, of the targets, row by row, and of what is no candidate of
     its row.  Returns a scalar.
     """
-    lost = _SampledSoftmax.apply(user_bd, item_cd, log_chance_c, wanted_t, never_n)
+    lost = _SampledSoftmax.apply(user_bd, item_cd, temperature, log_chance_c, wanted_t, never_n)
     assert isinstance(lost, Tensor)
     return lost
 
@@ -54,10 +56,11 @@ class _SampledSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, user_bd: Tensor, item_cd: Tensor, log_chance_c: Tensor | None,
-        wanted_t: Tensor, never_n: Tensor,
+        ctx: Any, user_bd: Tensor, item_cd: Tensor, temperature: float,
+        log_chance_c: Tensor | None, wanted_t: Tensor, never_n: Tensor,
     ) -> Tensor:  # fmt: skip
-        score_bc = user_bd @ item_cd.T
+        none = user_bd.new_zeros(())
+        score_bc = torch.addmm(none, user_bd, item_cd.T, beta=0, alpha=1 / temperature)
         if log_chance_c is not None:
             score_bc.sub_(log_chance_c)
         score_bc.view(-1).index_fill_(0, never_n, torch.finfo(score_bc.dtype).min)
@@ -71,12 +74,14 @@ class _SampledSoftmax(torch.autograd.Function):
         n_b = torch.searchsorted(wanted_t, start_b).diff()
         part_t = (1 / n_b).to(share_t.dtype).repeat_interleave(n_b, output_size=len(wanted_t))
         share_bc.view(-1).put_(wanted_t, share_t - part_t)
-        ctx.save_for_backward(share_bc, user_bd, item_cd, n_b[:, None] / n_targets)
+        weight_b1 = n_b[:, None] / (n_targets * temperature)
+        ctx.save_for_backward(share_bc, user_bd, item_cd, weight_b1)
         return lost_t.sum() / n_targets  # a batch without a target teaches nothing
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_bc, user_bd, item_cd, weight_b1 = ctx.saved_tensors
         weight_b1 = weight_b1 * grads[0]
         of_user_bd = grad_bc @ item_cd.to(grad_bc.dtype) * weight_b1
-        return of_user_bd, grad_bc.T @ (user_bd * weight_b1).to(grad_bc.dtype), None, None, None
+        of_item_cd = grad_bc.T @ (user_bd * weight_b1).to(grad_bc.dtype)
+        return of_user_bd, of_item_cd, None, None, None, None
