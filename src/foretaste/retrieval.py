@@ -42,7 +42,9 @@ class DotProducts:
         self.coarse_cd = torch.zeros(-(-n // BLOCK) * BLOCK, d, dtype=dtype)
         self.coarse_cd[:n] = self.item_cd
         self.length = self.item_cd.norm(dim=1).max()
-        self.error = (self.item_cd - self.coarse_cd[:n].float()).norm(dim=1).max()
+        self.error = torch.zeros(())
+        if dtype != torch.float32:
+            self.error = (self.item_cd - self.coarse_cd[:n].float()).norm(dim=1).max()
         refuse_nan(not bool(self.length.isfinite()))
 
     def best(
