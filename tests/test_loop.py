@@ -121,12 +121,14 @@ def test_learning_rate_schedules_have_their_known_values():
 def test_batches_serve_every_sample_once_in_each_epoch(n, size):
     batches = Batches((torch.arange(n), torch.arange(n) * 10.0), size, Engine(seed=1))
     for epoch in range(3):
-        served = batches.epoch(epoch)
+        served = [*batches.epoch(epoch)]
         assert len(served) == batches.per_epoch == -(-n // size)
         assert [len(a) for a, _ in served[:-1]] == [size] * (len(served) - 1)
         first, second = (torch.cat(column) for column in zip(*served, strict=True))
         assert sorted(first.tolist()) == list(range(n))
         assert torch.equal(second, first * 10.0)  # columns stay together
+        rest = [a.tolist() for a, _ in batches.epoch(epoch, start=1)]
+        assert rest == [a.tolist() for a, _ in served[1:]]
 
 
 def test_batches_come_in_another_order_each_epoch_and_seed_but_always_the_same_one():
