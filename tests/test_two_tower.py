@@ -220,11 +220,7 @@ def test_what_was_seen_and_not_liked_counts_in_serving(ratings):
     batch = batch_of(ratings, np.arange(20), ratings)
     disliked_h = batch.value_h < model.border_
     assert 0 < disliked_h.float().mean() < 1
-    n_b = torch.zeros(20, dtype=torch.int64).index_add_(0, batch.user_h, (~disliked_h).long())
-    likes = replace(
-        batch, item_h=batch.item_h[~disliked_h], value_h=batch.value_h[~disliked_h], time_h=None,
-        pointer_b=torch.nn.functional.pad(n_b.cumsum(0), (1, 0)),
-    )  # fmt: skip
+    likes = batch.only(~disliked_h)
     assert not torch.equal(model.score(batch), model.score(likes))
     torch.nn.init.zeros_(model.network_.disliked)
     torch.testing.assert_close(model.score(batch), model.score(likes))

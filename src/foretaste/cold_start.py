@@ -99,7 +99,7 @@ def cold_items(
     for name, model in models.items():
         score = placed(fit(model, train, seed=seed, device=device, progress=False).model, table)
         for case, (wanted_i, allowed_i) in cases.items():
-            asked = _only(wanted, wanted_i[wanted.item_h])
+            asked = wanted.only(wanted_i[wanted.item_h])
             tallies[name, case] = _tallies(score, batch, asked, allowed_i, k)
     protocol = (
         f"{test:.0%} of items held out ({n_new:,} new to the models, {n_known:,} known), and "
@@ -166,7 +166,7 @@ def placed(model: Model, table: pl.DataFrame) -> Score:
 def first(batch: UserBatch, length: int) -> UserBatch:
     """The first entries of each history, `length` at most, by time, as those of strangers."""
     place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
-    shown = _only(batch, place_h < length)
+    shown = batch.only(place_h < length)
     shown = replace(shown, train_row_b=torch.full_like(batch.train_row_b, -1))
     return shown if shown.time_h is None else _in_order(shown, shown.time_h.numpy())
 
@@ -198,16 +198,6 @@ def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> UserBatch:
     return UserBatch(
         torch.from_numpy(pointer_b), torch.from_numpy(item_r[wanted_r]).long(),
         torch.from_numpy(x.value_r[wanted_r]), None, torch.full((n_users,), -1),
-    )  # fmt: skip
-
-
-def _only(batch: UserBatch, kept_h: Tensor) -> UserBatch:
-    """The marked entries of each user."""
-    pointer_b = torch.nn.functional.pad(kept_h.cumsum(0), (1, 0))[batch.pointer_b]
-    time_h = None if batch.time_h is None else batch.time_h[kept_h]
-    return replace(
-        batch, pointer_b=pointer_b, item_h=batch.item_h[kept_h], value_h=batch.value_h[kept_h],
-        time_h=time_h,
     )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from foretaste import metrics
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.evaluation import Served, Tally, ranking_tallies
-from foretaste.models.base import UserBatch
 
 LISTS = 2000  # whose diversity is worked out at a time
 
@@ -76,14 +75,9 @@ def segments(parts: Split, served: Served, k: int) -> dict[str, Tally]:
 
 def _only(served: Served, keep_h: torch.Tensor) -> Served:
     """The same lists, asked for some of the relevant items only."""
-    probe = served.probe
-    kept_b = torch.bincount(probe.user_h[keep_h], minlength=len(probe))
-    pointer_b = torch.cat([torch.zeros(1, dtype=torch.int64), kept_b.cumsum(0)])
-    return Served(
-        replace(served.lists, probe_h=served.lists.probe_h[keep_h]),
-        UserBatch(pointer_b, probe.item_h[keep_h], probe.value_h[keep_h], None, probe.train_row_b),
-        kept_b,
-    )
+    probe = served.probe.only(keep_h)
+    lists = replace(served.lists, probe_h=served.lists.probe_h[keep_h])
+    return Served(lists, probe, probe.length_b)
 
 
 def variety(train: Dataset, served: Served, k: int) -> dict[str, float]:

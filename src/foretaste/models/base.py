@@ -74,6 +74,15 @@ class UserBatch:
             None if self.about is None else self.about[users.numpy()],
         )  # fmt: skip
 
+    def only(self, kept_h: Tensor) -> UserBatch:
+        """The marked entries of each history."""
+        before_h = nn.functional.pad(kept_h.cumsum(0), (1, 0))
+        time_h = None if self.time_h is None else self.time_h[kept_h]
+        return dataclasses.replace(
+            self, pointer_b=before_h[self.pointer_b], item_h=self.item_h[kept_h],
+            value_h=self.value_h[kept_h], time_h=time_h,
+        )  # fmt: skip
+
     def features(self, known_uf: Tensor, read: Callable[[pl.DataFrame], Tensor]) -> Tensor:
         """Features of users: (B, f), zeros where nothing is known.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from foretaste.data.dataset import Dataset
@@ -80,6 +81,6 @@ class LearnsFromLikes(Model):
 
 def _entries(batch: UserBatch, kept_h: np.ndarray, weight_h: np.ndarray, n_items: int) -> Any:
     """The marked entries of histories, by weight: CSR (B, items)."""
-    pointer_b = np.concatenate([[0], np.cumsum(kept_h)])[batch.pointer_b.numpy()]
-    parts = weight_h[kept_h], batch.item_h.numpy()[kept_h], pointer_b
+    kept = batch.only(torch.from_numpy(kept_h))
+    parts = weight_h[kept_h], kept.item_h.numpy(), kept.pointer_b.numpy()
     return sparse.csr_matrix(parts, shape=(len(batch), n_items))

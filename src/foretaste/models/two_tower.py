@@ -227,7 +227,7 @@ class TwoTower(LearnsFromLikes):
     The history is what was liked and, where ratings tell it, what was seen and not liked.
     hidden: width of the user tower's layer.  temperature: divides the products.  id_dropout: how
     often training hides an item's id and a user's features, so that content and history alone must
-    serve.  negatives: items drawn evenly for a batch, beside what its users liked; all items are
+    serve.  negatives: items drawn evenly for a batch, beside what its users have; all items are
     candidates where there are no more than that.  batch_size: users, a third of all at most.
     """
 

@@ -39,12 +39,11 @@ def sampled_softmax(
 ) -> Tensor:  # fmt: skip
     """Mean over targets of -log softmax of dot products over the catalogue, from a sample of it.
 
-    temperature: divides the products.
-    log_chance_c: log of the chance that an item is in the sample.  Subtracted, it makes the sum of
-    exponentials an unbiased estimate of the one over all items (log-Q correction, Bengio and
-    Senécal 2008; Yi et al. 2019); None where all are there.  wanted_t, never_n: places in the
-    flattened scores (B, C), each once, of the targets, row by row, and of what is no candidate of
-    its row.  Returns a scalar.
+    temperature: divides the products.  log_chance_c: log of the chance that an item is in the
+    sample.  Subtracted, it makes the sum of exponentials an unbiased estimate of the one over all
+    items (log-Q correction, Bengio and Senécal 2008; Yi et al. 2019); None where all are there.
+    wanted_t, never_n: places in the flattened scores (B, C), each once, of the targets, row by row,
+    and of what is no candidate of its row.  Returns a scalar.
     """
     lost = _SampledSoftmax.apply(user_bd, item_cd, temperature, log_chance_c, wanted_t, never_n)
     assert isinstance(lost, Tensor)
