@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from ranx import Qrels, Run, evaluate
 
-from foretaste import metrics
+from foretaste.evaluation import metrics
 from foretaste.models.base import UserBatch
-from foretaste.ranking import Lists, top_k
+from foretaste.recommending.ranking import Lists, top_k
 
 USERS, ITEMS, K = 300, 200, 10
 SAME = {"recall_all": "recall", "precision": "precision", "ndcg": "ndcg", "hit_rate": "hit_rate",

@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 import foretaste as ft
+from foretaste.experiments.recipes import load_recipe
 from foretaste.models.base import batch_of
-from foretaste.recipes import load_recipe
 
 LEVELS = np.arange(0.1, 1.0, 0.1)
 SHOWN = 25  # ratings of one user

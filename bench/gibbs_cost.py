@@ -17,8 +17,8 @@ import torch
 import foretaste as ft
 from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import Ids, Interactions
-from foretaste.evaluation import peak_memory
-from foretaste.models import gibbs
+from foretaste.evaluation.evaluate import peak_memory
+from foretaste.models.bayesian import gibbs
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 20_000_000)
 RANKS = (16, 32)

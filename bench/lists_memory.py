@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 import foretaste as ft
 from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import Ids, Interactions
-from foretaste.report.drawings import STYLE
-from foretaste.report.pictures import ACCENT
+from foretaste.experiments.report.drawings import STYLE
+from foretaste.experiments.report.pictures import ACCENT
 
 USERS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 SEEN = 10

@@ -13,9 +13,9 @@ import torch
 
 import foretaste as ft
 from foretaste.errors import ForetasteError
+from foretaste.experiments.recipes import load_recipe
 from foretaste.models.base import batch_of
-from foretaste.ranking import recommend
-from foretaste.recipes import load_recipe
+from foretaste.recommending.ranking import recommend
 
 ROUNDS = 3
 

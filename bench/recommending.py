@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from foretaste.models.base import UserBatch
-from foretaste.ranking import recommend
+from foretaste.recommending.ranking import recommend
 
 SHAPES = [(6_040, 3_706, 64), (20_000, 40_981, 64)]  # ML-1M and Gowalla's catalogues
 SEEN, K = 100, 10

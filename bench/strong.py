@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 import foretaste as ft
-from foretaste.comparison.pairs import contrasts
-from foretaste.evaluation import Tally, intervals
+from foretaste.evaluation.statistics import Tally, contrasts, intervals
+from foretaste.experiments.recipes import load_recipe
 from foretaste.models.base import UserBatch
-from foretaste.recipes import load_recipe
 
 METRICS = ("recall@20", "ndcg@100")
 DRAWS = 5

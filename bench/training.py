@@ -10,8 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import foretaste as ft
+from foretaste.experiments.recipes import load_recipe
 from foretaste.models.networks import EmbeddingNet
-from foretaste.recipes import load_recipe
 
 N_USERS, N_ITEMS, N_ROWS = 6_040, 3_706, 200_000
 N_TOWER_ROWS, N_LIKES = 1_000_000, 575_000  # as many as ML-1M has

@@ -18,8 +18,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 import foretaste as ft
-from foretaste import everyone
 from foretaste.models.embedding_net import EmbeddingModel
+from foretaste.recommending import export as everyone
 from foretaste.service.store import Event, Store
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic

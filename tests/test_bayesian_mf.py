@@ -14,9 +14,9 @@ import torch
 
 import foretaste as ft
 from foretaste.errors import CheckpointError, ModelError
-from foretaste.models import drift, gibbs
 from foretaste.models.base import PlacesNewItems, batch_of
-from foretaste.models.bayesian_mf import FoldIn
+from foretaste.models.bayesian import drift, gibbs
+from foretaste.models.bayesian.bayesian_mf import FoldIn
 from foretaste.training.engine import Engine
 
 SMALL: dict[str, Any] = {

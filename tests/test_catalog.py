@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretaste.data import catalog, public_sets
-from foretaste.data.catalog import data_folder, fetch_entry
+from foretaste.data import catalog as public_sets
+from foretaste.data import fetching as catalog
+from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile
 from foretaste.data.dataset import Dataset, build
-from foretaste.data.fetching import Progress
-from foretaste.data.public_sets import CATALOG, CatalogEntry, DataFile
+from foretaste.data.download import Progress
+from foretaste.data.fetching import data_folder, fetch_entry
 from foretaste.data.reading import read
 from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test, split
 from foretaste.errors import DataError, FetchError, UsageError

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretaste.data.catalog import load
 from foretaste.data.checking import CheckReport, Cost, check
 from foretaste.data.dataset import Dataset, ReadReport, build
+from foretaste.data.fetching import load
 from foretaste.data.reading import from_frame
 
 N = 3000

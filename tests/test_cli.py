@@ -14,9 +14,10 @@ import typer
 
 import foretaste as ft
 from foretaste import cli
-from foretaste.data.public_sets import CATALOG
-from foretaste.models import MODELS, sampling
-from foretaste.recipes import recipe_names
+from foretaste.data.catalog import CATALOG
+from foretaste.experiments.recipes import recipe_names
+from foretaste.models import MODELS
+from foretaste.models.bayesian import sampling
 from tests.conftest import synthetic
 from tests.test_recipes import SMALL
 
@@ -259,7 +260,7 @@ def small_movielens(home, monkeypatch):
     films = [f"{i}|Film {i} ({1980 + i})|01-Jan-{1980 + i}||" + "|0" * 19 for i in range(1, 21)]
     (folder / "u.item").write_text("\n".join(films) + "\n", "latin-1")
     (folder / "u.user").write_text("".join(f"{u}|33|F|other|55105\n" for u in range(1, 31)))
-    monkeypatch.setattr("foretaste.data.public_sets.DataFile.wrong", lambda self, path: "")
+    monkeypatch.setattr("foretaste.data.catalog.DataFile.wrong", lambda self, path: "")
     (home / "met.toml").write_text(SMALL)
     (home / "missed.toml").write_text(SMALL.replace("1.1", "0.01"))
 

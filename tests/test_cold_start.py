@@ -10,8 +10,8 @@ import torch
 import foretaste as ft
 from foretaste import cli
 from foretaste.cli.cold import floors
-from foretaste.cold_start import first, placed
 from foretaste.errors import DataError, UsageError
+from foretaste.evaluation.cold_start import first, placed
 from foretaste.models.base import UserBatch, batch_of
 
 

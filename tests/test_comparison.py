@@ -15,13 +15,12 @@ import polars as pl
 import pytest
 
 import foretaste as ft
-from foretaste.comparison.conclusion import conclusion
-from foretaste.comparison.entrants import entrants
-from foretaste.comparison.pairs import contrasts, holm
-from foretaste.comparison.quality import ceilings, head_items, segments, variety
 from foretaste.data.splitting import folds_of
 from foretaste.errors import UsageError
-from foretaste.evaluation import Tally
+from foretaste.evaluation.beyond_accuracy import ceilings, head_items, segments, variety
+from foretaste.evaluation.statistics import Tally, contrasts, holm
+from foretaste.experiments.conclusion import conclusion
+from foretaste.experiments.entrants import entrants
 from tests.conftest import synthetic
 from tests.processes import wait_for
 

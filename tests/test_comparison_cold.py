@@ -10,11 +10,11 @@ import pytest
 
 import foretaste as ft
 from foretaste.cli import main
-from foretaste.comparison import cold
-from foretaste.comparison.conclusion import conclusion
-from foretaste.comparison.entrants import plain_similarity
-from foretaste.report.page import summary, write_report
-from foretaste.report.sections import _cold, sections
+from foretaste.experiments import cold
+from foretaste.experiments.conclusion import conclusion
+from foretaste.experiments.entrants import plain_similarity
+from foretaste.experiments.report.page import summary, write_report
+from foretaste.experiments.report.sections import _cold, sections
 from tests.test_cold_start import worlds
 
 MODELS = {"popularity": ft.Popularity(), "als": ft.ALS(n_factors=4), "ease": ft.EASE(l2=1.0)}

@@ -14,8 +14,8 @@ import pytest
 
 import foretaste as ft
 from foretaste.cli import main
-from foretaste.report.page import markdown, summary, write_report
-from foretaste.report.sections import sections
+from foretaste.experiments.report.page import markdown, summary, write_report
+from foretaste.experiments.report.sections import sections
 from tests.conftest import synthetic
 
 HOSTILE = '<script>alert("x")</script> | **b** $a_1$ & "q"'

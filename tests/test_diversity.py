@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.diversity import by_place, diversify
-from foretaste.ranking import Lists
+from foretaste.recommending.ranking import Lists
+from foretaste.recommending.reranking import by_place, diversify
 
 
 def pool(score_bp: torch.Tensor, item_bp: torch.Tensor) -> Lists:

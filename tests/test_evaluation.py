@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 import foretaste as ft
-from foretaste import evaluation
 from foretaste.errors import DataError, UsageError
-from foretaste.evaluation import Interval, evaluate
-from foretaste.metrics import RANKING
+from foretaste.evaluation import evaluate as evaluation
+from foretaste.evaluation.evaluate import evaluate
+from foretaste.evaluation.metrics import RANKING
+from foretaste.evaluation.statistics import Interval
 from tests.conftest import synthetic
 from tests.test_metrics import brute
 

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 import foretaste as ft
-from foretaste import everyone
 from foretaste.errors import DataError, ModelError, UsageError
+from foretaste.recommending import export as everyone
 from tests import processes
 
 

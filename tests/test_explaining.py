@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import foretaste as ft
-from foretaste.explaining import place, reasons
 from foretaste.models import MODELS
 from foretaste.models.base import UserBatch
+from foretaste.recommending.explaining import place, reasons
 from tests.conftest import synthetic
 from tests.test_models_contract import films, small
 
@@ -64,7 +64,7 @@ def test_a_long_history_is_explained_in_chunks(monkeypatch):
     whole, asked_k = history([3, 1, 7, 2, 0], [5.0, 2.0, 4.0, 1.0, 3.0]), torch.tensor([4, 8])
     expected = reasons(score, whole, asked_k, 9)
     sizes.clear()
-    monkeypatch.setattr("foretaste.explaining.CHUNK_BYTES", 4 * 9 * 2)
+    monkeypatch.setattr("foretaste.recommending.explaining.CHUNK_BYTES", 4 * 9 * 2)
     assert torch.equal(reasons(score, whole, asked_k, 9), expected)
     assert sizes == [1, 2, 2, 1]
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from foretaste.data import text
+from foretaste.data import features as text
 from foretaste.data.features import ItemFeatures, encode, guess_kind, labels_of, learn_columns
 from foretaste.errors import DataError, UsageError
 

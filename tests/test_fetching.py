@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from foretaste.data import fetching
-from foretaste.data.fetching import Limits, Wheel, download, sha256, unpack
+from foretaste.data import download as fetching
+from foretaste.data.download import Limits, Wheel, download, sha256, unpack
 from foretaste.errors import FetchError
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -390,9 +390,9 @@ KILLED = """
     # Fetches again and again, each time killed one step later, until one fetch gets through.
     import os, signal, sys
     from pathlib import Path
-    from foretaste.data import fetching
-    from foretaste.data.catalog import fetch_entry
-    from foretaste.data.public_sets import CatalogEntry, DataFile
+    from foretaste.data import download as fetching
+    from foretaste.data.catalog import CatalogEntry, DataFile
+    from foretaste.data.fetching import fetch_entry
 
     url, checksum, root, fresh = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "fresh"
     fetching.CHUNK = 50_000

@@ -6,10 +6,9 @@ import os
 
 import pytest
 
-from foretaste.data.catalog import fetch
+from foretaste.data.fetching import fetch
 from foretaste.errors import FetchError
-from foretaste.evaluation import evaluate_recipe
-from foretaste.recipes import load_recipe, recipe_names
+from foretaste.experiments.recipes import evaluate_recipe, load_recipe, recipe_names
 
 pytestmark = pytest.mark.golden
 

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretaste import metrics
+from foretaste.evaluation import metrics
 from foretaste.models.base import UserBatch
-from foretaste.ranking import Scored, recommend
+from foretaste.recommending.ranking import Scored, recommend
 
 
 def batch(histories: list[list[int]]) -> UserBatch:

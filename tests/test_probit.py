@@ -12,8 +12,8 @@ from scipy import stats
 
 import foretaste as ft
 from foretaste.errors import ModelError
-from foretaste.models import gibbs, probit
 from foretaste.models.base import batch_of
+from foretaste.models.bayesian import gibbs, probit
 from foretaste.training.engine import Engine
 
 CUTS = torch.tensor([-1.0, 0.2, 1.5])

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretaste import ranking, retrieval
 from foretaste.errors import ModelError
-from foretaste.ranking import Lists, Scored, recommend
-from foretaste.retrieval import top_k
+from foretaste.recommending import ranking, retrieval
+from foretaste.recommending.ranking import Lists, Scored, recommend
+from foretaste.recommending.retrieval import top_k
 from tests.test_metrics import batch
 
 SCORES = st.sampled_from([-1.0, 0.0, 2.0, float("-inf")])

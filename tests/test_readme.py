@@ -18,8 +18,8 @@ import typer
 
 import foretaste as ft
 from foretaste import cli
+from foretaste.experiments.recipes import Recipe, recipe_names
 from foretaste.models import MODELS
-from foretaste.recipes import Recipe, recipe_names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("C*.md")), *sorted(ROOT.glob("docs/**/*.md"))]

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from foretaste.data.public_sets import CATALOG
+from foretaste.data.catalog import CATALOG
 from foretaste.data.splitting import SPLITS, canonical_splits
 from foretaste.errors import RecipeError
-from foretaste.evaluation import RecipeResult, Report, evaluate_recipe
-from foretaste.metrics import RANKING
+from foretaste.evaluation.evaluate import Report
+from foretaste.evaluation.metrics import RANKING
+from foretaste.experiments.recipes import (
+    Recipe,
+    RecipeResult,
+    evaluate_recipe,
+    load_recipe,
+    recipe_names,
+)
 from foretaste.models import MODELS
 from foretaste.models.base import PredictsRatings
 from foretaste.models.baselines import Bias
-from foretaste.recipes import Recipe, load_recipe, recipe_names
 
 SMALL = """
 title = "A small one"
@@ -165,7 +171,7 @@ def test_targets_are_met_at_their_bound_and_missed_beyond(tmp_path):
 @pytest.fixture
 def served(monkeypatch, ratings):
     """The synthetic ratings in the place of every public data set."""
-    monkeypatch.setattr("foretaste.evaluation.load_data", lambda name, progress=None: ratings)
+    monkeypatch.setattr("foretaste.experiments.recipes.load_data", lambda name, progress=None: ratings)
 
 
 def result_of(folder, text):

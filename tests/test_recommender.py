@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import foretaste as ft
-from foretaste.asking import batch_for
 from foretaste.data.checking import Cost
 from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
 from foretaste.models.base import Model, RatingPrediction
+from foretaste.recommending.request import batch_for
 from tests.conftest import synthetic
 
 FILMS = pl.DataFrame(

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretaste.report.pictures import cold_start_curve, learning_curve
+from foretaste.experiments.report.pictures import cold_start_curve, learning_curve
 
 CURVE = [
     {"epoch": epoch, "train_loss": 1.2 / epoch, "validation": valid}

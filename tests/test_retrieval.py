@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import foretaste as ft
-from foretaste import recommender, retrieval
 from foretaste.errors import ModelError, UsageError
-from foretaste.retrieval import VectorIndex, recall_of
+from foretaste.recommending import recommender, retrieval
+from foretaste.recommending.retrieval import VectorIndex, recall_of
 
 
 def clustered(n: int, d: int, seed: int = 0) -> torch.Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import foretaste as ft
-from foretaste.models import sampling
-from foretaste.models.sampling import Schedule
+from foretaste.models.bayesian import sampling
+from foretaste.models.bayesian.sampling import Schedule
 from foretaste.training.engine import Engine
 
 SMALL = {"factors": 2, "implicit_rank": 4, "drift_seconds": [], "burn_in": 10, "keep_every": 1}

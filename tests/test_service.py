@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 
 import foretaste as ft
 from foretaste.models import MODELS
-from foretaste.service.guard import Rules
-from foretaste.service.http import build
-from foretaste.service.live import Live
+from foretaste.service.app import build
+from foretaste.service.middleware import Rules
 from foretaste.service.store import Store
+from foretaste.service.tenant import Live
 from tests.conftest import synthetic
 from tests.test_models_contract import films, small
 
@@ -252,7 +252,7 @@ def test_keys_open_what_they_are_for(live):
 
 
 def test_a_revoked_key_opens_nothing(live, monkeypatch):
-    monkeypatch.setattr("foretaste.service.guard.TRUSTED_FOR", 0.0)
+    monkeypatch.setattr("foretaste.service.middleware.TRUSTED_FOR", 0.0)
     head = {"Authorization": f"Bearer {live.store.create_key('a', 'admin')}"}
     with served(live, needs_key=True) as client:
         assert client.get("/api/card", headers=head).status_code == 200

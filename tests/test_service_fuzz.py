@@ -17,10 +17,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 import foretaste as ft
-from foretaste.service.guard import Rules
-from foretaste.service.http import build
-from foretaste.service.live import Live
+from foretaste.service.app import build
+from foretaste.service.middleware import Rules
 from foretaste.service.store import Store
+from foretaste.service.tenant import Live
 from tests.test_service import described
 from tests.test_store import postgres, url
 

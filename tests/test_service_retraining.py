@@ -15,7 +15,7 @@ import pytest
 import foretaste as ft
 from foretaste.cli import main
 from foretaste.errors import UsageError
-from foretaste.service.promotion import current, go_back, promote
+from foretaste.service.releases import current, go_back, promote
 from foretaste.service.retraining import compare, retrain
 from foretaste.service.store import Event, Store
 from tests.processes import service

@@ -9,40 +9,34 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 from foretaste.bundle import __version__
-from foretaste.cold_start import ColdStart, cold_items, cold_users
-from foretaste.comparison.cold import add_cold_starts
-from foretaste.comparison.folds import cross_validate
-from foretaste.comparison.pairs import compare
-from foretaste.comparison.running import Comparison, run_comparison
-from foretaste.data.catalog import fetch
-from foretaste.data.catalog import load as load_data
 from foretaste.data.checking import check
 from foretaste.data.dataset import Dataset, catalogue
 from foretaste.data.features import ItemFeatures
-from foretaste.data.item_tables import read_items
-from foretaste.data.reading import from_frame, read
+from foretaste.data.fetching import fetch
+from foretaste.data.fetching import load as load_data
+from foretaste.data.reading import from_frame, read, read_items
 from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
-from foretaste.evaluation import Report, evaluate
-from foretaste.everyone import recommend_all
+from foretaste.evaluation.cold_start import ColdStart, cold_items, cold_users
+from foretaste.evaluation.evaluate import Report, compare, evaluate
+from foretaste.experiments.cold import add_cold_starts
+from foretaste.experiments.comparison import Comparison, run_comparison
+from foretaste.experiments.cross_validation import cross_validate
 from foretaste.models import MODELS
-from foretaste.models.aligned import AlignedALS
-from foretaste.models.aligned_ease import AlignedEASE
-from foretaste.models.als import ALS
-from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
-from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.als import ALS, AlignedALS
+from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random, WeightedRating
+from foretaste.models.bayesian.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.content import MetadataSimilarity, PlotSimilarity
-from foretaste.models.ease import EASE
+from foretaste.models.ease import EASE, AlignedEASE, SparseEASE
 from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
 from foretaste.models.graph_filter import GraphFilter
 from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
-from foretaste.models.sparse_ease import SparseEASE
 from foretaste.models.two_tower import TwoTower
-from foretaste.models.weighted_rating import WeightedRating
-from foretaste.recommender import Recommender, fit, load
+from foretaste.recommending.export import recommend_all
+from foretaste.recommending.recommender import Recommender, fit, load
 
 __all__ = [
     "ALS",

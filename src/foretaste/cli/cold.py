@@ -19,13 +19,13 @@ from foretaste.cli.options import (
     reads_ratings,
 )
 from foretaste.cli.show import emit, say, show_frame
-from foretaste.cold_start import cold_items, cold_users
-from foretaste.comparison.entrants import plain_similarity
 from foretaste.data.dataset import Dataset
+from foretaste.evaluation.cold_start import cold_items, cold_users
+from foretaste.experiments.entrants import plain_similarity
+from foretaste.experiments.report.pictures import cold_start_curve
 from foretaste.models import model_named
 from foretaste.models.base import Model, configure
 from foretaste.models.baselines import Popularity, Random
-from foretaste.report.pictures import cold_start_curve
 
 
 @reads_ratings

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from foretaste.cli.options import Device, Json, Length, Reader, Share, reads_ratings
 from foretaste.cli.show import console, emit, say
-from foretaste.comparison.cold import add_cold_starts
-from foretaste.comparison.conclusion import conclusion, metric_name
-from foretaste.comparison.running import Comparison, run_comparison
 from foretaste.data.splitting import split
-from foretaste.report.page import summary, write_report
+from foretaste.experiments.cold import add_cold_starts
+from foretaste.experiments.comparison import Comparison, run_comparison
+from foretaste.experiments.conclusion import conclusion, metric_name
+from foretaste.experiments.report.page import summary, write_report
 
 
 @reads_ratings

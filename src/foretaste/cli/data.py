@@ -17,12 +17,12 @@ from rich.text import Text
 from foretaste.bundle import __version__
 from foretaste.cli.options import Json, Reader, reads_ratings
 from foretaste.cli.show import byte_meter, console, emit, headline, say, seconds, size
-from foretaste.data.catalog import data_folder, entry
-from foretaste.data.catalog import fetch as fetch_files
+from foretaste.data.catalog import CATALOG
 from foretaste.data.checking import CheckReport, Spread
 from foretaste.data.checking import check as examine
 from foretaste.data.dataset import Dataset
-from foretaste.data.public_sets import CATALOG
+from foretaste.data.fetching import data_folder, entry
+from foretaste.data.fetching import fetch as fetch_files
 from foretaste.models import MODELS
 from foretaste.models.base import Shape
 

@@ -16,15 +16,15 @@ from foretaste.cli.data import checked
 from foretaste.cli.models import finish, floors, show_comparison, training_folder
 from foretaste.cli.options import Json, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
+from foretaste.data.catalog import CATALOG
 from foretaste.data.dataset import Dataset
-from foretaste.data.public_sets import CATALOG
 from foretaste.data.splitting import split
-from foretaste.evaluation import evaluate
+from foretaste.evaluation.evaluate import evaluate
+from foretaste.experiments.recipes import load_recipe
 from foretaste.models.base import configure
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
-from foretaste.recipes import load_recipe
-from foretaste.recommender import Recommender, fit
+from foretaste.recommending.recommender import Recommender, fit
 
 ARTICLE = "ml-1m-article-embedding-net"
 ADDRESS = "http://127.0.0.1:8000"  # of `foretaste serve`

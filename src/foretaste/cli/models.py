@@ -28,18 +28,18 @@ from foretaste.cli.options import (
     reads_ratings,
 )
 from foretaste.cli.show import byte_meter, emit, say, seconds, show_frame, show_reports
-from foretaste.comparison.entrants import floors as floors_of
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError
-from foretaste.evaluation import Report, evaluate_recipe
-from foretaste.evaluation import evaluate as measure
-from foretaste.everyone import recommend_all
+from foretaste.evaluation.evaluate import Report
+from foretaste.evaluation.evaluate import evaluate as measure
+from foretaste.experiments.entrants import floors as floors_of
+from foretaste.experiments.recipes import evaluate_recipe, load_recipe
+from foretaste.experiments.report.pictures import learning_curve
 from foretaste.models import MODELS, model_named
 from foretaste.models.base import configure
-from foretaste.recipes import load_recipe
-from foretaste.recommender import Recommender, fit, load
-from foretaste.report.pictures import learning_curve
+from foretaste.recommending.export import recommend_all
+from foretaste.recommending.recommender import Recommender, fit, load
 from foretaste.training.engine import Engine
 
 COMPARED = ("rmse", "recall", "ndcg", "hit_rate")

@@ -12,12 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from foretaste.cli.show import byte_meter
-from foretaste.data.catalog import fetch
-from foretaste.data.catalog import load as load_data
+from foretaste.data.catalog import ALIASES, CATALOG
 from foretaste.data.dataset import Dataset
-from foretaste.data.item_tables import read_items
-from foretaste.data.public_sets import ALIASES, CATALOG
-from foretaste.data.reading import read
+from foretaste.data.fetching import fetch
+from foretaste.data.fetching import load as load_data
+from foretaste.data.reading import read, read_items
 from foretaste.errors import UsageError
 
 Source = Annotated[

@@ -16,7 +16,7 @@ from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import Bundle, Json, Seed
 from foretaste.cli.show import emit, say
 from foretaste.errors import UsageError
-from foretaste.recommender import load
+from foretaste.recommending.recommender import load
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30
@@ -45,7 +45,7 @@ def serve(
 
     Example: foretaste serve bundle --port 8000
     """
-    database, current = db or beside(bundle), _service("promotion").current(bundle)
+    database, current = db or beside(bundle), _service("releases").current(bundle)
     bundles.read(current)  # a damaged bundle is refused here, not in every worker
     store = _service("store").Store.open(database)
     has_keys = bool(store.listed_keys())
@@ -59,12 +59,12 @@ def serve(
         "bundle": str(bundle), "db": database, "needs_key": has_keys, "origins": origin or [],
         "log_level": log_level.upper(),
     }  # fmt: skip
-    os.environ[_service("http").SETTINGS] = json.dumps(settings)  # workers are processes
+    os.environ[_service("app").SETTINGS] = json.dumps(settings)  # workers are processes
     if not has_keys:
         say("No API keys: listening on loopback only. foretaste keys create makes one.")
     say(f"Serving {current} on http://{host}:{port}")
     importlib.import_module("uvicorn").run(
-        "foretaste.service.http:from_environment", factory=True, host=host, port=port,
+        "foretaste.service.app:from_environment", factory=True, host=host, port=port,
         workers=workers, log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS, timeout_worker_healthcheck=60,
         h11_max_incomplete_event_size=32 << 10,
@@ -90,7 +90,7 @@ def retrain(
 
     Example: foretaste retrain bundle --out bundle-2
     """
-    promotion = _service("promotion")
+    promotion = _service("releases")
     if back:
         _tell(as_json, f"Served again: {promotion.go_back(bundle)}", promoted=True)
         return

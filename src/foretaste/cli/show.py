@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.evaluation import Report
+from foretaste.evaluation.evaluate import Report
 
 console = Console(highlight=False)
 LONGEST_CELL = 40  # characters; the overview of a film has hundreds

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from foretaste.errors import UsageError, did_you_mean
-from foretaste.models.aligned import AlignedALS
-from foretaste.models.aligned_ease import AlignedEASE
-from foretaste.models.als import ALS
+from foretaste.models.als import ALS, AlignedALS
 from foretaste.models.base import Model
-from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
-from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random, WeightedRating
+from foretaste.models.bayesian.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.content import MetadataSimilarity, PlotSimilarity
-from foretaste.models.ease import EASE
+from foretaste.models.ease import EASE, AlignedEASE, SparseEASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.models.graph_filter import GraphFilter
 from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
-from foretaste.models.sparse_ease import SparseEASE
 from foretaste.models.two_tower import TwoTower
-from foretaste.models.weighted_rating import WeightedRating
 
 MODELS: dict[str, type[Model]] = {
     model.name: model

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.models import gibbs
 from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.models.bayesian import gibbs
 from foretaste.training.engine import Engine
 
 

@@ -23,7 +23,7 @@ from foretaste.models.base import (
     configure,
 )
 from foretaste.models.baselines import Bias
-from foretaste.models.bayesian_mf import BayesianMF
+from foretaste.models.bayesian.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.content import ContentModel, MetadataSimilarity, PlotSimilarity
 from foretaste.training.engine import Engine

@@ -13,9 +13,9 @@ import polars as pl
 from foretaste.data.dataset import Dataset, build, id_table
 from foretaste.data.splitting import Split
 from foretaste.errors import UsageError
-from foretaste.evaluation import evaluate
+from foretaste.evaluation.evaluate import evaluate
 from foretaste.models.base import configure
-from foretaste.recommender import Recommender, fit
+from foretaste.recommending.recommender import Recommender, fit
 from foretaste.service.served import lines
 from foretaste.service.store import Store
 

@@ -14,7 +14,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from foretaste.filtering import LONGEST_CONDITION
+from foretaste.recommending.filters import LONGEST_CONDITION
 
 LONGEST_ID = 256  # characters
 LONGEST_LIST = 1000  # k, history, items, events in one request

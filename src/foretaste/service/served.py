@@ -18,12 +18,12 @@ from foretaste.bundle import MANIFEST
 from foretaste.data.dataset import id_table
 from foretaste.data.interactions import FloatArray, Ids, IntArray
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.explaining import reasons, shares
-from foretaste.filtering import matching
 from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch
-from foretaste.recommender import Recommender, load
-from foretaste.service.catalogue import Catalogue
+from foretaste.recommending.explaining import reasons, shares
+from foretaste.recommending.filters import matching
+from foretaste.recommending.recommender import Recommender, load
 from foretaste.service.schemas import Rated
+from foretaste.service.search import Catalogue
 from foretaste.service.store import Event, Past
 
 CONDITIONS = 256  # of them, the items that satisfy each are remembered

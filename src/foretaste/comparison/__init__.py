@@ -1,1 +1,0 @@
-"""Comparison: several models on the same test users, and what one may conclude."""

@@ -1,0 +1,166 @@
+"""Folders with a layout of their own: MovieLens, and adjacency lists."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from foretaste.data.dataset import Dataset, ReadReport, build
+from foretaste.data.sources import check_file
+from foretaste.errors import DataError, RatingsFileError
+
+RATINGS = ("u.data", "ratings.dat", "ratings.csv")  # the file that tells the layout of a folder
+SPLIT_100K = re.compile(r"u\.data|u[1-5ab]\.(base|test)")
+GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+)  # fmt: skip
+
+
+def ratings_file(folder: Path) -> Path:
+    """The ratings of a MovieLens folder: 100K, 1M or latest."""
+    for name in RATINGS:
+        for file in (folder / name, folder / f"{name}.gz"):
+            if file.is_file():
+                return file
+    names = sorted(entry.name for entry in folder.iterdir())
+    has = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+    raise DataError(
+        f"no layout of this folder is known. Looked for {', '.join(RATINGS)} (MovieLens 100K, 1M, "
+        f"latest); it has: {has}.",
+        where=folder, fix="Name one file in it.",
+    )  # fmt: skip
+
+
+def attach_tables(ratings: Dataset, file: Path) -> Dataset:
+    """The same with the tables of items and users that MovieLens has beside its ratings."""
+    name, beside = file.name.removesuffix(".gz"), file.parent
+    if SPLIT_100K.fullmatch(name):
+        readers = {"u.item": items_100k, "u.user": users_100k}
+    elif name == "ratings.dat":
+        readers = {"movies.dat": items_1m, "users.dat": users_1m}
+    elif name == "ratings.csv" and ratings.report.columns.get("item") == "movieId":
+        readers = {"movies.csv": items_latest}
+    else:
+        return ratings
+    for table, read_table in readers.items():
+        if (beside / table).is_file():
+            frame = read_table(beside / table)
+            attach = ratings.with_items if frame.columns[0] == "item" else ratings.with_users
+            ratings = attach(frame)
+    return ratings
+
+
+def items_100k(file: Path) -> pl.DataFrame:
+    """u.item: item, title, year, genres."""
+    rows = _rows(file, "|", 5 + len(GENRES_100K))
+    flags = [zip(GENRES_100K, row[5:], strict=True) for row in rows]
+    genres = ["|".join(genre for genre, flag in one if flag == "1") for one in flags]
+    return _items([row[0] for row in rows], [row[1] for row in rows], genres)
+
+
+def items_1m(file: Path) -> pl.DataFrame:
+    """movies.dat: item, title, year, genres."""
+    rows = _rows(file, "::", 3)
+    return _items(*([row[i] for row in rows] for i in range(3)))
+
+
+def items_latest(file: Path) -> pl.DataFrame:
+    """movies.csv: item, title, year, genres."""
+    text = _text(file)
+    rows = list(csv.reader(text.split("\n"), strict=True)) if text else []
+    rows = [row for row in rows if row]
+    if not rows or rows[0][:3] != ["movieId", "title", "genres"]:
+        raise RatingsFileError(
+            file, 1, what="the columns movieId, title, genres are not here.",
+            fix="Restore the file, or move it away to read the ratings alone.",
+        )  # fmt: skip
+    return _items(*([row[i] for row in rows[1:]] for i in range(3)))
+
+
+def users_100k(file: Path) -> pl.DataFrame:
+    """u.user: user, age, gender, occupation, zip."""
+    columns = ("user", "age", "gender", "occupation", "zip")
+    return _users(pl.DataFrame(_rows(file, "|", 5), schema=columns, orient="row"))
+
+
+def users_1m(file: Path) -> pl.DataFrame:
+    """users.dat: user, gender, age, occupation, zip."""
+    columns = ("user", "gender", "age", "occupation", "zip")
+    return _users(pl.DataFrame(_rows(file, "::", 5), schema=columns, orient="row"))
+
+
+def _users(table: pl.DataFrame) -> pl.DataFrame:
+    age = pl.col("age").cast(pl.Int64, strict=False)
+    return table.select("user", age, "gender", "occupation", "zip")
+
+
+def _items(ids: list[str], titles: list[str], genres: list[str]) -> pl.DataFrame:
+    table = pl.DataFrame({"item": ids, "title": titles, "genres": genres}, schema_overrides={
+        "item": pl.String, "title": pl.String, "genres": pl.String})  # fmt: skip
+    year = pl.col("title").str.extract(r"\((\d{4})[^()]*\)\s*$").cast(pl.Int64).alias("year")
+    genre = pl.col("genres").replace({"(no genres listed)": None, "": None})
+    return table.select("item", "title", year, genre)
+
+
+def _text(file: Path) -> str:
+    """A small file whole: UTF-8, or latin-1 as MovieLens published its first titles."""
+    check_file(file)
+    content = file.read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return content.decode("latin-1").replace("\r\n", "\n")
+
+
+def _rows(file: Path, separator: str, width: int) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for line, text in enumerate(_text(file).split("\n"), start=1):
+        if text:
+            rows.append(text.split(separator))
+            if len(rows[-1]) != width:
+                raise RatingsFileError(
+                    file, line, what=f"the row has {len(rows[-1])} fields where {width} belong.",
+                    fix="Restore the file, or move it away to read the ratings alone.",
+                )  # fmt: skip
+    return rows
+
+
+def read_adjacency(
+    path: str | Path, *, name: str | None = None, duplicates: str = "last"
+) -> Dataset:
+    """Clicks from lines of `user item item ...`, as LightGCN published Gowalla."""
+    path = Path(path)
+    check_file(path)
+    tokens: list[str] = []
+    users: list[str] = []
+    count: list[int] = []
+    for line, text in enumerate(_text(path).split("\n"), start=1):
+        if "\0" in text or "\ufffd" in text:
+            raise RatingsFileError(path, line, what="this is not text.", fix="Restore the file.")
+        if cells := text.split():
+            users.append(cells[0])
+            count.append(len(cells) - 1)
+            tokens += cells[1:]
+    alone = sum(1 for n in count if not n)
+    user = _whole_numbers(pl.Series("user", users, dtype=pl.String))
+    report = ReadReport(
+        source=str(path), rows=len(tokens),
+        columns={"user": "first word", "item": "the other words"},
+        notes=(f"{alone:,} users without an item left out",) if alone else (),
+    )  # fmt: skip
+    return build(
+        user.gather(np.repeat(np.arange(len(users)), count)),
+        _whole_numbers(pl.Series("item", tokens, dtype=pl.String)), None, None,
+        duplicates=duplicates, name=name or path.parent.name or path.stem, report=report,
+    )  # fmt: skip
+
+
+def _whole_numbers(ids: pl.Series) -> pl.Series:
+    number = ids.cast(pl.Int64, strict=False)
+    return number if bool((number.cast(pl.String) == ids).fill_null(False).all()) else ids

@@ -1,0 +1,1 @@
+"""What a list was worth: metrics, statistics, evaluation, cold starts."""

@@ -1,0 +1,211 @@
+"""Cold start, measured: items that training never saw, and users who have said little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from foretaste.data.dataset import Dataset
+from foretaste.data.splitting import split
+from foretaste.errors import DataError, UsageError
+from foretaste.evaluation.evaluate import Served, ranking_tallies
+from foretaste.evaluation.statistics import Interval, Tally, intervals, resampled
+from foretaste.models.base import Model, PlacesNewItems, UserBatch, batch_of, liked_from
+from foretaste.recommending.ranking import Scored, recommend
+from foretaste.recommending.recommender import fit
+
+Score = Callable[[UserBatch], Tensor]
+Case = tuple[str, str]  # the name of a model, and what it was asked
+
+
+@dataclass(frozen=True, eq=False)
+class ColdStart:
+    """Metrics of each model in each case; every case has the same users, so that all are paired.
+
+    tallies: by (model, case), then by metric.  users: in the order of the tallies' sums.
+    """
+
+    protocol: str
+    users: pl.Series
+    tallies: Mapping[Case, Mapping[str, Tally]]
+
+    def frame(self) -> pl.DataFrame:
+        """Model, case, metric, value, low, high: means over users with 95 % bootstrap intervals."""
+        rows = [
+            (model, case, metric, found.value, found.low, found.high)
+            for (model, case), tallies in self.tallies.items()
+            for metric, found in intervals(tallies).items()
+        ]
+        schema = ["model", "case", "metric", "value", "low", "high"]
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    def ratio(self, metric: str, of: Case, to: Case) -> Interval:
+        """A metric of one (model, case) divided by that of another, from the same resamples."""
+        pair = [self._tally(metric, case) for case in (of, to)]
+        first, second = resampled(pair)
+        low, high = np.quantile(first / np.maximum(second, 1e-300), [0.025, 0.975])
+        return Interval(pair[0].value / max(pair[1].value, 1e-300), float(low), float(high))
+
+    def _tally(self, metric: str, case: Case) -> Tally:
+        if case not in self.tallies or metric not in self.tallies[case]:
+            known = (
+                f"{list(self.tallies)}, each with {', '.join(next(iter(self.tallies.values())))}"
+            )
+            raise UsageError(f"{metric} of {case} was not measured.", fix=f"There are {known}.")
+        return self.tallies[case][metric]
+
+
+def cold_items(
+    models: Mapping[str, Model], dataset: Dataset, *, k: int = 20, test: float = 0.2, seed: int = 0,
+    relevant_from: float | None = None, device: str = "auto",
+) -> ColdStart:  # fmt: skip
+    """Hold items out entirely, fit the models to the rest, and let new and known items compete.
+
+    A share `test` of the items, drawn at random, is taken out of train, and the same share of the
+    other interactions.  The history is what a user did in train.  Cases say what must be found
+    among which candidates: "cold" (new items among new items), "warm" (known among known), "cold in
+    all" and "warm in all" (among the whole catalogue, new items placed by their columns where the
+    model can, last where it cannot), "all".
+    """
+    x, n_items = dataset.interactions, len(dataset.items)
+    rng = np.random.default_rng(seed)
+    held_i = np.isin(np.arange(n_items), rng.permutation(n_items)[: round(test * n_items)])
+    test_r = held_i[x.item_r] | (rng.random(len(x)) < test)
+    if test_r.all() or not held_i.any():
+        raise DataError(
+            f"holding out {test:.0%} of {n_items} items leaves nothing to learn or to find.",
+            where=dataset.name, fix="Choose another fraction.",
+        )  # fmt: skip
+    train, rest = dataset.take(~test_r), dataset.take(test_r)
+    row_i = train.items.find(rest.items.values)
+    new_i = row_i < 0
+    n_known, n_new = len(train.items), int(new_i.sum())
+    row_i = np.where(new_i, n_known + np.cumsum(new_i) - 1, row_i)
+    table = rest.item_frame.filter(new_i)
+    batch = batch_of(train, train.users.find(rest.users.values), train)
+    wanted = _wanted(rest, row_i, liked_from(train, relevant_from))
+    known_i = torch.arange(n_known + n_new) < n_known
+    all_i = torch.ones_like(known_i)
+    cases = {
+        "cold": (~known_i, ~known_i), "warm": (known_i, known_i),
+        "cold in all": (~known_i, all_i), "warm in all": (known_i, all_i), "all": (all_i, all_i),
+    }  # fmt: skip
+    tallies = {}
+    for name, model in models.items():
+        score = placed(fit(model, train, seed=seed, device=device, progress=False).model, table)
+        for case, (wanted_i, allowed_i) in cases.items():
+            asked = wanted.only(wanted_i[wanted.item_h])
+            tallies[name, case] = _tallies(score, batch, asked, allowed_i, k)
+    protocol = (
+        f"{test:.0%} of items held out ({n_new:,} new to the models, {n_known:,} known), and "
+        f"{test:.0%} of the other interactions, seed {seed}"
+    )
+    return ColdStart(protocol, rest.users.values, tallies)
+
+
+def cold_users(
+    models: Mapping[str, Model], dataset: Dataset, *, lengths: Sequence[int] = (0, 1, 3, 10),
+    shown: Literal["random", "oldest"] = "random", k: int = 10, test: float = 0.1, seed: int = 0,
+    device: str = "auto",
+) -> ColdStart:  # fmt: skip
+    """Show the models only a few interactions of users who were not in training.
+
+    A share `test` of the users is held out, a fifth of what each did is to be found, and of the
+    rest `lengths` are shown (the cases "0", "1", ...), then all ("all").  shown: drawn at random,
+    each case adding to the last one, or the oldest.  The same items are to be found, among the
+    same candidates, in every case: no case lists what the user did.  Users with less to show than
+    the longest length are left out.  What a user table says of them is known in every case.
+    """
+    parts = split(dataset, "users", test=test, seed=seed)
+    train = parts.train
+    whole = batch_of(parts.history, parts.history.users.find(parts.test.users.values), train)
+    enough_b = whole.length_b >= max(lengths)
+    if not enough_b.any():
+        raise DataError(
+            f"no held-out user has {max(lengths)} interactions to show.",
+            where=dataset.name, fix="Choose shorter lengths, or hold out more users.",
+        )  # fmt: skip
+    row_i = train.items.find(parts.test.items.values)
+    wanted = _wanted(parts.test, row_i, liked_from(train, None))
+    kept = enough_b.nonzero()[:, 0]
+    batch, wanted = whole.take(kept), wanted.take(kept)
+    drawn = batch if shown == "oldest" else _shuffled(batch, np.random.default_rng(seed))
+    all_i = torch.ones(len(train.items), dtype=torch.bool)
+    tallies = {}
+    for name, model in models.items():
+        fitted = fit(model, train, seed=seed, device=device, progress=False).model
+        for length in lengths:
+            score = _after(fitted, length)
+            tallies[name, str(length)] = _tallies(score, drawn, wanted, all_i, k)
+        tallies[name, "all"] = _tallies(fitted.score, batch, wanted, all_i, k)
+    users = parts.test.users.values.filter(pl.Series(enough_b.numpy()))
+    return ColdStart(f"{parts.protocol}, the {shown} few of them shown", users, tallies)
+
+
+def placed(model: Model, table: pl.DataFrame) -> Score:
+    """Scores of the items trained on and, after them, of the lines of a table of new items.
+
+    A model that cannot tell new items from their columns lists them last, all alike.
+    """
+    if isinstance(model, PlacesNewItems):
+        return model.with_items(table).score
+
+    def score(batch: UserBatch) -> Tensor:
+        score_bi = model.score(batch)
+        last_b1 = score_bi.min(dim=1, keepdim=True).values - 1
+        return torch.cat([score_bi, last_b1.expand(-1, len(table))], dim=1)
+
+    return score
+
+
+def first(batch: UserBatch, length: int) -> UserBatch:
+    """The first entries of each history, `length` at most, by time, as those of strangers."""
+    place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
+    shown = batch.only(place_h < length)
+    shown = replace(shown, train_row_b=torch.full_like(batch.train_row_b, -1))
+    return shown if shown.time_h is None else _in_order(shown, shown.time_h.numpy())
+
+
+def _shuffled(batch: UserBatch, rng: np.random.Generator) -> UserBatch:
+    return _in_order(batch, rng.random(len(batch.item_h)))
+
+
+def _in_order(batch: UserBatch, key_h: np.ndarray) -> UserBatch:
+    """Each history sorted by a key; entries of equal keys stay as they are."""
+    order_h = torch.from_numpy(np.lexsort((key_h, batch.user_h.numpy())))
+    time_h = None if batch.time_h is None else batch.time_h[order_h]
+    return replace(
+        batch, item_h=batch.item_h[order_h], value_h=batch.value_h[order_h], time_h=time_h
+    )
+
+
+def _after(model: Model, length: int) -> Score:
+    return lambda batch: model.score(first(batch, length))
+
+
+def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> UserBatch:
+    """What each test user should find: the liked items that have a row."""
+    x = test.interactions
+    item_r = row_i[x.item_r]
+    wanted_r = (x.value_r >= border) & (item_r >= 0)
+    n_users = len(test.users)
+    pointer_b = np.searchsorted(x.user_r[wanted_r], np.arange(n_users + 1))
+    return UserBatch(
+        torch.from_numpy(pointer_b), torch.from_numpy(item_r[wanted_r]).long(),
+        torch.from_numpy(x.value_r[wanted_r]), None, torch.full((n_users,), -1),
+    )  # fmt: skip
+
+
+def _tallies(
+    score: Score, batch: UserBatch, wanted: UserBatch, allowed_i: Tensor, k: int
+) -> dict[str, Tally]:
+    lists = recommend(
+        Scored(score), batch, k, n_items=len(allowed_i), allowed_i=allowed_i, probe=wanted
+    )
+    return ranking_tallies(Served(lists, wanted, wanted.length_b), (k,))

@@ -1,0 +1,275 @@
+"""Evaluation: what a Recommender would have served, judged per user, with bootstrap intervals."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from foretaste.data.dataset import Dataset
+from foretaste.data.splitting import Split
+from foretaste.errors import DataError, UsageError
+from foretaste.evaluation import metrics
+from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
+from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of, liked_from
+from foretaste.recommending.ranking import Lists
+from foretaste.recommending.recommender import Recommender
+from foretaste.recommending.reranking import by_place
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What B test users were shown, and what they should have found.
+
+    lists: as long as the longest cut, with the scores of the probe.  probe: relevant items that
+    training knows.  relevant_b: relevant items of each user, unknown ones included.
+    """
+
+    lists: Lists
+    probe: UserBatch
+    relevant_b: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was measured, on whom and how.
+
+    per_user: one line per test user, a column per metric (null where it does not apply to the
+    user). score_seconds: scoring, ranking and metrics.  peak_memory_bytes: of the process so far.
+    """
+
+    model: str
+    protocol: str
+    metrics: dict[str, Interval]
+    per_user: pl.DataFrame
+    fit_seconds: float
+    score_seconds: float
+    peak_memory_bytes: int
+    notes: tuple[str, ...] = ()
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    served: Served | None = None
+
+    def frame(self) -> pl.DataFrame:
+        """Metric, value, low, high."""
+        rows = [(name, m.value, m.low, m.high) for name, m in self.metrics.items()]
+        return pl.DataFrame(rows, schema=["metric", "value", "low", "high"], orient="row")
+
+    def summary(self) -> dict[str, Any]:
+        """The same as JSON values, without the per-user table."""
+        return {
+            "model": self.model,
+            "protocol": self.protocol,
+            "metrics": {name: vars(m) for name, m in self.metrics.items()},
+            "users": len(self.per_user),
+            "fit_seconds": self.fit_seconds,
+            "score_seconds": self.score_seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def evaluate(
+    recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = 10,
+    relevant_from: float | None = None, ratings: bool = True, ranking: bool = True,
+    diversity: float = 0.0,
+) -> Report:  # fmt: skip
+    """Measure a Recommender on the test part of the split it was trained for.
+
+    Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen
+    items removed, at each k.  relevant_from: the lowest test rating that counts as relevant
+    (default: three quarters up the scale, 4 of 5 stars); everything counts where there are no
+    ratings. diversity: the lists are re-ranked as `recommend` does.
+    Raises UsageError where the Recommender was trained on other data than `parts.train`.
+    """
+    train = recommender.dataset
+    if train is not parts.train and train.fingerprint != parts.train.fingerprint:
+        raise UsageError(
+            "this recommender was not trained on parts.train: its numbers would mean nothing.",
+            fix="Fit it to parts.train first.",
+        )
+    cuts = (k,) if isinstance(k, int) else tuple(k)
+    if not cuts or min(cuts) < 1:
+        raise UsageError(f"k={k}.", fix="Lists have at least one item.")
+    started = time.monotonic()
+    rows = parts.history.users.find(parts.test.users.values)
+    history = train if parts.history is parts.train else parts.history
+    batch = batch_of(history, rows, train)
+    tallies: dict[str, Tally] = {}
+    served = None
+    if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
+        tallies |= _rating_tallies(recommender, batch, parts, rows)
+    if ranking:
+        relevant = _relevant(parts, relevant_from)
+        served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
+        tallies |= ranking_tallies(served, cuts)
+    per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
+        pl.Series(
+            name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True
+        )
+        for name, t in tallies.items()
+    )
+    return Report(
+        recommender.model.name, parts.protocol, intervals(tallies), per_user,
+        recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(),
+        (*_unseen(parts), *recommender.training.get("notes", ())), tallies, served,
+    )  # fmt: skip
+
+
+def _unseen(split: Split) -> tuple[str, ...]:
+    """Test users and items that training never saw; they stay in the test."""
+    users = int((split.history.users.find(split.test.users.values) < 0).sum())
+    items = int((split.train.items.find(split.test.items.values) < 0).sum())
+    notes = []
+    if users:
+        notes.append(f"{users:,} test users have no history: they are served as strangers")
+    if items:
+        notes.append(f"{items:,} test items are not in train: they count as misses in rankings")
+    return tuple(notes)
+
+
+def _rating_tallies(
+    recommender: Recommender, batch: UserBatch, split: Split, rows: np.ndarray
+) -> dict[str, Tally]:
+    model, known, x = recommender.model, recommender.dataset, split.test.interactions
+    new = _new_items(split)
+    if isinstance(model, PlacesNewItems) and new is not None:
+        model, known = model.with_items(new), known.add_items(new)
+        if split.history is not split.train:  # ratings of those items count there too
+            batch = batch_of(split.history, rows, known)
+    assert isinstance(model, PredictsRatings)
+    user_p = torch.from_numpy(x.user_r).long()
+    item_p = torch.from_numpy(known.items.find(split.test.items.values)[x.item_r])
+    time_p = None if x.time_r is None else torch.from_numpy(x.time_r)
+    rated = model.predict(batch, user_p, item_p, time_p=time_p)
+    error_p = rated.mean_p.double() - torch.from_numpy(x.value_r)
+    n_b = torch.bincount(user_p, minlength=len(batch)).numpy().astype(float)
+    squared_b = metrics.squared_errors(error_p, user_p, len(batch)).numpy()
+    absolute_b = metrics.absolute_errors(error_p, user_p, len(batch)).numpy()
+    tallies = {"rmse": Tally(squared_b, n_b, root=True), "mae": Tally(absolute_b, n_b)}
+    if rated.std_p is not None:
+        covered_b = metrics.covered(error_p, rated.std_p, user_p, len(batch)).numpy()
+        density_b = metrics.log_densities(error_p, rated.std_p, user_p, len(batch)).numpy()
+        tallies |= {"coverage90": Tally(covered_b, n_b), "log_density": Tally(density_b, n_b)}
+    return tallies
+
+
+def _new_items(split: Split) -> pl.DataFrame | None:
+    """Lines of the items that train never saw, in histories and the test; None: nothing to know."""
+    seen = [split.test] if split.history is split.train else [split.history, split.test]
+    tables = [d.item_table for d in seen if d.item_table is not None]
+    if not tables:
+        return None
+    table = pl.concat(tables, how="diagonal_relaxed")
+    table = table.unique(table.columns[0], keep="first", maintain_order=True)
+    return table.filter(split.train.items.find(table[:, 0]) < 0)
+
+
+def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:
+    """Marks of the test interactions that count as relevant."""
+    test = parts.test
+    border = liked_from(parts.train, relevant_from)  # the test's own scale may be narrower
+    relevant_r = test.interactions.value_r >= border
+    if not relevant_r.any():
+        low, high = parts.train.scale
+        raise DataError(
+            f"no test rating reaches {border:g}: nothing is relevant.",
+            where=test.name, fix=f"Choose relevant_from within {low:g} to {high:g}.",
+        )  # fmt: skip
+    return relevant_r
+
+
+def _serve(
+    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset, k: int,
+    diversity: float,
+) -> Served:  # fmt: skip
+    train = recommender.dataset
+    x = test.interactions.take(relevant_r)
+    relevant_b = torch.bincount(torch.from_numpy(x.user_r), minlength=len(batch))
+    item_p = train.items.find(test.items.values)[x.item_r]
+    known = item_p >= 0
+    probe = _ragged(x.user_r[known], item_p[known], len(batch))
+    lists = recommender.lists(batch, k, diversity=diversity, probe=probe)
+    if diversity:
+        lists = by_place(lists, probe.user_h, probe.item_h)
+    return Served(lists, probe, relevant_b)
+
+
+def ranking_tallies(served: Served, cuts: tuple[int, ...]) -> dict[str, Tally]:
+    """Every ranking metric at every cut; users with nothing to find have no weight."""
+    ranks = metrics.ranks(served.lists, served.probe, served.relevant_b)
+    weight_b = (served.relevant_b > 0).numpy().astype(float)
+    return {
+        f"{name}@{k}": Tally(metric(ranks, k).numpy() * weight_b, weight_b)
+        for k in cuts
+        for name, metric in metrics.RANKING.items()
+    }
+
+
+def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> UserBatch:
+    """Pairs sorted by user as a UserBatch."""
+    pointer_b = torch.from_numpy(np.searchsorted(user_p, np.arange(n_users + 1)))
+    none = torch.full((n_users,), -1)
+    return UserBatch(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        # getrusage also counts the parent's memory at the moment it started this process
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def compare(
+    reports: Sequence[Report] | Mapping[str, Report], metrics: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Every pair of reports on every metric that all of them have (or the `metrics` named).
+
+    Returns metric, a, b, difference (a - b), low, high (95 %, paired bootstrap over users), p (two
+    sided), p_holm (corrected over the pairs of a metric), better (null: undecided at 5 %).
+    Raises UsageError where the reports are of other users or another protocol.
+    """
+    named = reports if isinstance(reports, Mapping) else _labelled(reports)
+    if len(named) < 2:
+        raise UsageError("there is nothing to compare.", fix="Give two reports or more.")
+    first = next(iter(named.values()))
+    for label, report in named.items():
+        if report.protocol != first.protocol or not report.per_user["user"].equals(
+            first.per_user["user"]
+        ):
+            raise UsageError(
+                f"{label} was measured by {report.protocol!r} on {len(report.per_user):,} users, "
+                f"not by {first.protocol!r} on the same {len(first.per_user):,}.",
+                fix="Evaluate all of them on one split.",
+            )
+    shared = [name for name in first.tallies if all(name in r.tallies for r in named.values())]
+    unknown = set(metrics or ()) - set(shared)
+    if unknown:
+        raise UsageError(
+            f"not every report has {', '.join(sorted(unknown))}.",
+            fix=f"All have {', '.join(shared)}.",
+        )
+    return contrasts({label: report.tallies for label, report in named.items()}, metrics or shared)
+
+
+def _labelled(reports: Sequence[Report]) -> dict[str, Report]:
+    """Reports by the name of their model, numbered where two have the same."""
+    labelled: dict[str, Report] = {}
+    for report in reports:
+        number, label = 1, report.model
+        while label in labelled:
+            number += 1
+            label = f"{report.model} {number}"
+        labelled[label] = report
+    return labelled

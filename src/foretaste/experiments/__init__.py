@@ -1,0 +1,1 @@
+"""Offline studies: trials, comparisons, recipes, reports."""

@@ -1,0 +1,156 @@
+"""What one may conclude from a comparison, in sentences."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from foretaste.evaluation.cold_start import ColdStart
+from foretaste.evaluation.statistics import intervals
+from foretaste.experiments.cold import FEW, METRIC
+from foretaste.experiments.comparison import Comparison
+
+
+def metric_name(name: str) -> str:
+    """The name as people write it: NDCG@10, RMSE, recall@10."""
+    kind, at, k = name.partition("@")
+    kind = kind.upper() if kind in {"ndcg", "rmse", "mae", "mrr"} else kind.replace("_", " ")
+    return kind + at + k
+
+
+def conclusion(comparison: Comparison) -> list[str]:
+    """The verdict first, then what limits it; one sentence each."""
+    best = next(iter(comparison.values))
+    return [
+        *_first(comparison, best),
+        _against_floors(comparison, best),
+        *_of_ratings(comparison),
+        *_of_new_users(comparison),
+        *_of_new_items(comparison),
+        *_limits(comparison),
+    ]
+
+
+def rivals(comparison: Comparison, best: str, metric: str) -> list[str]:
+    """Models that cannot be told apart from the best one on a metric."""
+    of_best = comparison.pairs.filter(
+        (pl.col("metric") == metric) & ((pl.col("a") == best) | (pl.col("b") == best))
+    )
+    open_ = of_best.filter(pl.col("better").is_null())
+    return [b if a == best else a for a, b in open_.select("a", "b").iter_rows()]
+
+
+def _first(comparison: Comparison, best: str) -> list[str]:
+    metric = comparison.metric
+    m = comparison.values[best][metric]
+    users = int(comparison.tallies[best][metric].weight_b.sum())
+    said = [
+        f"{best} makes the best lists: {metric_name(metric)} {m.value:.3f} (95 % interval "
+        f"{m.low:.3f} to {m.high:.3f}, {users:,} users)."
+    ]
+    equals = rivals(comparison, best, metric)
+    if equals:
+        seconds = dict(comparison.costs().select("model", "fit_seconds").iter_rows())
+        quick = min([best, *equals], key=seconds.__getitem__)
+        said.append(
+            f"Chance alone could explain its lead over {_listed(equals)}; of these, {quick} "
+            f"is the quickest to fit ({seconds[quick]:.1f} s)."
+        )
+    elif len(comparison.values) > 1:
+        second = list(comparison.values)[1]
+        said.append(f"The lead is no accident: {_lead(comparison, best, second, metric)}.")
+    return said
+
+
+def _lead(comparison: Comparison, best: str, other: str, metric: str) -> str:
+    row = comparison.pairs.filter(
+        (pl.col("metric") == metric) & (pl.col("a") == best) & (pl.col("b") == other)
+    ).row(0, named=True)
+    return f"{row['difference']:+.3f} over {other} ({row['low']:+.3f} to {row['high']:+.3f})"
+
+
+def _against_floors(comparison: Comparison, best: str) -> str:
+    metric = comparison.metric
+    floor = next(label for label in comparison.values if label in comparison.floors)
+    if best == floor:
+        return (
+            f"No model beats the floor {floor}: ship that, or look for more data before a "
+            "better model."
+        )
+    said = f"Against the best floor the gain is {_lead(comparison, best, floor, metric)}"
+    if floor in rivals(comparison, best, metric):
+        return f"{said}, which chance could explain: there is no case for more than {floor}."
+    return f"{said}."
+
+
+def _of_ratings(comparison: Comparison) -> list[str]:
+    error = {m: v["rmse"] for m, v in comparison.values.items() if "rmse" in v}
+    if len(error) < 2:
+        return []
+    best = min(error, key=lambda label: error[label].value)
+    m = error[best]
+    said = f"{best} predicts ratings best: RMSE {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
+    equals = rivals(comparison, best, "rmse")
+    return [f"{said}, with no sure lead over {_listed(equals)}." if equals else f"{said}."]
+
+
+def _of_new_users(comparison: Comparison) -> list[str]:
+    cold = comparison.cold.get("users")
+    if cold is None:
+        return []
+    metric = f"{METRIC['users']}@{comparison.k}"
+    best = ranked(cold, metric, FEW)[0]
+    m = intervals({metric: cold.tallies[best, FEW][metric]})[metric]
+    scored = f"{metric_name(metric)} {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
+    if best in comparison.floors:
+        return [f"Of people known by {FEW} interactions no model knows more than {best}: {scored}."]
+    share = cold.ratio(metric, (best, FEW), (best, "all"))
+    return [
+        f"New users: after {FEW} interactions {best} makes the best lists, {scored}, "
+        f"{share.value:.0%} of what it makes of all they did."
+    ]
+
+
+def _of_new_items(comparison: Comparison) -> list[str]:
+    cold = comparison.cold.get("items")
+    if cold is None:
+        return []
+    metric = f"{METRIC['items']}@{comparison.k}"
+    order = ranked(cold, metric, "cold")
+    floor = next(label for label in order if label in comparison.floors)
+    if order[0] == floor:
+        return [f"New items: no model finds them better than {floor}."]
+    m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
+    said = (
+        f"New items: {order[0]} tells them apart best, {metric_name(metric)} among them "
+        f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
+    )
+    if cold.tallies[floor, "cold"][metric].value > 0:
+        ratio = cold.ratio(metric, (order[0], "cold"), (floor, "cold"))
+        said += f", {ratio.value:.1f} times {floor} ({ratio.low:.1f} to {ratio.high:.1f})"
+    return [f"{said}."]
+
+
+def ranked(cold: ColdStart, metric: str, case: str) -> list[str]:
+    """The models of a cold start, the best first in one case."""
+    value = {m: of[metric].value for (m, c), of in cold.tallies.items() if c == case}
+    return sorted(value, key=lambda label: -value[label])
+
+
+def _limits(comparison: Comparison) -> list[str]:
+    ceiling = comparison.ceilings[comparison.metric]
+    said = []
+    if ceiling < 0.995:
+        said.append(
+            f"No model could do better than {ceiling:.3f}: some of what users liked was not in "
+            "the training data."
+        )
+    if comparison.parts.protocol.startswith("random"):
+        said.append(
+            "The split mixes past and future; compare with a time split before you rely on it."
+        )
+    said.append("Every model ran with the settings given, none was tuned here.")
+    return said
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

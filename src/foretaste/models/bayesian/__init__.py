@@ -1,0 +1,1 @@
+"""Bayesian matrix factorisation: the model, its Gibbs sampler, drift and ordered probit."""

@@ -1,0 +1,388 @@
+"""Conditional draws of Bayesian matrix factorisation: pure functions on tensors, and one sweep.
+
+    y_n ~ N(x_u . x_i + b_u + b_i + sum_c s_c(u, t),  1 / (alpha w_u w_i))
+    (x, b)_r ~ N(mu + B_r beta, Lambda^-1),  one prior for users and one for items
+
+BPMF (Salakhutdinov and Mnih 2008) with Macau's side information (Simm et al. 2017).
+Axes: n ratings, r rows (users or items), k factors then the bias, f side features, g their groups,
+b rows of a block, d padded ratings of a row, c time scales of drift (drift.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from foretaste.models.bayesian import probit
+from foretaste.models.bayesian.drift import Timeline, draw_drifts, gamma, timeline
+
+CHUNK_RATINGS = 1 << 16  # padded ratings gathered at once: bounds memory, fits the level-2 cache
+PADDING = 1.25  # a block's longest row is at most this much longer than its shortest
+FACTORS_FIRST = 3, 5  # sweeps before drift and before noise: factors first learn what is neither
+
+
+def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor, Tensor]:
+    """A draw of N(P^-1 h, P^-1) for each b, and its mean; the mean twice without `rng`."""
+    L_bkk = torch.linalg.cholesky(P_bkk)
+    mean_bk1 = draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
+    if rng is not None:
+        noise_bk1 = torch.randn(mean_bk1.shape, generator=rng, device=rng.device)
+        draw_bk1 = mean_bk1 + torch.linalg.solve_triangular(L_bkk.mT, noise_bk1, upper=True)
+    return draw_bk1[..., 0], mean_bk1[..., 0]
+
+
+def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Mean and precision of rows E ~ N(mu, Lambda^-1); BPMF's prior, W0 = I, nu0 = k, beta0 = 2.
+
+    Salakhutdinov and Mnih 2008, equation 14; the Wishart by Bartlett's decomposition.
+    """
+    n, k = E_rk.shape
+    E_rk = E_rk.double()
+    mean_k = E_rk.mean(0)
+    centred_rk = E_rk - mean_k
+    scatter_kk = centred_rk.T @ centred_rk + 2 * n / (2 + n) * mean_k.outer(mean_k)
+    scatter_kk.diagonal().add_(1)
+    A_kk = torch.randn(k, k, generator=rng, dtype=E_rk.dtype, device=rng.device).tril(-1)
+    half_k = (k + n - torch.arange(k, device=rng.device)) / 2
+    A_kk.diagonal().copy_((2 * gamma(half_k, torch.ones_like(half_k), rng)).sqrt())
+    M_kk = torch.linalg.cholesky(torch.linalg.inv(scatter_kk)) @ A_kk
+    Lambda_kk = (M_kk @ M_kk.T).float()
+    h_k = n * (Lambda_kk @ mean_k.float())
+    return gaussian(((n + 2) * Lambda_kk)[None], h_k[None], rng)[0][0], Lambda_kk
+
+
+# -- rows of factors given the other side
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of similar length with their ratings, padded by a dummy rating and a dummy partner."""
+
+    rows_b: Tensor
+    ratings_bd: Tensor
+    partners_bd: Tensor
+
+
+def padded_blocks(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> list[Block]:
+    """Cuts ratings into blocks of rows; n is the dummy rating, `partners` the dummy partner."""
+    n = len(row_n)
+    order_n = torch.argsort(row_n, stable=True)
+    order_n = torch.cat([order_n, order_n.new_tensor([n])])
+    partner_n = torch.cat([partner_n, partner_n.new_tensor([partners])])
+    length_r = torch.bincount(row_n, minlength=rows)
+    start_r = length_r.cumsum(0) - length_r
+    sorted_r = torch.argsort(length_r, stable=True)
+    lengths = length_r[sorted_r].tolist()
+    blocks, first = [], 0
+    while first < rows:
+        longest, last = max(8, math.ceil(lengths[first] * PADDING)), first + 1
+        while last < rows and lengths[last] <= longest and (last - first) * longest < CHUNK_RATINGS:
+            last += 1
+        rows_b = sorted_r[first:last]
+        step_d = torch.arange(max(lengths[last - 1], 1), device=row_n.device)
+        slot_bd = torch.where(step_d < length_r[rows_b, None], start_r[rows_b, None] + step_d, n)
+        ratings_bd = order_n[slot_bd]
+        blocks.append(Block(rows_b, ratings_bd, partner_n[ratings_bd]))
+        first = last
+    return blocks
+
+
+def design(X_rk: Tensor, noise_r: Tensor) -> Tensor:
+    """The partners as regressors, [factors, 1] sqrt(noise), and one zero row for padding."""
+    D_rk = torch.cat([X_rk[:, :-1], torch.ones_like(X_rk[:, :1])], 1) * noise_r.sqrt()[:, None]
+    return torch.cat([D_rk, torch.zeros_like(D_rk[:1])])
+
+
+def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
+    """What not knowing a row adds to the variance of a rating by an average partner: (rows + 1,).
+
+    Given n partners a row has a covariance of about (Lambda + alpha w n M)^-1, with M their mean
+    outer product; the rating, the trace of that times M.  Twice, since the partners are uncertain
+    too (of 0 to 3 times, the best on validation ratings).  The last: a row without partners.
+    """
+    D_rk = design(other.X_rk, torch.ones_like(other.noise_r))[:-1]
+    L_kk = torch.linalg.cholesky(side.Lambda_kk)
+    half_kr = torch.linalg.solve_triangular(L_kk, D_rk.T, upper=False)
+    share_k = torch.linalg.eigvalsh(half_kr @ half_kr.T / len(D_rk))  # of Lambda^-1 M
+    count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
+    known_r = torch.cat([alpha * side.noise_r * count_r, alpha.new_zeros(1)])
+    return 2 * (share_k / (1 + known_r[:, None] * share_k)).sum(1)
+
+
+def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
+    """Ratings of pairs, less the mean rating: (q,)."""
+    return (X_qk * V_qk)[:, :-1].sum(1) + X_qk[:, -1] + V_qk[:, -1]
+
+
+def draw_rows(
+    blocks: list[Block], D_rk: Tensor, y_n: Tensor, weight_r: Tensor,
+    prior_rk: Tensor, Lambda_kk: Tensor, rng: Generator | None, P_rkk: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Every row's draw of N(P^-1 h, P^-1), without `rng` its mean; and that mean.
+
+    P = Lambda + weight D^T D and h = Lambda prior + weight D^T y (BPMF, equations 11 to 13), where
+    D and y are both scaled by the root of the partner's noise precision.  Precisions go to P_rkk
+    where given.  Returns (rows, k) twice, and D x of each rating, where x are the draws.
+    """
+    X_rk, mean_rk = torch.empty(2, *prior_rk.shape, device=prior_rk.device)
+    h_rk = prior_rk @ Lambda_kk
+    y_n = torch.cat([y_n, y_n.new_zeros(1)])
+    fit_n = torch.zeros_like(y_n)
+    for block in blocks:
+        D_bdk = D_rk.index_select(0, block.partners_bd.flatten())
+        D_bdk = D_bdk.view(*block.partners_bd.shape, -1)
+        y_bd1 = y_n.take(block.ratings_bd)[..., None]
+        weight_b1 = weight_r[block.rows_b, None]
+        P_bkk = weight_b1[..., None] * (D_bdk.mT @ D_bdk) + Lambda_kk
+        h_bk = weight_b1 * (D_bdk.mT @ y_bd1)[..., 0] + h_rk[block.rows_b]
+        X_bk, mean_rk[block.rows_b] = gaussian(P_bkk, h_bk, rng)
+        X_rk[block.rows_b] = X_bk
+        fit_n[block.ratings_bd] = (D_bdk @ X_bk[..., None])[..., 0]
+        if P_rkk is not None:
+            P_rkk[block.rows_b] = P_bkk
+    return X_rk, mean_rk, fit_n[:-1]
+
+
+# -- side information
+
+
+def implicit_features(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> Tensor:
+    """Who rated what, each row of unit length (SVD++), then half the log of how many: sparse.
+
+    (rows, partners + 1).
+    """
+    length_r = torch.bincount(row_n, minlength=rows)
+    some_r = length_r.nonzero()[:, 0]
+    row_m = torch.cat([row_n, some_r])
+    column_m = torch.cat([partner_n, torch.full_like(some_r, partners)])
+    value_m = torch.cat([length_r[row_n] ** -0.5, length_r[some_r].log() / 2])
+    return torch.sparse_coo_tensor(
+        torch.stack([row_m, column_m]), value_m, (rows, partners + 1), check_invariants=False
+    ).coalesce()
+
+
+def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
+    """The `rank` leading principal directions of features, and minus their means: (c + 1, f).
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp 2011), then an exact rotation. The
+    coefficients have a prior, so directions of small weight hardly move a prior mean; dropping them
+    makes the precision of the coefficients diagonal, and each draw two thin products.
+    """
+    rows, c = F_rc.shape
+    # sorted once: each product of a transposed view would sort it again
+    F_cr = F_rc.t().coalesce() if F_rc.is_sparse else F_rc.t()
+    if not min(rank, c):
+        return torch.zeros(c + 1, 0, device=rng.device)
+    if rank >= c:
+        Q_cf = torch.eye(c, device=rng.device)
+    else:
+        Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
+        for _ in range(3):
+            # contiguous: a sparse product gathers rows of it, which LAPACK leaves scattered
+            Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q.contiguous()
+    B_rf = (F_rc @ Q_cf).double()
+    mean_f = B_rf.mean(0)
+    weight_f, E_ff = torch.linalg.eigh((B_rf - mean_f).T @ (B_rf - mean_f))
+    E_ff = E_ff[:, weight_f > 1e-6 * weight_f[-1].clamp(min=1e-12)].flip(1)[:, :rank]
+    return torch.cat([Q_cf.double() @ E_ff, -(mean_f @ E_ff)[None]]).float()
+
+
+def project(F_rc: Tensor, basis_cf: Tensor) -> Tensor:
+    """Features B in a basis, where B^T B is diagonal over the rows it was made of: (rows, f)."""
+    return F_rc @ basis_cf[:-1] + basis_cf[-1]
+
+
+def coefficients(
+    E_rk: Tensor, B_rf: Tensor, Lambda_kk: Tensor, scale: Tensor, rng: Generator
+) -> tuple[Tensor, Tensor]:
+    """Macau's beta, where E ~ N(B beta, Lambda^-1) by rows, and its scale (Simm et al. 2017).
+
+    beta ~ N(0, (scale Lambda)^-1).  B^T B is diagonal, so its rows are independent given Lambda.
+    """
+    precision_f1 = B_rf.square().sum(0)[:, None] + scale
+    L_kk = torch.linalg.cholesky(Lambda_kk)
+    noise_kf = torch.randn(len(L_kk), len(precision_f1), generator=rng, device=rng.device)
+    noise_fk = torch.linalg.solve_triangular(L_kk.T, noise_kf, upper=True).T
+    beta_fk = (B_rf.T @ E_rk) / precision_f1 + noise_fk / precision_f1.sqrt()
+    energy = (beta_fk @ Lambda_kk * beta_fk).double().sum()
+    shape = torch.tensor(1 + beta_fk.numel() / 2, device=rng.device)
+    return beta_fk, gamma(shape, 1e-3 + energy / 2, rng).float()
+
+
+# -- the chain
+
+
+@dataclass
+class Side:
+    """Users or items: the current draw of their rows, and what it is drawn from.
+
+    freedom: degrees of freedom of each row's noise precision w ~ Gamma(freedom / 2, freedom / 2);
+    0 keeps w = 1.
+    """
+
+    row_n: Tensor
+    blocks: list[Block]
+    features: list[Tensor]  # B_rf of each group
+    freedom: float
+    X_rk: Tensor
+    mean_rk: Tensor  # of what X_rk was drawn from
+    noise_r: Tensor
+    betas_fk: list[Tensor]
+    scale_g: Tensor
+    mu_k: Tensor
+    Lambda_kk: Tensor
+    prior_rk: Tensor
+
+
+@dataclass
+class Chain:
+    """The state of the sampler.
+
+    y_n: ratings, or the latent values of an ordered probit, whose levels are level_n between the
+    cuts cut_l; both are empty where ratings are Gaussian.  alpha is 1 for a probit.
+    """
+
+    y_n: Tensor
+    level_n: Tensor
+    cut_l: Tensor
+    users: Side
+    items: Side
+    time: Timeline | None
+    phi_cm: list[Tensor]
+    alpha: Tensor
+    s_cm: Tensor
+    tau_c: Tensor
+
+    def drawn(self) -> dict[str, Tensor]:
+        """Every tensor that a sweep starts from, by name: all that a resumed chain needs."""
+        named = {"alpha": self.alpha, "s_cm": self.s_cm, "tau_c": self.tau_c}
+        if len(self.cut_l):
+            named |= {"y_n": self.y_n, "cut_l": self.cut_l}
+        for name, side in (("users", self.users), ("items", self.items)):
+            named |= {f"{name}.{x}": getattr(side, x) for x in ("X_rk", "noise_r", "scale_g")}
+            named |= {f"{name}.beta{g}": beta_fk for g, beta_fk in enumerate(side.betas_fk)}
+        return named
+
+
+def new_side(
+    row_n: Tensor, partner_n: Tensor, rows: int, partners: int, features: list[Tensor],
+    freedom: float, k: int, rng: Generator,
+) -> Side:  # fmt: skip
+    """Blocks, and small random rows to start from."""
+    X_rk = torch.randn(rows, k, generator=rng, device=row_n.device) * 0.1
+    return Side(
+        row_n, padded_blocks(row_n, partner_n, rows, partners), features, freedom,
+        X_rk, X_rk, torch.ones_like(X_rk[:, 0]), [X_rk.new_zeros(B.shape[1], k) for B in features],
+        X_rk.new_full((len(features),), 10.0), X_rk.new_zeros(k),
+        torch.eye(k, device=X_rk.device), torch.zeros_like(X_rk),
+    )  # fmt: skip
+
+
+def new_chain(
+    y_n: Tensor, users: Side, items: Side, time_n: Tensor | None, drift_seconds: list[float],
+    n_levels: int = 0,
+) -> Chain:  # fmt: skip
+    """A chain before its first sweep, without drift; y_n are levels where there are n_levels."""
+    level_n, cut_l = y_n.new_zeros(0, dtype=torch.long), y_n.new_zeros(0)
+    if n_levels:
+        level_n, cut_l = y_n, probit.initial_cuts(y_n, n_levels)
+        zero_n = torch.zeros(len(y_n), device=y_n.device)
+        y_n, _ = probit.latent_moments(zero_n, cut_l, level_n, zero_n + 1)
+    time = None if time_n is None or not drift_seconds else timeline(users.row_n, time_n)
+    phi_cm = [time.decay(seconds) for seconds in drift_seconds] if time is not None else []
+    s_cm = y_n.new_zeros(len(phi_cm), len(phi_cm[0]) if phi_cm else 0)
+    return Chain(
+        y_n, level_n, cut_l, users, items, time, phi_cm, y_n.new_ones(()), s_cm,
+        y_n.new_full((len(phi_cm),), 20.0),
+    )  # fmt: skip
+
+
+def draw_prior(side: Side, rng: Generator) -> None:
+    """mu and Lambda, then the coefficients of each feature group; the rows' prior means follow."""
+    linear = [B @ beta for B, beta in zip(side.features, side.betas_fk, strict=True)]
+    total_rk = sum(linear, torch.zeros_like(side.X_rk))
+    side.mu_k, side.Lambda_kk = normal_wishart(side.X_rk - total_rk, rng)
+    for g, B_rf in enumerate(side.features):
+        rest_rk = total_rk - linear[g]
+        E_rk = side.X_rk - side.mu_k - rest_rk
+        side.betas_fk[g], side.scale_g[g] = coefficients(
+            E_rk, B_rf, side.Lambda_kk, side.scale_g[g], rng
+        )
+        total_rk = rest_rk + B_rf @ side.betas_fk[g]
+    side.prior_rk = side.mu_k + total_rk
+
+
+def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
+    """A noise precision for each row, from squared residuals over their variance elsewhere."""
+    if not side.freedom:
+        return
+    count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
+    energy_r = torch.zeros_like(side.noise_r, dtype=torch.double)
+    energy_r.index_add_(0, side.row_n, square_n.double())
+    shape_r, rate_r = (side.freedom + count_r) / 2, (side.freedom + energy_r) / 2
+    side.noise_r = gamma(shape_r, rate_r, rng).float()
+
+
+def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
+    """Moves a common factor between alpha and a side's noise precisions, which only they share.
+
+    Given each other both hardly move.  The factor's own conditional (Liu and Sabatti 2000) is
+    Gamma(rows freedom / 2, freedom sum w / 2), as p(alpha) is proportional to 1 / alpha.
+    """
+    if not side.freedom:
+        return
+    half = side.freedom / 2
+    shape = torch.tensor(len(side.noise_r) * half, device=rng.device)
+    factor = gamma(shape, half * side.noise_r.double().sum(), rng).float()
+    side.noise_r, chain.alpha = side.noise_r * factor, chain.alpha / factor
+
+
+def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generator) -> Tensor:
+    """Draws every row of `side` given the other; returns the fit of y_n, both biases included."""
+    root_n, bias_n = other.noise_r.sqrt()[other.row_n], other.X_rk[:, -1][other.row_n]
+    side.X_rk, side.mean_rk, fit_n = draw_rows(
+        side.blocks, design(other.X_rk, other.noise_r), (y_n - bias_n) * root_n,
+        alpha * side.noise_r, side.prior_rk, side.Lambda_kk, rng,
+    )  # fmt: skip
+    return fit_n / root_n + bias_n
+
+
+def sweep(chain: Chain, number: int, rng: Generator) -> float:
+    """One pass over every block of unknowns, in place; returns the RMSE of the draw on train."""
+    users, items, time = chain.users, chain.items, chain.time
+    draw_prior(items, rng)
+    draw_prior(users, rng)
+    y_n = chain.y_n if time is None else chain.y_n - chain.s_cm.sum(0)[time.node_n]
+    draw_side(users, items, y_n, chain.alpha, rng)
+    rest_n = chain.y_n - draw_side(items, users, y_n, chain.alpha, rng)
+    if time is not None:
+        if number >= FACTORS_FIRST[0]:
+            weight_n = chain.alpha * users.noise_r[users.row_n] * items.noise_r[items.row_n]
+            h_m, weight_m = time.sums(weight_n * rest_n), time.sums(weight_n)
+            draw_drifts(chain.s_cm, chain.tau_c, chain.phi_cm, h_m, weight_m, rng)
+        rest_n = rest_n - chain.s_cm.sum(0)[time.node_n]
+    square_n = rest_n.square()
+    if number >= FACTORS_FIRST[1]:
+        draw_noise(users, square_n * chain.alpha * items.noise_r[items.row_n], rng)
+        draw_noise(items, square_n * chain.alpha * users.noise_r[users.row_n], rng)
+    if len(chain.cut_l):
+        root_n = (users.noise_r[users.row_n] * items.noise_r[items.row_n]).sqrt()
+        fit_n = chain.y_n - rest_n
+        chain.cut_l = probit.draw_cuts(fit_n, chain.cut_l, chain.level_n, root_n, rng)
+        chain.y_n = probit.draw_latent(fit_n, chain.cut_l, chain.level_n, root_n, rng)
+    else:
+        draw_alpha(chain, square_n, number, rng)
+    return float(square_n.mean().sqrt())
+
+
+def draw_alpha(chain: Chain, square_n: Tensor, number: int, rng: Generator) -> None:
+    """The noise precision, and what it shares with the noise of users and items."""
+    users, items = chain.users, chain.items
+    energy = (square_n * users.noise_r[users.row_n] * items.noise_r[items.row_n]).double().sum()
+    shape = torch.tensor(len(square_n) / 2, device=rng.device)
+    chain.alpha = gamma(shape, energy / 2, rng).float()
+    for side in (users, items) if number >= FACTORS_FIRST[1] else ():
+        rescale_noise(chain, side, rng)

@@ -1,0 +1,1 @@
+"""From a Request to a list: filters, ranking, re-ranking, explaining, the Recommender."""

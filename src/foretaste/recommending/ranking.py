@@ -1,0 +1,91 @@
+"""The only way from scores to lists: evaluation, the batch command and services all come here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from foretaste.models.base import ScoresByDot, UserBatch
+from foretaste.recommending.retrieval import Best, DotProducts, top_k
+
+CHUNK_BYTES = 256 << 20  # of scores at a time, whatever the number of users
+CHUNK_USERS = 8192  # whose vectors are asked for at a time
+
+
+class Scorer(Protocol):
+    """What can be ranked: a model, as far as this module needs one."""
+
+    def score(self, batch: UserBatch, /) -> Tensor:
+        """Scores of every item for every history: (B, items), ours to overwrite."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A model that is nothing but its scores."""
+
+    score: Callable[[UserBatch], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """The best k items of B users, best first; ties in the order of item rows.
+
+    item_bk: item rows, -1 where a user has fewer than k candidates.  score_bk: -inf there.
+    tied_b: candidates whose score equals the last one listed, listed or not.
+    probe_h: score of each probed entry (-inf if it was no candidate), empty without a probe.
+    """
+
+    item_bk: Tensor
+    score_bk: Tensor
+    tied_b: Tensor
+    probe_h: Tensor
+
+
+def recommend(
+    model: Scorer, batch: UserBatch, k: int, *, n_items: int, exclude_seen: bool = True,
+    allowed_i: Tensor | None = None, probe: UserBatch | None = None,
+) -> Lists:  # fmt: skip
+    """The k best items for every history, over the full catalogue, in chunks of users.
+
+    exclude_seen: leave out what the history holds.  allowed_i: (items,) bool, the candidates; None
+    for all.  probe: for the same users, items whose scores are wanted too.  A model that
+    `ScoresByDot` takes a faster way to the same lists.  Raises ModelError where a score is NaN.
+    """
+    k, parts = min(k, n_items), []
+    dots = None
+    if isinstance(model, ScoresByDot) and (allowed_i is None or allowed_i.any()):
+        dots = DotProducts(model.item_factors(), allowed_i, len(batch))
+    rows = CHUNK_USERS if dots else max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
+    for start in range(0, len(batch), rows):
+        users = slice(start, start + rows)
+        chunk, asked = batch[users], None if probe is None else probe[users]
+        seen = chunk if exclude_seen else None
+        if isinstance(model, ScoresByDot) and dots is not None:
+            parts.extend(dots.best(model.user_factors(chunk), k, seen, asked))
+        else:
+            parts.append(_best(model.score(chunk), k, seen, asked, allowed_i))
+    if not parts:
+        return Lists(
+            torch.empty(0, k, dtype=torch.int64), torch.empty(0, k),
+            torch.empty(0, dtype=torch.int64), torch.empty(0),
+        )  # fmt: skip
+    return Lists(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _best(
+    score_bi: Tensor, k: int, seen: UserBatch | None, asked: UserBatch | None,
+    allowed_i: Tensor | None,
+) -> Best:  # fmt: skip
+    """Lists from all the scores, which are overwritten: -inf for whatever must not be listed."""
+    score_bi = score_bi.float().cpu()
+    if seen is not None:
+        score_bi[seen.user_h, seen.item_h] = -torch.inf
+    if allowed_i is not None:
+        score_bi[:, ~allowed_i] = -torch.inf
+    probed_h = score_bi.new_empty(0) if asked is None else score_bi[asked.user_h, asked.item_h]
+    return *top_k(score_bi, k), probed_h
