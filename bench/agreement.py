@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from ranx import Qrels, Run, evaluate
 
+from foretaste.data.histories import Histories
 from foretaste.evaluation import metrics
-from foretaste.models.base import UserBatch
 from foretaste.recommending.ranking import Lists, top_k
 
 USERS, ITEMS, K = 300, 200, 10
@@ -25,7 +25,7 @@ def differences(seed: int = 0) -> dict[str, float]:
     ]
     pointer_b = torch.tensor([0, *np.cumsum([len(r) for r in relevant])])
     item_h = torch.from_numpy(np.concatenate(relevant))
-    probe = UserBatch(pointer_b, item_h, torch.ones(len(item_h)), None, torch.arange(USERS))
+    probe = Histories(pointer_b, item_h, torch.ones(len(item_h)), None, torch.arange(USERS))
     lists = Lists(*top_k(score_ui.float(), K), probe_h=score_ui.float()[probe.user_h, item_h])
     ranks = metrics.ranks(lists, probe, probe.length_b)
     qrels = Qrels({f"{u:05}": {str(i): 1 for i in items} for u, items in enumerate(relevant)})

@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.experiments.recipes import load_recipe
-from foretaste.models.base import batch_of
 
 LEVELS = np.arange(0.1, 1.0, 0.1)
 SHOWN = 25  # ratings of one user
@@ -23,11 +23,11 @@ SHOWN = 25  # ratings of one user
 def rated(recipe: str) -> tuple[ft.Split, np.ndarray, np.ndarray]:
     """The test ratings of a recipe's split: predicted means and standard deviations."""
     chosen = load_recipe(recipe)
-    parts = ft.split(ft.load_data(chosen.data), **chosen.split.model_dump())
+    parts = ft.split(ft.load_dataset(chosen.data), **chosen.split.model_dump())
     fitted, x = ft.fit(chosen.configured(), parts.train, progress=False), parts.test.interactions
     rows = parts.train.users.find(parts.test.users.values)
     found = fitted.model.predict(
-        batch_of(parts.train, rows, parts.train),
+        histories_of(parts.train, rows, parts.train),
         torch.from_numpy(x.user_r).long(),
         torch.from_numpy(parts.train.items.find(parts.test.items.values)[x.item_r]),
         time_p=torch.from_numpy(x.time_r),

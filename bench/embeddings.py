@@ -32,7 +32,7 @@ NAMES = {
 
 def main(stem: Path) -> None:
     torch.set_num_threads(1)
-    ratings = ft.load_data("ml-1m")
+    ratings = ft.load_dataset("ml-1m")
     parts = ft.split(ratings, "users", test=0.1, seed=0, hidden=0.2)
     kinds = [ft.EASE(), ft.Item2Vec(), ft.TwoTower()]
     vectors = {}

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 import foretaste as ft
-from foretaste.models.base import UserBatch
+from foretaste.data.histories import Histories
 
 N_USERS, N_ITEMS, N_ROWS, CUTS = 6_040, 3_706, 1_000_209, (10, 20)
 ROUNDS = 3
@@ -27,7 +27,7 @@ class Known:
     score_ui: torch.Tensor
     name: str = "known"
 
-    def score(self, batch: UserBatch) -> torch.Tensor:
+    def score(self, batch: Histories) -> torch.Tensor:
         return self.score_ui[batch.train_row_b]
 
 

@@ -41,7 +41,7 @@ def measure(n: int, rank: int) -> dict[str, float]:
     """Processor seconds of a sweep, of the setup, and the peak memory of this process."""
     dataset, rng = synthetic(n), torch.Generator().manual_seed(0)
     before, started = peak_memory(), time.process_time()
-    model = ft.BayesianMF(factors=rank)
+    model = ft.BayesianMF(n_factors=rank)
     chain = model._chain(dataset, torch.device("cpu"), rng)
     setup = time.process_time() - started
     gibbs.sweep(chain, 0, rng)

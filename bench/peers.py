@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.errors import ForetasteError
 from foretaste.experiments.recipes import load_recipe
-from foretaste.models.base import batch_of
 from foretaste.recommending.ranking import recommend
 
 ROUNDS = 3
@@ -37,7 +37,7 @@ def main() -> None:
     from threadpoolctl import threadpool_limits
 
     try:
-        parts = ft.split(ft.load_data("gowalla-lightgcn"), "lightgcn")
+        parts = ft.split(ft.load_dataset("gowalla-lightgcn"), "lightgcn")
     except ForetasteError as error:
         print(f"ALS beside implicit: left out, {error.what}")
         return
@@ -46,7 +46,7 @@ def main() -> None:
         len(parts.train.users),
         len(parts.train.items),
     )
-    everyone = batch_of(parts.train, np.arange(n_users), parts.train)
+    everyone = histories_of(parts.train, np.arange(n_users), parts.train)
     model = load_recipe("gowalla-lightgcn-als").configured()
     X_ui = model.learn_likes(parts.train)  # type: ignore[attr-defined]
     X_ui.sort_indices()

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 import torch
 
-from foretaste.models.base import UserBatch
+from foretaste.data.histories import Histories
 from foretaste.recommending.ranking import recommend
 
 SHAPES = [(6_040, 3_706, 64), (20_000, 40_981, 64)]  # ML-1M and Gowalla's catalogues
 SEEN, K = 100, 10
 
 
-def histories(n_users: int, n_items: int) -> UserBatch:
+def histories(n_users: int, n_items: int) -> Histories:
     generator = torch.Generator().manual_seed(0)
     item_h = torch.randint(n_items, (n_users * SEEN,), generator=generator)
     pointer_b = torch.arange(0, n_users * SEEN + 1, SEEN)
-    return UserBatch(pointer_b, item_h, torch.ones(len(item_h)), None, torch.arange(n_users))
+    return Histories(pointer_b, item_h, torch.ones(len(item_h)), None, torch.arange(n_users))
 
 
 def plain(user_ud: torch.Tensor, item_id: torch.Tensor, chunk: int) -> None:
@@ -36,13 +36,13 @@ class Dots:
     user_ud: torch.Tensor
     item_id: torch.Tensor
 
-    def user_factors(self, batch: UserBatch) -> torch.Tensor:
+    def user_factors(self, batch: Histories) -> torch.Tensor:
         return self.user_ud[batch.train_row_b]
 
     def item_factors(self) -> torch.Tensor:
         return self.item_id
 
-    def score(self, batch: UserBatch) -> torch.Tensor:
+    def score(self, batch: Histories) -> torch.Tensor:
         return self.user_factors(batch) @ self.item_id.T
 
 

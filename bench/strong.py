@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import foretaste as ft
+from foretaste.data.histories import Histories
 from foretaste.evaluation.statistics import Tally, contrasts, intervals
 from foretaste.experiments.recipes import load_recipe
-from foretaste.models.base import UserBatch
 
 METRICS = ("recall@20", "ndcg@100")
 DRAWS = 5
@@ -25,7 +25,7 @@ class Peer:
     """Another library's model, served and measured as ours are."""
 
     name: str
-    score: Callable[[UserBatch], Tensor]
+    score: Callable[[Histories], Tensor]
 
 
 def numpy_ease(X_ui, likes, l2: float) -> Peer:
@@ -45,7 +45,7 @@ def implicit_als(X_ui, likes) -> Peer:
     )  # fmt: skip
     peer.fit(X_ui, show_progress=False)
 
-    def score(batch: UserBatch) -> Tensor:
+    def score(batch: Histories) -> Tensor:
         user_bd = peer.recalculate_user(np.arange(len(batch)), likes(batch))
         return torch.from_numpy(np.asarray(user_bd) @ peer.item_factors.T)
 
@@ -71,12 +71,12 @@ def draws(parts: ft.Split) -> list[ft.Split]:
 def main() -> None:
     from threadpoolctl import threadpool_limits
 
-    parts = ft.split(ft.load_data("ml-1m"), "strong")
+    parts = ft.split(ft.load_dataset("ml-1m"), "strong")
     n_items, several = len(parts.train.items), draws(parts)
     seen = ft.EASE()
     X_ui = seen.learn_likes(parts.train)
 
-    def likes(batch: UserBatch):
+    def likes(batch: Histories):
         return seen.likes(batch, n_items)
 
     print(

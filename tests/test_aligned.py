@@ -12,8 +12,8 @@ from scipy.optimize import nnls
 
 import foretaste as ft
 from foretaste.data.features import ItemFeatures
+from foretaste.data.histories import Histories, histories_of
 from foretaste.models.als import content_ridge as ridge
-from foretaste.models.base import UserBatch, batch_of
 from foretaste.models.ease import cosines
 from tests.test_cold_start import worlds
 
@@ -46,9 +46,9 @@ def test_a_new_item_is_offered_to_those_who_like_its_kind():
     assert len(extended.item_vectors()) == n_items + 2
     assert torch.equal(extended.item_vectors()[:n_items], model.item_vectors())
     assert len(model.item_vectors()) == n_items, "the model itself stays as it was"
-    everyone = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    everyone = histories_of(ratings, np.arange(len(ratings.users)), ratings)
     assert torch.equal(extended.score(everyone)[:, :n_items], model.score(everyone))
-    batch = batch_of(ratings, np.array([0, 1]), ratings)
+    batch = histories_of(ratings, np.array([0, 1]), ratings)
     red, blue = extended.score(batch)[:, n_items:]
     likes_red = ratings.users.values[0] % 2 == 0
     assert (red[0] > red[1]) == likes_red
@@ -67,7 +67,7 @@ def test_a_new_item_that_someone_likes_counts_like_any_other():
     model = ft.fit(ft.AlignedALS(n_factors=4), ratings, progress=False).model
     extended = model.with_items(pl.DataFrame({"item": [1000], "kind": ["red"]}))
     n_items = len(ratings.items)
-    liked = UserBatch(
+    liked = Histories(
         torch.tensor([0, 1]), torch.tensor([n_items]), torch.ones(1), None, torch.tensor([-1])
     )
     red_i = torch.from_numpy(ratings.items.values.to_numpy() % 2 == 0)
@@ -103,7 +103,7 @@ def test_aligned_ease_is_the_formula_of_the_paper(n_users, n_items, monkeypatch)
     monkeypatch.setattr("foretaste.models.ease.BLOCK", 5_000)  # in many blocks
     ratings, new = described_worlds(n_users, n_items)
     model = ft.fit(ft.AlignedEASE(l2=20.0, beta=3.0, smoothing=1.0), ratings, progress=False).model
-    users = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    users = histories_of(ratings, np.arange(len(ratings.users)), ratings)
     X = users.dense(len(ratings.items)).double().numpy()
     features = [ItemFeatures([c]) for c in model.columns_]
     assert len(features) == 2
@@ -167,7 +167,7 @@ def test_columns_that_say_the_same_twice_share_what_they_say():
 def test_without_columns_aligned_ease_is_ease_and_new_items_score_nothing(ratings):
     fitted = ft.fit(ft.AlignedEASE(), ratings, progress=False)
     plain = ft.fit(ft.EASE(), ratings, progress=False)
-    users = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    users = histories_of(ratings, np.arange(len(ratings.users)), ratings)
     grown = fitted.model.with_items(pl.DataFrame({"item": ["x", "y"]}))
     score_ui = grown.score(users)
     assert torch.equal(score_ui[:, :-2], plain.model.score(users))

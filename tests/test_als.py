@@ -6,8 +6,8 @@ import torch
 from scipy import sparse
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.models.als import ALS, principal_axes
-from foretaste.models.base import batch_of
 
 
 def test_enough_steps_are_the_ridge_regression_written_out():
@@ -31,7 +31,7 @@ def test_the_prior_stands_for_so_many_likes_of_what_everybody_likes(ratings):
     X_ui, Y_id = model.learn_likes(ratings), model.item_id_.double()
     popular_i = torch.from_numpy(X_ui.sum(axis=0).A1).double()
     popular_i *= 2 / popular_i.sum()
-    whole = batch_of(ratings, np.array([0, 1, -1]), ratings)
+    whole = histories_of(ratings, np.array([0, 1, -1]), ratings)
     x_bd, L_bi = model.user_factors(whole), model.likes(whole, len(Y_id)).toarray()
     for x_d, w_i in zip(x_bd, torch.from_numpy(L_bi).double(), strict=True):
         l2 = model.l2 * ((w_i > 0).sum() + model.unseen * len(Y_id)) ** model.nu
@@ -70,7 +70,7 @@ def test_every_iteration_lowers_the_objective():
     for iterations in (1, 2, 4, 8):
         model = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations, prior=0)
         ft.fit(model, clicks, progress=False)
-        x_ud = model.user_factors(batch_of(clicks, np.arange(30), clicks))
+        x_ud = model.user_factors(histories_of(clicks, np.arange(30), clicks))
         values.append(objective(X_ui, x_ud.numpy(), model.item_id_.numpy(), model))
     assert values == sorted(values, reverse=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "foretaste"
-LAYERS = [  # the eight floors of DESIGN.md, the lowest first: arrows only point down
+LAYERS = [  # the eight baselines of DESIGN.md, the lowest first: arrows only point down
     ["errors"],
     ["bundle"],
     ["data", "training"],

@@ -13,14 +13,15 @@ import pytest
 import torch
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.errors import CheckpointError, ModelError
-from foretaste.models.base import PlacesNewItems, batch_of
+from foretaste.models.base import PlacesNewItems
 from foretaste.models.bayesian import drift, gibbs
 from foretaste.models.bayesian.bayesian_mf import FoldIn
 from foretaste.training.engine import Engine
 
 SMALL: dict[str, Any] = {
-    "factors": 3,
+    "n_factors": 3,
     "implicit_rank": 8,
     "burn_in": 30,
     "samples": 20,
@@ -84,7 +85,7 @@ def learn(train, seed: int = 1, **fields: Any) -> ft.BayesianMF:
 def pairs(dataset, of=None):
     """The batch of everyone in `of`, and every pair of the dataset in its rows."""
     of, x = of or dataset, dataset.interactions
-    batch = batch_of(of, np.arange(len(of.users)), of)
+    batch = histories_of(of, np.arange(len(of.users)), of)
     user_p = torch.from_numpy(of.users.find(dataset.users.values)[x.user_r])
     item_p = torch.from_numpy(of.items.find(dataset.items.values)[x.item_r])
     return batch, user_p, item_p
@@ -298,8 +299,8 @@ def test_a_common_factor_of_noise_moves_between_its_parts_and_changes_no_rating(
 def test_the_sampler_finds_known_factors_to_within_a_tenth_of_the_noise(plain, parts):
     report = ft.evaluate(plain, parts, ranking=False)
     assert report.metrics["rmse"].value < 1.15 * NOISE
-    floor = ft.evaluate(ft.fit(ft.Bias(), parts.train, progress=False), parts, ranking=False)
-    assert report.metrics["rmse"].value < 0.8 * floor.metrics["rmse"].value
+    baseline = ft.evaluate(ft.fit(ft.Bias(), parts.train, progress=False), parts, ranking=False)
+    assert report.metrics["rmse"].value < 0.8 * baseline.metrics["rmse"].value
 
 
 def test_nine_of_ten_ratings_lie_in_their_interval(plain, full, parts):
@@ -382,7 +383,7 @@ def held_out(ratings: ft.Dataset, every: int = 5) -> ft.Split:
 def test_what_items_do_not_know_is_not_taken_for_the_noise_of_a_stranger():
     parts = held_out(known(seed=7, n_users=300, n_items=200, share=0.08), every=2)
     model = learn(parts.train, **{**SMALL, "drift_seconds": []})
-    batch = batch_of(parts.history, np.arange(len(parts.history.users)), parts.train)
+    batch = histories_of(parts.history, np.arange(len(parts.history.users)), parts.train)
     noise = []
     for one in (model, undoubting(model)):
         fold = FoldIn(one, batch)
@@ -415,9 +416,9 @@ def test_what_a_newcomer_says_of_themselves_counts_like_the_same_of_a_known_user
     model = undoubting(model)
     known = model.predict(batch, user_p, item_p).mean_p
     none = torch.full_like(batch.train_row_b, -1)
-    new = replace(batch, train_row_b=none, about=train.user_table)
+    new = replace(batch, train_row_b=none, user_features=train.user_table)
     torch.testing.assert_close(model.predict(new, user_p, item_p).mean_p, known)
-    silent = replace(new, about=None)
+    silent = replace(new, user_features=None)
     assert not torch.allclose(model.predict(silent, user_p, item_p).mean_p, known, atol=1e-3)
 
 
@@ -447,7 +448,7 @@ def test_a_new_item_gets_the_prior_mean_of_its_features(full):
 
 def test_new_items_are_rated_by_genre_and_with_less_certainty(full, parts):
     table = pl.DataFrame({"item": ["a", "b"], "genre": ["Drama", "War"]})
-    batch, n = batch_of(parts.train, np.arange(20), parts.train), full.model.n_trained_
+    batch, n = histories_of(parts.train, np.arange(20), parts.train), full.model.n_trained_
     user_p = torch.arange(20).repeat(4)
     item_p = torch.tensor([n, n + 1, 0, -1]).repeat_interleave(20)
     rated = full.model.with_items(table).predict(batch, user_p, item_p)
@@ -508,7 +509,7 @@ def test_drift_follows_moods_and_only_where_the_time_is_known():
     assert timed_p.mean() < untimed_p.mean()
     off_p = (rated["untimed"].mean_p - torch.from_numpy(x.value_r)).abs()
     assert 0.85 < float((off_p <= 1.645 * untimed_p).float().mean()) < 0.96
-    still = batch_of(parts.train, np.arange(len(parts.train.users)), parts.train)
+    still = histories_of(parts.train, np.arange(len(parts.train.users)), parts.train)
     object.__setattr__(still, "time_h", None)  # histories without times, as from a web form
     assert torch.isfinite(model.predict(still, user_p, item_p).mean_p).all()
 
@@ -559,7 +560,7 @@ def test_a_chain_cut_in_any_sweep_goes_on_to_the_last_bit(parts, tmp_path, monke
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
     assert values == other_values
     with pytest.raises(CheckpointError, match="of another run"):
-        ft.BayesianMF(**{**fields, "factors": 4}).fit(parts.train, engine)
+        ft.BayesianMF(**{**fields, "n_factors": 4}).fit(parts.train, engine)
 
 
 def test_the_state_is_tensors_and_json_and_comes_back_whole(full, parts):

@@ -231,7 +231,7 @@ def test_the_development_data_is_complete_by_the_catalog(name: str, data_folder:
 def test_a_data_set_loads_with_its_published_counts(
     name: str, rows: int, users: int, items: int, data_folder: Path
 ):
-    ratings = catalog.load(name, data_folder, offline=True)
+    ratings = catalog.load_dataset(name, data_folder, offline=True)
     assert (len(ratings), len(ratings.users), len(ratings.items)) == (rows, users, items)
     assert (ratings.name, ratings.report.rows) == (name, rows)
     assert ratings.explicit == (name != "gowalla-lightgcn")
@@ -240,7 +240,7 @@ def test_a_data_set_loads_with_its_published_counts(
 def test_a_table_of_films_is_a_catalogue_without_interactions(data_folder: Path):
     if not (data_folder / "tmdb5000").is_dir():
         pytest.skip("FORETASTE_DATA does not hold tmdb5000")
-    films = catalog.load("tmdb-5000", data_folder, offline=True)
+    films = catalog.load_dataset("tmdb-5000", data_folder, offline=True)
     assert (len(films), len(films.items), films.name) == (0, 4803, "tmdb5000")
     assert films.item_table is not None
     assert films.item_table["title"].null_count() == 0
@@ -308,8 +308,10 @@ def mirrored(data_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_mirror_gives_the_same_dataset_as_the_publisher(mirrored: Path, data_folder: Path):
-    ours = catalog.load("ml-100k", mirrored.parent, offline=True)  # checksums are right, then
-    theirs = catalog.load("ml-100k", data_folder, offline=True)
+    ours = catalog.load_dataset(
+        "ml-100k", mirrored.parent, offline=True
+    )  # checksums are right, then
+    theirs = catalog.load_dataset("ml-100k", data_folder, offline=True)
     assert ours.fingerprint == theirs.fingerprint
     assert ours.user_table is not None
     assert theirs.user_table is not None
@@ -328,7 +330,7 @@ def pairs(dataset: Dataset, mark_r: np.ndarray) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("which", ["u1", "u2", "u3", "u4", "u5", "ua", "ub"])
 def test_a_split_of_movielens_100k_is_the_published_file(which: str, data_folder: Path):
-    ratings = catalog.load("ml-100k", data_folder, offline=True)
+    ratings = catalog.load_dataset("ml-100k", data_folder, offline=True)
     test_r = canonical_test(ratings, "ml-100k", which)
     for part, mark_r in (("test", test_r), ("base", ~test_r)):
         lines = (data_folder / "ml-100k" / f"{which}.{part}").read_text().splitlines()
@@ -340,7 +342,7 @@ def test_a_split_of_movielens_100k_is_the_published_file(which: str, data_folder
 def test_the_split_of_gowalla_is_the_published_file(data_folder: Path):
     if not (data_folder / "gowalla-lightgcn").is_dir():
         pytest.skip("FORETASTE_DATA does not hold gowalla-lightgcn")
-    ratings = catalog.load("gowalla-lightgcn", data_folder, offline=True)
+    ratings = catalog.load_dataset("gowalla-lightgcn", data_folder, offline=True)
     test_r = canonical_test(ratings, "gowalla-lightgcn", "lightgcn")
     published = set()
     for line in (data_folder / "gowalla-lightgcn" / "test.txt").read_text().splitlines():
@@ -485,5 +487,5 @@ def test_fetch_and_load_look_in_the_folder_of_the_environment(
     readable = replace(tiny(), read=lambda path: rows(len(os.listdir(path))))
     monkeypatch.setitem(CATALOG, "tiny", readable)
     assert catalog.fetch("tiny") == tmp_path / "tiny"
-    loaded = catalog.load("tiny", offline=True)
+    loaded = catalog.load_dataset("tiny", offline=True)
     assert (loaded.name, len(loaded)) == ("tiny", 2)

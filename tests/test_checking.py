@@ -11,7 +11,7 @@ import pytest
 
 from foretaste.data.checking import CheckReport, Cost, check
 from foretaste.data.dataset import Dataset, ReadReport, build
-from foretaste.data.fetching import load
+from foretaste.data.fetching import load_dataset as load
 from foretaste.data.reading import from_frame
 
 N = 3000
@@ -84,10 +84,10 @@ def test_history_lengths_are_quantiles_over_users_and_over_items():
     ):
         length = np.bincount(row_r)
         assert spread.mean == length.mean()
-        assert (spread.lowest, spread.median, spread.highest) == (
+        assert (spread.min, spread.median, spread.max) == (
             length.min(), np.median(length), length.max(),
         )  # fmt: skip
-        assert spread.most == np.quantile(length, 0.95)
+        assert spread.p95 == np.quantile(length, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,10 @@ def test_cold_users_and_items_are_those_of_a_time_split_counted_one_by_one():
     assert cold is not None
     assert (cold.train, cold.test) == (len(train), len(test))
     assert (cold.test_users, cold.test_items) == (test["user"].n_unique(), test["item"].n_unique())
-    assert (cold.cold_users, cold.cold_items) == (len(cold_users), len(cold_items))
+    assert (cold.cold_users, cold.cold_items) == (
+        len(cold_users),
+        len(cold_items),
+    )
     assert cold.cold_interactions == sum(
         user in cold_users or item in cold_items for user, item in test[["user", "item"]].rows()
     )

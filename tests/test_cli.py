@@ -139,7 +139,7 @@ SMALL_NET = (
 
 def test_a_chain_that_has_not_mixed_is_said_so_by_train_and_evaluate(run, monkeypatch):
     monkeypatch.setattr(sampling, "MIXED", 0.5)
-    fields = "--set factors=2 --set samples=12 --set burn_in=2 --set keep_every=1"
+    fields = "--set n_factors=2 --set samples=12 --set burn_in=2 --set keep_every=1"
     for command in ("train ratings.csv --out mixed", "evaluate ratings.csv"):
         code, out, _ = run(f"{command} --model bayesian-mf {fields}")
         assert code == 0

@@ -9,10 +9,10 @@ import torch
 
 import foretaste as ft
 from foretaste import cli
-from foretaste.cli.cold import floors
+from foretaste.cli.cold import baselines
+from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import DataError, UsageError
 from foretaste.evaluation.cold_start import first, placed
-from foretaste.models.base import UserBatch, batch_of
 
 
 def worlds(n_users: int = 120, n_items: int = 60, seed: int = 0) -> ft.Dataset:
@@ -33,7 +33,7 @@ def worlds(n_users: int = 120, n_items: int = 60, seed: int = 0) -> ft.Dataset:
 @pytest.fixture(scope="module")
 def items():
     models = {"popular": ft.Popularity(), "aligned": ft.AlignedALS(n_factors=4), "als": ft.ALS()}
-    return ft.cold_items(models, worlds(), k=5)
+    return ft.evaluate_cold_items(models, worlds(), k=5)
 
 
 def value(cold, model, case, metric):
@@ -71,7 +71,7 @@ def test_every_case_has_the_same_users(items):
 
 
 def test_newcomers_are_served_better_the_more_they_have_said():
-    users = ft.cold_users(
+    users = ft.evaluate_cold_users(
         {"ease": ft.EASE(l2=10), "popular": ft.Popularity()}, worlds(), lengths=(0, 3), test=0.3
     )
     assert set(users.tallies) == {(m, c) for m in ("ease", "popular") for c in ("0", "3", "all")}
@@ -82,7 +82,7 @@ def test_newcomers_are_served_better_the_more_they_have_said():
 
 
 def test_the_oldest_entries_are_shown_to_the_model_as_of_a_stranger():
-    batch = UserBatch(
+    batch = Histories(
         torch.tensor([0, 3, 3, 4]), torch.tensor([5, 6, 7, 8]), torch.ones(4), None,
         torch.tensor([0, 1, 2]),
     )  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_oldest_entries_are_shown_to_the_model_as_of_a_stranger():
 
 
 def test_what_is_drawn_is_shown_to_the_model_in_the_order_of_time():
-    drawn = UserBatch(
+    drawn = Histories(
         torch.tensor([0, 3]), torch.tensor([7, 5, 6]), torch.tensor([3.0, 1.0, 2.0]),
         torch.tensor([30, 10, 20]), torch.tensor([0]),
     )  # fmt: skip
@@ -107,32 +107,32 @@ def test_what_is_known_of_users_goes_with_them():
     ratings = worlds(n_users=6)
     table = pl.DataFrame({"user": range(6), "age": [3, 1, 4, 1, 5, 9]})
     known, others = ratings, ratings.with_users(table)
-    batch = batch_of(others, np.array([2, -1, 0]), known)
+    batch = histories_of(others, np.array([2, -1, 0]), known)
     asked = (batch, batch[1:], batch.take(torch.tensor([2, 0])), first(batch, 1))
-    ages = [b.about["age"].to_list() for b in asked if b.about is not None]
+    ages = [b.user_features["age"].to_list() for b in asked if b.user_features is not None]
     assert ages == [[4, None, 3], [None, 3], [3, 4], [4, None, 3]]
-    assert batch_of(known, np.array([2]), known).about is None
+    assert histories_of(known, np.array([2]), known).user_features is None
 
 
 def test_each_case_adds_to_what_the_last_one_showed():
     ratings, seen = worlds(), {}
 
     class Spy(ft.Popularity):
-        def score(self, batch):
-            if (batch.train_row_b < 0).all():
-                sets = [set(batch[b : b + 1].item_h.tolist()) for b in range(len(batch))]
-                seen.setdefault(int(batch.length_b.max()), sets)
-            return super().score(batch)
+        def score(self, histories):
+            if (histories.train_row_b < 0).all():
+                sets = [set(histories[b : b + 1].item_h.tolist()) for b in range(len(histories))]
+                seen.setdefault(int(histories.length_b.max()), sets)
+            return super().score(histories)
 
     for shown in ("random", "oldest"):
         seen.clear()
-        ft.cold_users({"spy": Spy()}, ratings, lengths=(1, 3), shown=shown, test=0.3)
+        ft.evaluate_cold_users({"spy": Spy()}, ratings, lengths=(1, 3), shown=shown, test=0.3)
         assert all(one <= three for one, three in zip(seen[1], seen[3], strict=True))
 
 
 def test_lists_for_newcomers_hold_nothing_they_did_even_where_it_was_not_shown():
     ratings = worlds()
-    users = ft.cold_users({"popular": ft.Popularity()}, ratings, lengths=(0,), test=0.3)
+    users = ft.evaluate_cold_users({"popular": ft.Popularity()}, ratings, lengths=(0,), test=0.3)
     # the same candidates: popularity, which sees no history, cannot differ
     tallies = users.tallies["popular", "0"], users.tallies["popular", "all"]
     one, other = (t["ndcg@10"].total_b for t in tallies)
@@ -141,7 +141,7 @@ def test_lists_for_newcomers_hold_nothing_they_did_even_where_it_was_not_shown()
 
 def test_new_items_stand_last_with_a_model_that_cannot_tell(ratings):
     model = ft.fit(ft.Popularity(), ratings, progress=False).model
-    batch = batch_of(ratings, np.arange(3), ratings)
+    batch = histories_of(ratings, np.arange(3), ratings)
     score_bi = placed(model, pl.DataFrame({"item": ["x", "y"]}))(batch)
     assert score_bi.shape == (3, len(ratings.items) + 2)
     assert (score_bi[:, -2:] < score_bi[:, :-2].min()).all()
@@ -154,9 +154,9 @@ def test_what_was_not_measured_is_an_error_that_says_what_was(items):
 
 def test_a_share_that_leaves_nothing_is_an_error(ratings):
     with pytest.raises(DataError, match="holding out 0% of 40 items leaves nothing to learn or"):
-        ft.cold_items({"p": ft.Popularity()}, ratings, test=0.0001)
+        ft.evaluate_cold_items({"p": ft.Popularity()}, ratings, test=0.0001)
     with pytest.raises(DataError, match="no held-out user has 99 interactions to show"):
-        ft.cold_users({"p": ft.Popularity()}, ratings, lengths=(99,))
+        ft.evaluate_cold_users({"p": ft.Popularity()}, ratings, lengths=(99,))
 
 
 def test_the_command_prints_draws_and_gives_json(tmp_path, monkeypatch, capfd):
@@ -184,8 +184,8 @@ def test_the_command_prints_draws_and_gives_json(tmp_path, monkeypatch, capfd):
 def test_plain_similarity_stands_beside_models_of_new_items_where_there_is_something_to_compare():
     genres = pl.col("kind").alias("genres")
     ratings = worlds()
-    assert list(floors("items", ratings)) == ["random", "popularity"]
+    assert list(baselines("items", ratings)) == ["random", "popularity"]
     described = ratings.with_items(ratings.item_frame.with_columns(genres, overview=genres))
     similar = ["plot-similarity", "metadata-similarity"]
-    assert list(floors("items", described)) == ["random", "popularity", *similar]
-    assert list(floors("users", described)) == ["random", "popularity"]
+    assert list(baselines("items", described)) == ["random", "popularity", *similar]
+    assert list(baselines("users", described)) == ["random", "popularity"]

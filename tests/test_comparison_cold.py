@@ -1,4 +1,4 @@
-"""Cold starts of a comparison: what `cold_users` and `cold_items` find, kept, told and drawn."""
+"""Cold starts of a comparison: what was found, kept, told and drawn."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def found(comparison, folder):
 
 
 def test_new_users_are_measured_as_cold_users_measures_them(found, parts):
-    direct = ft.cold_users({"als": ft.ALS(n_factors=4)}, parts.train, k=5, test=0.2)
+    direct = ft.evaluate_cold_users({"als": ft.ALS(n_factors=4)}, parts.train, k=5, test=0.2)
     assert found.cold["users"].frame().filter(model="als").equals(direct.frame())
     assert found.cold["users"].protocol == direct.protocol
     assert found.cold["users"].users.equals(direct.users)
@@ -54,7 +54,7 @@ def test_new_users_are_measured_as_cold_users_measures_them(found, parts):
 
 
 def test_where_no_model_tells_new_items_aligned_als_stands_in(found, parts):
-    direct = ft.cold_items({"aligned-als": ft.AlignedALS()}, parts.train, k=5, test=0.2)
+    direct = ft.evaluate_cold_items({"aligned-als": ft.AlignedALS()}, parts.train, k=5, test=0.2)
     assert found.cold["items"].frame().filter(model="aligned-als").equals(direct.frame())
     taking_part = {model for model, _ in found.cold["items"].tallies}
     assert taking_part == {"random", "popularity", "aligned-als"}
@@ -70,7 +70,7 @@ def test_the_floors_of_new_items_are_similarities_where_there_is_something_to_co
     described = replace(
         comparison, parts=replace(comparison.parts, train=train), models=models, runs=runs
     )
-    assert "metadata-similarity" in described.floors
+    assert "metadata-similarity" in described.baselines
     chosen, _ = cold.cold_entrants(described, "items", every=False)
     assert list(chosen) == ["popularity", "metadata-similarity", "aligned"]
 

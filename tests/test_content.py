@@ -33,7 +33,7 @@ FILMS = pl.DataFrame(
         "vote_average": [8.0, 9.0, 10.0, 2.0, None],
     }
 )  # fmt: skip
-CATALOGUE = ft.catalogue(FILMS, "films")
+CATALOGUE = ft.items_only(FILMS, "films")
 
 
 def ratings_of(films: pl.DataFrame = FILMS) -> ft.Dataset:
@@ -98,7 +98,7 @@ def test_vectors_of_many_features_are_their_leading_directions():
     rng = np.random.default_rng(0)
     words = np.array([f"w{n}" for n in range(300)])
     plots = [" ".join(rng.choice(words[: 10 + 29 * (i % 10)], 12)) for i in range(120)]
-    films = ft.catalogue(pl.DataFrame({"item": range(120), "overview": plots}))
+    films = ft.items_only(pl.DataFrame({"item": range(120), "overview": plots}))
     fitted, again = (ft.fit(ft.PlotSimilarity(), films) for _ in range(2))
     V_id = fitted.item_vectors
     assert V_id.shape == (120, 64)
@@ -122,7 +122,7 @@ def test_metadata_counts_labels_the_first_three_of_the_cast_and_directors():
 
 
 def test_columns_that_are_not_there_are_left_out_with_a_note():
-    fitted = ft.fit(ft.MetadataSimilarity(), ft.catalogue(FILMS.drop("cast", "crew")))
+    fitted = ft.fit(ft.MetadataSimilarity(), ft.items_only(FILMS.drop("cast", "crew")))
     assert fitted.training["notes"] == [
         "metadata-similarity does without keywords, cast, crew: no such column."
     ]
@@ -130,7 +130,7 @@ def test_columns_that_are_not_there_are_left_out_with_a_note():
 
 
 def test_a_table_that_says_nothing_is_refused():
-    bare = ft.catalogue(FILMS.select("id", "title"), "bare")
+    bare = ft.items_only(FILMS.select("id", "title"), "bare")
     with pytest.raises(ModelError, match=r"'overview', and the items have none. Set .* of title"):
         ft.fit(ft.PlotSimilarity(), bare)
     with pytest.raises(ModelError, match="bare: metadata-similarity reads keywords, genres, cast"):
@@ -187,7 +187,7 @@ def test_a_new_film_is_recommended_for_what_it_is_about():
 def tmdb(data_folder):
     if not (data_folder / "tmdb5000" / "tmdb_5000_movies.csv").is_file():
         pytest.skip("FORETASTE_DATA does not hold tmdb5000")
-    return ft.catalogue(ft.read_items(data_folder / "tmdb5000"), "tmdb5000")
+    return ft.items_only(ft.read_items(data_folder / "tmdb5000"), "tmdb5000")
 
 
 def test_the_chart_of_tmdb_5000_is_the_published_one(tmdb):

@@ -105,20 +105,21 @@ def test_users_with_nothing_to_find_do_not_count_in_rankings(fitted, parts, repo
 def test_the_border_of_relevance_is_a_choice_and_three_quarters_up_the_scale_by_default(
     fitted, parts, report
 ):
-    same = evaluate(fitted, parts, k=10, relevant_from=4.0)
+    same = evaluate(fitted, parts, k=10, relevance_threshold=4.0)
     assert same.metrics["ndcg@10"] == report.metrics["ndcg@10"]
-    everything = evaluate(fitted, parts, k=10, relevant_from=1.0)
+    everything = evaluate(fitted, parts, k=10, relevance_threshold=1.0)
     assert everything.per_user["ndcg@10"].null_count() == 0
-    only_five = evaluate(fitted, parts, k=10, relevant_from=5.0)
+    only_five = evaluate(fitted, parts, k=10, relevance_threshold=5.0)
     relevant = relevant_items(parts, 5.0)
     hits = [
         bool(set(fitted.recommend(user, k=10)["item"]) & items) for user, items in relevant.items()
     ]
     assert only_five.metrics["hit_rate@10"].value == pytest.approx(np.mean(hits))
     with pytest.raises(DataError) as error:
-        evaluate(fitted, parts, relevant_from=6)
+        evaluate(fitted, parts, relevance_threshold=6)
     assert str(error.value) == (
-        "frame: no test rating reaches 6: nothing is relevant. Choose relevant_from within 1 to 5."
+        "frame: no test rating reaches 6: nothing is relevant. "
+        "Choose relevance_threshold within 1 to 5."
     )
 
 
@@ -189,7 +190,7 @@ def test_a_test_user_without_history_is_served_as_a_stranger(newcomers):
 def test_held_out_users_are_judged_by_their_folded_in_histories(ratings):
     parts = ft.split(ratings, "users", test=0.3, seed=4, hidden=0.3)
     fitted = ft.fit(ft.Bias(), parts.train, progress=False)
-    report = evaluate(fitted, parts, k=5, relevant_from=1.0)
+    report = evaluate(fitted, parts, k=5, relevance_threshold=1.0)
     shown = {user: {} for user in parts.history.users.values}
     known = set(parts.train.items.values)
     for user, item, value in parts.history.frame().select("user", "item", "value").iter_rows():
@@ -292,7 +293,9 @@ def test_one_test_user_gives_an_interval_of_no_width():
         {"user": [1, 1, 2], "item": [1, 2, 1], "rating": [4.0, 2, 5], "time": [1, 9, 2]}
     )
     parts = ft.split(ft.from_frame(frame), "leave-last")
-    report = evaluate(ft.fit(ft.GlobalMean(), parts.train, progress=False), parts, relevant_from=1)
+    report = evaluate(
+        ft.fit(ft.GlobalMean(), parts.train, progress=False), parts, relevance_threshold=1
+    )
     assert report.metrics["mae"] == Interval(2.5, 2.5, 2.5)
 
 
@@ -300,7 +303,7 @@ def test_a_constant_scorer_is_worth_what_chance_is_worth():
     """Ties count by expectation: with 40 items each unseen one is as likely to be listed."""
     parts = ft.split(synthetic(n_rows=600, seed=5), "random", seed=0)
     fitted = ft.fit(ft.GlobalMean(), parts.train, progress=False)
-    report = evaluate(fitted, parts, k=5, relevant_from=1.0)
+    report = evaluate(fitted, parts, k=5, relevance_threshold=1.0)
     known = set(parts.train.items.values)
     seen = dict(parts.train.frame().group_by("user").len().iter_rows())
     for user, items in relevant_items(parts, 1.0).items():

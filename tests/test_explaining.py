@@ -6,16 +6,16 @@ import pytest
 import torch
 
 import foretaste as ft
+from foretaste.data.histories import Histories
 from foretaste.models import MODELS
-from foretaste.models.base import UserBatch
 from foretaste.recommending.explaining import place, reasons
 from tests.conftest import synthetic
 from tests.test_models_contract import films, small
 
 
-def history(items: list[int], values: list[float]) -> UserBatch:
+def history(items: list[int], values: list[float]) -> Histories:
     n = len(items)
-    return UserBatch(
+    return Histories(
         torch.tensor([0, n]), torch.tensor(items), torch.tensor(values),
         torch.arange(n) * 86_400_000, torch.tensor([-1]),
     )  # fmt: skip
@@ -32,7 +32,7 @@ def test_a_reason_is_what_the_score_loses_without_the_interaction(name):
     full_k = model.score(whole)[0, asked_k]
     for left in range(3):
         rest = [h for h in range(3) if h != left]
-        batch = UserBatch(
+        batch = Histories(
             torch.tensor([0, 2]), whole.item_h[rest], whole.value_h[rest],
             None if whole.time_h is None else whole.time_h[rest], torch.tensor([-1]),
         )  # fmt: skip
@@ -57,7 +57,7 @@ def test_without_history_there_are_no_reasons():
 def test_a_long_history_is_explained_in_chunks(monkeypatch):
     sizes = []
 
-    def score(batch: UserBatch) -> torch.Tensor:
+    def score(batch: Histories) -> torch.Tensor:
         sizes.append(len(batch))
         return batch.dense(9, batch.value_h).cumsum(1)
 

@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 
 import foretaste as ft
-from foretaste.models.base import batch_of
+from foretaste.data.histories import histories_of
 from foretaste.models.graph_filter import GraphFilter, co_occurrence_vectors, right_singular_vectors
 from tests.conftest import synthetic
 
@@ -23,14 +23,14 @@ def clicks(seed: int = 0) -> tuple[np.ndarray, ft.Dataset]:
 
 def test_scores_are_the_formula_of_the_paper():
     X_ui, dataset = clicks()
-    model = GraphFilter(n_factors=4, alpha=0.3, rounds=60)
+    model = GraphFilter(n_factors=4, alpha=0.3, iterations=60)
     recommender = ft.fit(model, dataset, progress=False)
     d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
     R_ui = X_ui / np.sqrt(d_u)[:, None] / np.sqrt(d_i)
     V_ik = np.linalg.svd(R_ui)[2][:4].T
     ideal_ij = np.diag(d_i**-0.5) @ V_ik @ V_ik.T @ np.diag(d_i**0.5)
     expected = X_ui @ (R_ui.T @ R_ui + 0.3 * ideal_ij)
-    batch = batch_of(dataset, np.arange(len(dataset.users)), recommender.dataset)
+    batch = histories_of(dataset, np.arange(len(dataset.users)), recommender.dataset)
     np.testing.assert_allclose(model.score(batch).numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -41,7 +41,7 @@ def test_the_powers_generalise_the_normalisation():
     d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
     R_ui = X_ui / d_u[:, None] ** 0.3
     expected = (X_ui / d_i**0.2) @ R_ui.T @ R_ui / d_i**0.7
-    batch = batch_of(dataset, np.arange(len(dataset.users)), dataset)
+    batch = histories_of(dataset, np.arange(len(dataset.users)), dataset)
     np.testing.assert_allclose(model.score(batch).numpy(), expected, rtol=1e-4)
 
 
@@ -50,7 +50,7 @@ def test_sharpening_solves_the_equation_of_bspm_in_one_step(order, powers):
     X_ui, dataset = clicks(2)
     user, history, target = powers
     fields = {"n_factors": 4, "user_power": user, "history_power": history, "target_power": target}
-    batch = batch_of(dataset, np.arange(len(dataset.users)), dataset)
+    batch = histories_of(dataset, np.arange(len(dataset.users)), dataset)
     blurred, sharpened = (
         ft.fit(GraphFilter(**fields, **own), dataset, progress=False).model.score(batch).numpy()
         for own in ({}, {"sharpen": 2.5, "sharpen_order": order})
@@ -73,7 +73,7 @@ def test_sharpening_solves_the_equation_of_bspm_in_one_step(order, powers):
 def test_subspace_iteration_finds_the_leading_right_singular_vectors():
     rng = np.random.default_rng(0)
     A_ui = rng.normal(size=(30, 20)) * np.linspace(3, 0.1, 20)
-    V_ik = right_singular_vectors(sparse.csr_matrix(A_ui.astype(np.float32)), 5, rng, rounds=50)
+    V_ik = right_singular_vectors(sparse.csr_matrix(A_ui.astype(np.float32)), 5, rng, iterations=50)
     true_ik = torch.from_numpy(np.linalg.svd(A_ui)[2][:5].T).float()
     overlap = torch.linalg.svdvals(V_ik.T @ true_ik)
     torch.testing.assert_close(overlap, torch.ones(5), rtol=1e-3, atol=1e-3)

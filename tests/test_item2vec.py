@@ -9,7 +9,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import foretaste as ft
-from foretaste.models.base import batch_of
+from foretaste.data.histories import histories_of
 from foretaste.models.item2vec import NOISE, SkipGrams
 from foretaste.training.engine import Engine
 from foretaste.training.losses import skip_gram
@@ -109,7 +109,7 @@ def test_a_score_is_the_mean_cosine_to_what_was_liked_plus_popularity():
     w_id = (model.centre_id_ + model.context_id_).numpy()
     w_id /= np.linalg.norm(w_id, axis=1, keepdims=True)
     n_i = np.bincount(worlds.interactions.item_r, minlength=20)
-    batch = batch_of(worlds, np.array([0, 1]), worlds)
+    batch = histories_of(worlds, np.array([0, 1]), worlds)
     for b, score_i in enumerate(model.score(batch)):
         liked = batch[b : b + 1].item_h.numpy()
         expected = (w_id[liked] @ w_id.T).mean(axis=0) + 0.3 * np.log(n_i)

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.models import item_knn
-from foretaste.models.base import batch_of
 
 
 def weighted(seed: int = 0) -> tuple[np.ndarray, ft.Dataset]:
@@ -20,7 +20,7 @@ def weighted(seed: int = 0) -> tuple[np.ndarray, ft.Dataset]:
 
 
 def everyone(dataset: ft.Dataset):
-    return batch_of(dataset, np.arange(len(dataset.users)), dataset)
+    return histories_of(dataset, np.arange(len(dataset.users)), dataset)
 
 
 def by_definition(W_ui: np.ndarray, neighbours: int, shrinkage: float) -> np.ndarray:
@@ -40,8 +40,8 @@ def test_cosine_scores_are_the_definition_written_out(neighbours, shrinkage, mon
     monkeypatch.setattr(item_knn, "CHUNK_BYTES", 4 * 12 * 5)  # blocks of five items
     X_ui, dataset = weighted()
     model = ft.ItemKNN(
-        similarity="cosine", neighbours=neighbours, shrinkage=shrinkage, positive_from=0.0,
-        weigh="log",
+        similarity="cosine", neighbours=neighbours, shrinkage=shrinkage, positive_threshold=0.0,
+        weighting="log",
     )  # fmt: skip
     ft.fit(model, dataset, progress=False)
     W_ui = np.log2(1 + X_ui)
@@ -52,7 +52,7 @@ def test_cosine_scores_are_the_definition_written_out(neighbours, shrinkage, mon
 def test_bm25_scores_are_the_definition_written_out():
     X_ui, dataset = weighted(1)
     X_ui = (X_ui > 0).astype(float)
-    model = ft.ItemKNN(similarity="bm25", neighbours=4, k1=1.5, b=0.4, positive_from=0.0)
+    model = ft.ItemKNN(similarity="bm25", neighbours=4, k1=1.5, b=0.4, positive_threshold=0.0)
     ft.fit(model, dataset, progress=False)
     n_users, n_items = X_ui.shape
     length_i = X_ui.sum(axis=0)

@@ -84,7 +84,7 @@ def test_a_joined_table_keeps_the_columns_that_were_there():
 
 
 def test_a_catalogue_has_items_and_no_interaction():
-    films = ft.catalogue(FILMS)
+    films = ft.items_only(FILMS)
     assert len(films) == 0
     assert films.items.values.to_list() == [1, 2, 9]
     assert films.item_table["title"].to_list() == ["Toy Story", "Heat", "Ran"]

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.errors import ModelError
-from foretaste.models.base import batch_of
 
 DAY = 86_400
 LIKES = (ft.EASE, ft.ALS, ft.GraphFilter, ft.ItemKNN)
@@ -24,17 +24,17 @@ def stars(*values: float) -> ft.Dataset:
 
 def test_ratings_below_the_border_weigh_nothing_and_the_rest_alike():
     assert weights(ft.EASE(), stars(1, 3, 4, 5)).tolist() == [[0, 0, 1, 1]]
-    assert weights(ft.EASE(positive_from=3), stars(1, 3, 4, 5)).tolist() == [[0, 1, 1, 1]]
+    assert weights(ft.EASE(positive_threshold=3), stars(1, 3, 4, 5)).tolist() == [[0, 1, 1, 1]]
 
 
 def test_graded_weights_are_shares_of_the_scale():
-    seen = weights(ft.EASE(weigh="graded", positive_from=2.0), stars(1, 2, 3, 4, 5))
+    seen = weights(ft.EASE(weighting="graded", positive_threshold=2.0), stars(1, 2, 3, 4, 5))
     np.testing.assert_allclose(seen, [[0, 0.4, 0.6, 0.8, 1.0]], rtol=1e-6)
 
 
 def test_counts_weigh_their_logarithm():
     counts = stars(1, 3, 7)
-    seen = weights(ft.EASE(weigh="log", positive_from=0.0), counts)
+    seen = weights(ft.EASE(weighting="log", positive_threshold=0.0), counts)
     np.testing.assert_allclose(seen, [[1, 2, 3]], rtol=1e-6)
 
 
@@ -52,9 +52,9 @@ def test_users_who_like_much_can_weigh_less_in_each_like_in_training_and_in_serv
     once, twice = (4 / 3) ** -0.5, (2 / 3) ** -0.5
     expected = [[once] * 4, [twice, twice, 0, 0]]
     np.testing.assert_allclose(weights(model, clicks), expected, rtol=1e-6)
-    stranger = batch_of(clicks, np.array([1]), clicks)
+    stranger = histories_of(clicks, np.array([1]), clicks)
     np.testing.assert_allclose(model.likes(stranger, 4).toarray(), [expected[1]], rtol=1e-6)
-    assert model.likes(batch_of(clicks, np.array([-1]), clicks), 4).nnz == 0
+    assert model.likes(histories_of(clicks, np.array([-1]), clicks), 4).nnz == 0
 
 
 def test_dislikes_are_what_is_below_the_border_and_weigh_by_their_age():
@@ -63,7 +63,7 @@ def test_dislikes_are_what_is_below_the_border_and_weigh_by_their_age():
          "time": [0, 0, 10 * DAY, 20 * DAY]}
     )  # fmt: skip
     dataset = ft.from_frame(frame)
-    everyone = batch_of(dataset, np.arange(2), dataset)
+    everyone = histories_of(dataset, np.arange(2), dataset)
     for model, expected in ((ft.ALS(), [1, 0, 1]), (ft.ALS(half_life_days=10), [0.25, 0, 0.5])):
         model.learn_likes(dataset)
         dislikes_ui = model.dislikes(everyone, 3)
@@ -80,7 +80,7 @@ def test_a_half_life_without_times_is_an_error():
 def test_recent_likes_count_more_in_training_and_in_serving(kind, ratings):
     alike, recent = kind(), kind(half_life_days=30.0)
     served = [ft.fit(model, ratings, progress=False) for model in (alike, recent)][1]
-    batch = batch_of(ratings, np.arange(5), ratings)
+    batch = histories_of(ratings, np.arange(5), ratings)
     seen = [model.likes(batch, len(ratings.items)).toarray() for model in (alike, recent)]
     assert (seen[1] <= seen[0]).all()
     assert (seen[1] < seen[0]).any()

@@ -12,15 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foretaste.data.histories import Histories
 from foretaste.evaluation import metrics
-from foretaste.models.base import UserBatch
 from foretaste.recommending.ranking import Scored, recommend
 
 
-def batch(histories: list[list[int]]) -> UserBatch:
+def batch(histories: list[list[int]]) -> Histories:
     flat = torch.tensor([i for history in histories for i in history], dtype=torch.int64)
     pointer = torch.tensor([0, *itertools.accumulate(map(len, histories))])
-    return UserBatch(pointer, flat, torch.ones(len(flat)), None, torch.full((len(histories),), -1))
+    return Histories(pointer, flat, torch.ones(len(flat)), None, torch.full((len(histories),), -1))
 
 
 def every_order(scores: dict[int, float]) -> list[list[int]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.errors import ModelError
 from foretaste.models import MODELS
 from foretaste.models.base import (
@@ -18,7 +19,6 @@ from foretaste.models.base import (
     PredictsRatings,
     ScoresByDot,
     Shape,
-    batch_of,
     configure,
 )
 from foretaste.training.engine import Engine
@@ -26,7 +26,13 @@ from tests.conftest import synthetic
 
 # fields that make a model small enough for a test; none for models that are fast anyway
 SMALL = {
-    "bayesian-mf": {"factors": 4, "implicit_rank": 8, "burn_in": 20, "samples": 8, "keep_every": 2},
+    "bayesian-mf": {
+        "n_factors": 4,
+        "implicit_rank": 8,
+        "burn_in": 20,
+        "samples": 8,
+        "keep_every": 2,
+    },
     "embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]},
     "hybrid": {"rater": "biased-mf"},
     "item2vec": {"n_factors": 8, "epochs": 4, "batch_size": 64},
@@ -70,7 +76,7 @@ def fitted(request, ratings):
 
 def everyone(fitted, stranger=False):
     rows = np.arange(len(fitted.dataset.users))
-    batch = batch_of(fitted.dataset, rows, fitted.dataset)
+    batch = histories_of(fitted.dataset, rows, fitted.dataset)
     if stranger:
         batch.train_row_b[:] = -1
     return batch
@@ -97,7 +103,7 @@ def test_a_users_scores_do_not_depend_on_who_else_is_in_the_batch(fitted):
 
 
 def test_someone_without_a_history_gets_scores_too(fitted):
-    nobody = batch_of(fitted.dataset, np.array([-1]), fitted.dataset)
+    nobody = histories_of(fitted.dataset, np.array([-1]), fitted.dataset)
     assert torch.isfinite(fitted.model.score(nobody)).all()
     assert len(fitted.recommend(history=[], k=5)) == 5
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import foretaste as ft
-from foretaste.models.base import UserBatch, batch_of
+from foretaste.data.histories import Histories, histories_of
 from foretaste.models.networks import EmbeddingNet, HistoryNet, Incidence, RatingNet, _Pool, pool
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
@@ -242,7 +242,7 @@ def test_any_number_of_layers_works(kind, hidden, dropouts, ratings):
     model = small_model(architecture=kind, hidden=hidden, dropouts=dropouts, epochs=1)
     recommender = ft.fit(model, ratings, progress=False)
     predicted = recommender.predict(["u1"] * 3, ["i1", "i2", "i3"])["rating"]
-    score_i = model.score(batch_of(ratings, ratings.users.rows(["u1"]), ratings))[0]
+    score_i = model.score(histories_of(ratings, ratings.users.rows(["u1"]), ratings))[0]
     at = ratings.items.rows(["i1", "i2", "i3"])
     np.testing.assert_allclose(predicted, score_i[at].clamp(1, 5), rtol=1e-5)
 
@@ -261,21 +261,21 @@ def of_strangers(request):
     return model.fit(parts.train, Engine()), parts
 
 
-def histories(parts: ft.Split, dataset: ft.Dataset, at_most: int | None = None) -> UserBatch:
+def histories(parts: ft.Split, dataset: ft.Dataset, at_most: int | None = None) -> Histories:
     """Of the held-out users, in the rows of train; the first `at_most` ratings of each."""
     rows = dataset.users.find(parts.test.users.values)
-    batch = batch_of(dataset, rows, parts.train)
+    batch = histories_of(dataset, rows, parts.train)
     if at_most is None:
         return batch
     place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
     kept_h = place_h < at_most
     pointer_b = torch.cat([torch.zeros(1, dtype=torch.int64), kept_h.cumsum(0)])[batch.pointer_b]
-    return UserBatch(
+    return Histories(
         pointer_b, batch.item_h[kept_h], batch.value_h[kept_h], None, batch.train_row_b
     )
 
 
-def error(model: ft.EmbeddingModel, known: UserBatch, of: UserBatch) -> float:
+def error(model: ft.EmbeddingModel, known: Histories, of: Histories) -> float:
     """RMSE on the ratings of one batch, knowing another."""
     score_bi = model.score(known)
     return float((score_bi[of.user_h, of.item_h] - of.value_h).square().mean().sqrt())

@@ -43,7 +43,7 @@ def bundle(folder: Path) -> Path:
         }
     )
     ratings = dataclasses.replace(ratings, item_table=films, name="films")
-    model = ft.BayesianMF(factors=4, burn_in=5, samples=20)
+    model = ft.BayesianMF(n_factors=4, burn_in=5, samples=20)
     return ft.fit(model, ratings, progress=False).save(folder / "bundle")
 
 

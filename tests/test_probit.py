@@ -11,14 +11,14 @@ import torch
 from scipy import stats
 
 import foretaste as ft
+from foretaste.data.histories import histories_of
 from foretaste.errors import ModelError
-from foretaste.models.base import batch_of
 from foretaste.models.bayesian import gibbs, probit
 from foretaste.training.engine import Engine
 
 CUTS = torch.tensor([-1.0, 0.2, 1.5])
 SMALL: dict[str, Any] = {
-    "factors": 3, "implicit_rank": 4, "drift_seconds": [], "burn_in": 30, "samples": 20,
+    "n_factors": 3, "implicit_rank": 4, "drift_seconds": [], "burn_in": 30, "samples": 20,
     "keep_every": 2, "likelihood": "probit",
 }  # fmt: skip
 
@@ -119,13 +119,13 @@ def fitted(parts):
 
 def test_a_probit_predicts_stars_better_than_biases_with_intervals_that_hold(fitted, parts):
     found = ft.evaluate(fitted, parts, ranking=False).metrics
-    floor = ft.evaluate(ft.fit(ft.Bias(), parts.train, progress=False), parts, ranking=False)
-    assert found["rmse"].value < 0.92 * floor.metrics["rmse"].value
+    baseline = ft.evaluate(ft.fit(ft.Bias(), parts.train, progress=False), parts, ranking=False)
+    assert found["rmse"].value < 0.92 * baseline.metrics["rmse"].value
     assert 0.86 < found["coverage90"].value < 0.96
 
 
 def test_the_scores_of_a_probit_are_expected_stars(fitted, parts):
-    batch = batch_of(parts.train, np.arange(30), parts.train)
+    batch = histories_of(parts.train, np.arange(30), parts.train)
     score_bi = fitted.model.score(batch)
     assert score_bi.min() > 1
     assert score_bi.max() < 5

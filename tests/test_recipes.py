@@ -171,7 +171,9 @@ def test_targets_are_met_at_their_bound_and_missed_beyond(tmp_path):
 @pytest.fixture
 def served(monkeypatch, ratings):
     """The synthetic ratings in the place of every public data set."""
-    monkeypatch.setattr("foretaste.experiments.recipes.load_data", lambda name, progress=None: ratings)
+    monkeypatch.setattr(
+        "foretaste.experiments.recipes.load_dataset", lambda name, progress=None: ratings
+    )
 
 
 def result_of(folder, text):

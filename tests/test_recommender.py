@@ -41,11 +41,13 @@ class Ladder(Model):
         self.n_items_ = len(train.items)
         return self
 
-    def score(self, batch):
-        return torch.arange(1.0, self.n_items_ + 1) + 10 * batch.dense(self.n_items_, batch.value_h)
+    def score(self, histories):
+        return torch.arange(1.0, self.n_items_ + 1) + 10 * histories.dense(
+            self.n_items_, histories.value_h
+        )
 
-    def predict(self, batch, user_p, item_p, time_p=None):
-        return RatingPrediction(self.score(batch)[user_p, item_p])
+    def predict(self, histories, user_p, item_p, time_p=None):
+        return RatingPrediction(self.score(histories)[user_p, item_p])
 
     def item_vectors(self):
         angle_i = torch.arange(self.n_items_) * 0.1
@@ -237,7 +239,7 @@ def test_where_keeps_the_items_for_which_the_condition_is_true(films, where, exp
 
 COLUMNS = "Columns: item, title, year, score, rank, user."
 CALLS = (
-    "Functions: abs, ceil, coalesce, contains, date, ends_with, floor, length, lower, "
+    "Functions: abs, ceil, coalesce, contains, date, ends_with, baseline, length, lower, "
     "regexp_like, round, starts_with, trim, upper."
 )
 
@@ -465,23 +467,25 @@ def test_the_place_of_an_item_is_its_rank_in_the_list(ease, ratings):
 
 def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
     with pytest.raises(UsageError) as none:
-        films.recommend(history=[10], about={"age": 3})
+        films.recommend(history=[10], user_features={"age": 3})
     assert str(none.value) == "users have no column 'age'. Columns here: none."
     table = pl.DataFrame({"user": [1, 7, 42], "age": [20, 30, 40], "sex": ["f", "m", "f"]})
     described = replace(films, dataset=films.dataset.with_users(table))
-    about = batch_for(described.dataset, history=[], about={"age": "25"}).about
+    about = batch_for(described.dataset, history=[], user_features={"age": "25"}).user_features
     assert about is not None
     assert about.to_dicts() == [{"age": 25}]
     columns = "Columns here: age (Int64), sex (String)."
     with pytest.raises(UsageError) as wrong:
-        described.recommend(history=[10], about={"age": "old"})
+        described.recommend(history=[10], user_features={"age": "old"})
     assert str(wrong.value).startswith(
-        "about={'age': 'old'}: conversion from `str` to `i64` failed"
+        "user_features={'age': 'old'}: conversion from `str` to `i64` failed"
     )
     assert str(wrong.value).endswith(columns)
-    with pytest.raises(UsageError, match=r"about is of someone new. Give a history with it, \[\]"):
-        described.recommend(user=1, about={"age": 25})
-    with pytest.raises(UsageError, match="about is of someone new"):
-        described.predict([1], [10], about={"age": 25})
-    plain, told = (described.recommend(history=[10], about=a) for a in (None, {"sex": "f"}))
+    with pytest.raises(
+        UsageError, match=r"user_features is of someone new. Give a history with it, \[\]"
+    ):
+        described.recommend(user=1, user_features={"age": 25})
+    with pytest.raises(UsageError, match="user_features is of someone new"):
+        described.predict([1], [10], user_features={"age": 25})
+    plain, told = (described.recommend(history=[10], user_features=a) for a in (None, {"sex": "f"}))
     assert plain.equals(told)  # the model looks at histories alone

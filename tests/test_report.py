@@ -36,7 +36,7 @@ def test_a_learning_curve_is_two_pictures_of_a_sensible_size(tmp_path, epochs):
 
 def test_the_labels_can_be_read_in_the_svg(tmp_path):
     _, svg = learning_curve(
-        CURVE, tmp_path / "curve", title="our $net$ on a_b", floors={"bias": 0.9421, "mean": 1.1}
+        CURVE, tmp_path / "curve", title="our $net$ on a_b", baselines={"bias": 0.9421, "mean": 1.1}
     )
     said = words(svg)
     for label in (

@@ -10,7 +10,7 @@ from foretaste.models.bayesian import sampling
 from foretaste.models.bayesian.sampling import Schedule
 from foretaste.training.engine import Engine
 
-SMALL = {"factors": 2, "implicit_rank": 4, "drift_seconds": [], "burn_in": 10, "keep_every": 1}
+SMALL = {"n_factors": 2, "implicit_rank": 4, "drift_seconds": [], "burn_in": 10, "keep_every": 1}
 
 
 def normal(*shape: int) -> torch.Tensor:

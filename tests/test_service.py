@@ -98,22 +98,22 @@ def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path
     fitted = camps(tmp_path / "bundle")
     with served(Live(Store.open(f"sqlite:///{tmp_path / 'e.sqlite'}"), tmp_path / "bundle")) as c:
         for camp in ("even", "odd"):
-            answer = c.post("/api/recommend", json={"history": [], "about": {"camp": camp}})
-            ours = fitted.recommend(history=[], about={"camp": camp})
+            answer = c.post("/api/recommend", json={"history": [], "user_features": {"camp": camp}})
+            ours = fitted.recommend(history=[], user_features={"camp": camp})
             assert listed(answer) == ours["item"].to_list()
         c.post("/api/feedback", json={"user": "u7", "item": "i0"})
         entries = c.get("/api/users/u7/feedback").json()["entries"]
         history = [entry["item"] for entry in entries]
         scores = [item["score"] for item in c.get("/api/recommend/u7?k=5").json()["items"]]
-        told = fitted.recommend(history=history, about={"camp": "odd"}, k=5)
+        told = fitted.recommend(history=history, user_features={"camp": "odd"}, k=5)
         assert scores == pytest.approx(told["score"].to_list(), abs=1e-4)
         silent = fitted.recommend(history=history, k=5)
         assert scores != pytest.approx(silent["score"].to_list(), abs=1e-4)
-        wrong = c.post("/api/recommend", json={"history": [], "about": {"town": "York"}})
+        wrong = c.post("/api/recommend", json={"history": [], "user_features": {"town": "York"}})
         assert (wrong.status_code, wrong.json()["error"]["what"]) == (
             400, "users have no column 'town'.",
         )  # fmt: skip
-        both = c.post("/api/recommend", json={"user": "u7", "about": {"camp": "odd"}})
+        both = c.post("/api/recommend", json={"user": "u7", "user_features": {"camp": "odd"}})
         assert "about goes with a history" in both.text
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 
 import foretaste as ft
-from foretaste.models.base import batch_of
+from foretaste.data.histories import histories_of
 from tests.conftest import synthetic
 
 
 def scores(model, dataset: ft.Dataset) -> np.ndarray:
     fitted = ft.fit(model, dataset, progress=False)
-    return fitted.model.score(batch_of(dataset, np.arange(len(dataset.users)), dataset)).numpy()
+    return fitted.model.score(histories_of(dataset, np.arange(len(dataset.users)), dataset)).numpy()
 
 
 def test_where_all_other_items_are_neighbours_it_is_ease():

@@ -13,7 +13,7 @@ from scipy import sparse
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import foretaste as ft
-from foretaste.models.base import batch_of
+from foretaste.data.histories import histories_of
 from foretaste.models.two_tower import Masked, Sparse, candidates, interleaved, pool
 from foretaste.training.engine import Engine
 from foretaste.training.losses import sampled_softmax
@@ -206,7 +206,7 @@ def test_a_sample_of_the_items_teaches_what_all_of_them_do():
                ratings, progress=False).model
         for n in (10, 60)
     ]  # fmt: skip
-    batch = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    batch = histories_of(ratings, np.arange(len(ratings.users)), ratings)
     own_ui = torch.from_numpy(
         ratings.users.values.to_numpy()[:, None] % 2 == ratings.items.values.to_numpy() % 2
     )
@@ -217,7 +217,7 @@ def test_a_sample_of_the_items_teaches_what_all_of_them_do():
 
 def test_what_was_seen_and_not_liked_counts_in_serving(ratings):
     model = ft.fit(ft.TwoTower(**SMALL), ratings, progress=False).model
-    batch = batch_of(ratings, np.arange(20), ratings)
+    batch = histories_of(ratings, np.arange(20), ratings)
     disliked_h = batch.value_h < model.border_
     assert 0 < disliked_h.float().mean() < 1
     likes = batch.only(~disliked_h)
@@ -231,7 +231,7 @@ def test_a_new_item_is_offered_to_those_who_like_its_kind():
     model = ft.TwoTower(**SMALL | {"epochs": 15, "learning_rate": 0.01})
     model = ft.fit(model, ratings, progress=False).model
     extended = model.with_items(pl.DataFrame({"item": [1000, 1001], "kind": ["red", "blue"]}))
-    batch = batch_of(ratings, np.arange(len(ratings.users)), ratings)
+    batch = histories_of(ratings, np.arange(len(ratings.users)), ratings)
     red_b, blue_b = extended.score(batch)[:, -2:].T
     likes_red_b = torch.from_numpy(ratings.users.values.to_numpy() % 2 == 0)
     assert ((red_b > blue_b) == likes_red_b).float().mean() > 0.95
@@ -250,7 +250,7 @@ def camps():
 
 
 def test_what_is_known_of_a_user_tells_where_the_history_is_silent(camps):
-    silent = batch_of(camps.dataset, np.full(2, -1), camps.dataset)
+    silent = histories_of(camps.dataset, np.full(2, -1), camps.dataset)
     silent.train_row_b[:] = torch.tensor([0, 1])  # known users, nothing shown
     even_i, odd_i = camps.model.score(silent)
     red_i = torch.from_numpy(camps.dataset.items.values.to_numpy() % 2 == 0)
@@ -258,10 +258,12 @@ def test_what_is_known_of_a_user_tells_where_the_history_is_silent(camps):
 
 
 def test_what_a_newcomer_says_of_themselves_counts_like_the_same_of_a_known_user(camps):
-    known = batch_of(camps.dataset, np.arange(10), camps.dataset)
-    new = replace(known, train_row_b=torch.full((10,), -1), about=camps.dataset.user_table[:10])
+    known = histories_of(camps.dataset, np.arange(10), camps.dataset)
+    new = replace(
+        known, train_row_b=torch.full((10,), -1), user_features=camps.dataset.user_table[:10]
+    )
     assert torch.equal(camps.model.score(new), camps.model.score(known))
-    silent = replace(new, about=None)
+    silent = replace(new, user_features=None)
     assert not torch.equal(camps.model.score(silent), camps.model.score(known))
 
 
@@ -269,16 +271,16 @@ def test_someone_who_has_done_nothing_yet_gets_what_their_kind_likes(camps, tmp_
     loaded = ft.load(camps.save(tmp_path / "bundle"))
     for recommender in (camps, loaded):
         for camp, kind in (("even", "red"), ("odd", "blue")):
-            listed = recommender.recommend(history=[], about={"camp": camp}, k=5)
+            listed = recommender.recommend(history=[], user_features={"camp": camp}, k=5)
             assert listed["kind"].to_list() == [kind] * 5
 
 
 def test_columns_of_held_out_users_are_known_from_the_start():
     dataset = camps_of(worlds())
     model = ft.TwoTower(**SMALL | {"epochs": 15, "learning_rate": 0.01})
-    cold = ft.cold_users({"towers": model}, dataset, lengths=(0,), test=0.2)
+    cold = ft.evaluate_cold_users({"towers": model}, dataset, lengths=(0,), test=0.2)
     told = cold.tallies["towers", "0"]["precision@10"].value
-    cold = ft.cold_users(
+    cold = ft.evaluate_cold_users(
         {"towers": model}, replace(dataset, user_table=None), lengths=(0,), test=0.2
     )
     assert told > 1.5 * cold.tallies["towers", "0"]["precision@10"].value

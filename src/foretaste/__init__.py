@@ -10,14 +10,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 from foretaste.bundle import __version__
 from foretaste.data.checking import check
-from foretaste.data.dataset import Dataset, catalogue
+from foretaste.data.dataset import Dataset, items_only
 from foretaste.data.features import ItemFeatures
-from foretaste.data.fetching import fetch
-from foretaste.data.fetching import load as load_data
+from foretaste.data.fetching import fetch, load_dataset
 from foretaste.data.reading import from_frame, read, read_items
 from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
-from foretaste.evaluation.cold_start import ColdStart, cold_items, cold_users
+from foretaste.evaluation.cold_start import ColdStart, evaluate_cold_items, evaluate_cold_users
 from foretaste.evaluation.evaluate import Report, compare, evaluate
 from foretaste.experiments.cold import add_cold_starts
 from foretaste.experiments.comparison import Comparison, run_comparison
@@ -71,18 +70,18 @@ __all__ = [
     "WeightedRating",
     "__version__",
     "add_cold_starts",
-    "catalogue",
     "check",
-    "cold_items",
-    "cold_users",
     "compare",
     "cross_validate",
     "evaluate",
+    "evaluate_cold_items",
+    "evaluate_cold_users",
     "fetch",
     "fit",
     "from_frame",
+    "items_only",
     "load",
-    "load_data",
+    "load_dataset",
     "read",
     "read_items",
     "recommend_all",

@@ -20,7 +20,7 @@ from foretaste.cli.options import (
 )
 from foretaste.cli.show import emit, say, show_frame
 from foretaste.data.dataset import Dataset
-from foretaste.evaluation.cold_start import cold_items, cold_users
+from foretaste.evaluation.cold_start import evaluate_cold_items, evaluate_cold_users
 from foretaste.experiments.entrants import plain_similarity
 from foretaste.experiments.report.pictures import cold_start_curve
 from foretaste.models import model_named
@@ -35,7 +35,7 @@ def cold_start(
         Literal["items", "users"], typer.Option(help="What is new: items, or users.")
     ] = "items",
     model: Annotated[
-        list[str] | None, typer.Option(help="Models beside the floors; repeatable.")
+        list[str] | None, typer.Option(help="Models beside the baselines; repeatable.")
     ] = None,
     k: Length = 10,
     metric: Annotated[str, typer.Option(help="recall, ndcg, precision, hit_rate, mrr.")] = "ndcg",
@@ -57,9 +57,9 @@ def cold_start(
     names = model or (["aligned-als"] if of == "items" else ["als", "ease"])
     fields = fields_from(settings)
     ratings = read_ratings()
-    entrants = floors(of, ratings)
+    entrants = baselines(of, ratings)
     entrants |= {name: configure(model_named(name), fields) for name in names}
-    measure = cold_items if of == "items" else cold_users
+    measure = evaluate_cold_items if of == "items" else evaluate_cold_users
     found = measure(entrants, ratings, k=k, seed=seed, device=device)
     name, frame = f"{metric}@{k}", found.frame()
     pictures = []
@@ -76,7 +76,7 @@ def cold_start(
         say(f"Picture: {path}")
 
 
-def floors(of: str, ratings: Dataset) -> dict[str, Model]:
+def baselines(of: str, ratings: Dataset) -> dict[str, Model]:
     """What anything must beat: chance, popularity and, for new items, plain similarity."""
     entrants: dict[str, Model] = {m.name: m for m in (Random(), Popularity())}
     if of == "items":

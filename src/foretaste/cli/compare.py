@@ -1,4 +1,4 @@
-"""`foretaste compare`: models beside the floors on one split, and a page that says what follows."""
+"""`foretaste compare`: models beside the baselines on one split, and a page that says what follows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compare(
     read_ratings: Reader,
     models: Annotated[
         str | None,
-        typer.Option(help="Names between commas, floors apart (default: the usual quick ones)."),
+        typer.Option(help="Names between commas, baselines apart (default: the usual quick ones)."),
     ] = None,
     how: Annotated[
         str, typer.Option("--split", help="time, leave-last, users, random, or canonical.")
@@ -44,7 +44,7 @@ def compare(
 ) -> None:
     """Measure models side by side, each in a process of its own, and write a report.
 
-    The floors are always in. Killed half-way, the same command goes on with what is missing.
+    The baselines are always in. Killed half-way, the same command goes on with what is missing.
 
     Example: foretaste compare ratings.csv --models ease,als --split time
     """
@@ -78,7 +78,7 @@ def _show(found: Comparison) -> None:
     for label, values in found.values.items():
         m, cost = values[found.metric], costs[label]
         table.add_row(
-            Text(label, style="dim" if label in found.floors else ""), f"{m.value:.4f}",
+            Text(label, style="dim" if label in found.baselines else ""), f"{m.value:.4f}",
             f"{m.low:.3f}–{m.high:.3f}", f"{cost['fit_seconds']:.1f} s",
             f"{cost['peak_memory_mib']:,.0f} MiB",
         )  # fmt: skip

@@ -149,7 +149,7 @@ def show_check(report: CheckReport) -> None:
 def _spread(label: str, spread: Spread) -> str:
     return (
         f"{label}: median {spread.median:,.0f}, mean {spread.mean:,.1f}, "
-        f"from {spread.lowest:,.0f} to {spread.highest:,.0f}."
+        f"from {spread.min:,.0f} to {spread.max:,.0f}."
     )
 
 

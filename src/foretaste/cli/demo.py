@@ -13,7 +13,7 @@ import typer
 
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.data import checked
-from foretaste.cli.models import finish, floors, show_comparison, training_folder
+from foretaste.cli.models import baselines, finish, show_comparison, training_folder
 from foretaste.cli.options import Json, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
 from foretaste.data.catalog import CATALOG
@@ -50,7 +50,7 @@ def demo(
     _narrate(as_json, None, *_about(ratings, data))
     _narrate(as_json, "2. Train the article's embedding network, then ours")
     parts = split(ratings, "random", test=0.2, seed=1)
-    reports = floors(parts, k=10)
+    reports = baselines(parts, k=10)
     article = configure(EmbeddingModel, load_recipe(ARTICLE).fields)
     for label, model, folder in (
         ("the article's network", article, training_folder(out) / "article"),

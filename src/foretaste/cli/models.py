@@ -22,10 +22,10 @@ from foretaste.cli.options import (
     Reader,
     Seed,
     Share,
-    about_from,
     fields_from,
     history_from,
     reads_ratings,
+    user_features_from,
 )
 from foretaste.cli.show import byte_meter, emit, say, seconds, show_frame, show_reports
 from foretaste.data.dataset import Dataset
@@ -33,7 +33,7 @@ from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError
 from foretaste.evaluation.evaluate import Report
 from foretaste.evaluation.evaluate import evaluate as measure
-from foretaste.experiments.entrants import floors as floors_of
+from foretaste.experiments.entrants import baselines as baselines_of
 from foretaste.experiments.recipes import evaluate_recipe, load_recipe
 from foretaste.experiments.report.pictures import learning_curve
 from foretaste.models import MODELS, model_named
@@ -53,7 +53,7 @@ HistoryText = Annotated[
     typer.Option("--history", help="A stranger: item ids (liked), or id=rating, between commas."),
 ]
 
-About = Annotated[
+UserFeatures = Annotated[
     str | None,
     typer.Option(help="What else is known of a stranger, by the users' columns: gender=F,age=25."),
 ]
@@ -137,7 +137,7 @@ def evaluate(
         str | None, typer.Option(help="A recipe: data, split, model and target.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Models beside the floors; repeatable.")
+        list[str] | None, typer.Option(help="Models beside the baselines; repeatable.")
     ] = None,
     how: Annotated[
         str, typer.Option("--split", help="random, leave-last, time, users, or canonical.")
@@ -150,7 +150,7 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure models on data they have not seen, with 95 % intervals, beside the floors.
+    """Measure models on data they have not seen, with 95 % intervals, beside the baselines.
 
     With --recipe the data, split, model and target are the recipe's; exit status 1 if it misses.
 
@@ -165,7 +165,7 @@ def evaluate(
     chosen = [configure(model_named(name), fields_from(settings)) for name in names]
     ratings = read_ratings()
     parts = split(ratings, how, test=test, seed=seed)
-    reports = floors(parts, k)
+    reports = baselines(parts, k)
     for candidate in chosen:
         recommender = fit(candidate, parts.train, seed=seed, device=device, progress=True)
         reports[candidate.name] = measure(recommender, parts, k=k)
@@ -178,11 +178,11 @@ def evaluate(
     show_comparison(parts, reports)
 
 
-def floors(parts: Split, k: int) -> dict[str, Report]:
+def baselines(parts: Split, k: int) -> dict[str, Report]:
     """Reports of the models that anything must beat, as far as they apply to the data."""
     return {
         label: measure(fit(model, parts.train, progress=False), parts, k=k)
-        for label, model in floors_of(parts.train).items()
+        for label, model in baselines_of(parts.train).items()
     }
 
 
@@ -232,7 +232,7 @@ def recommend(
     bundle: Bundle,
     user: User = None,
     history: HistoryText = None,
-    about: About = None,
+    user_features: UserFeatures = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
     where: Annotated[str | None, typer.Option(help="SQL on item columns: year >= 1990")] = None,
     exclude: Annotated[
@@ -275,7 +275,7 @@ def recommend(
     frame = load(bundle).recommend(
         user, history=None if history is None else history_from(history), k=k, where=where,
         exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
-        diversity=diversity, about=about_from(about),
+        diversity=diversity, user_features=user_features_from(user_features),
     )  # fmt: skip
     show_frame(frame, as_json)
 
@@ -285,7 +285,7 @@ def predict(
     items: Annotated[str, typer.Option("--items", "--item", help="Item ids, between commas.")],
     user: User = None,
     history: HistoryText = None,
-    about: About = None,
+    user_features: UserFeatures = None,
     as_json: Json = False,
 ) -> None:
     """The ratings that a user, or a stranger with a history, would give to items.
@@ -295,10 +295,12 @@ def predict(
     _one_asked(user, history)
     asked = list(history_from(items))
     if user is not None:
-        frame = load(bundle).predict([user], asked, about=about_from(about))
+        frame = load(bundle).predict([user], asked, user_features=user_features_from(user_features))
     else:
         frame = load(bundle).predict(
-            items=asked, history=history_from(str(history)), about=about_from(about)
+            items=asked,
+            history=history_from(str(history)),
+            user_features=user_features_from(user_features),
         )
     show_frame(frame, as_json)
 
@@ -352,7 +354,7 @@ def explain(
     item: Annotated[str, typer.Option(help="The item to be explained.")],
     user: User = None,
     history: HistoryText = None,
-    about: About = None,
+    user_features: UserFeatures = None,
     as_json: Json = False,
 ) -> None:
     """Why an item is listed, or is not: what its score loses without each item of the history.
@@ -360,10 +362,13 @@ def explain(
     Example: foretaste explain bundle --user 42 --item 181
     """
     _one_asked(user, history)
-    past, told = None if history is None else history_from(history), about_from(about)
+    past, told = (
+        None if history is None else history_from(history),
+        user_features_from(user_features),
+    )
     recommender = load(bundle)
-    carried = recommender.explain(user, history=past, item=item, about=told)
-    place = recommender.place(user, history=past, item=item, about=told)
+    carried = recommender.explain(user, history=past, item=item, user_features=told)
+    place = recommender.place(user, history=past, item=item, user_features=told)
     if as_json:
         emit({"place": vars(place), "rows": carried.to_dicts()})
         return

@@ -14,8 +14,7 @@ import typer
 from foretaste.cli.show import byte_meter
 from foretaste.data.catalog import ALIASES, CATALOG
 from foretaste.data.dataset import Dataset
-from foretaste.data.fetching import fetch
-from foretaste.data.fetching import load as load_data
+from foretaste.data.fetching import fetch, load_dataset
 from foretaste.data.reading import read, read_items
 from foretaste.errors import UsageError
 
@@ -122,7 +121,7 @@ def _read(source: str, **options: Any) -> Dataset:
                 f"{source} is a public data set: its columns are known.", fix="Leave them out."
             )
         with byte_meter(f"fetching {source}") as meter:
-            return load_data(source, progress=meter)
+            return load_dataset(source, progress=meter)
     with byte_meter(f"reading {source}") as meter:
         return read(source, progress=meter, **options)
 
@@ -159,13 +158,15 @@ def history_from(text: str) -> list[str] | dict[str, float]:
     return rated
 
 
-def about_from(text: str | None) -> dict[str, str]:
+def user_features_from(text: str | None) -> dict[str, str]:
     """`gender=F,age=25`: what is known of a user, by column."""
     told = {}
     for part in filter(None, map(str.strip, (text or "").split(","))):
         name, equals, cell = part.partition("=")
         if not equals:
-            raise UsageError(f"--about: got {part!r}.", fix="Write column=value: gender=F,age=25.")
+            raise UsageError(
+                f"--user-features: got {part!r}.", fix="Write column=value: gender=F,age=25."
+            )
         told[name.strip()] = cell.strip()
     return told
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from foretaste.data.dataset import Dataset, ReadReport, build, catalogue
+from foretaste.data.dataset import Dataset, ReadReport, build, items_only
 from foretaste.data.download import Files, Limits, MiB, Source, Wheel, Zip, sha256
 from foretaste.data.movielens import GENRES_100K, read_adjacency
 from foretaste.data.reading import read, read_items
@@ -52,7 +52,7 @@ class CatalogEntry:
 
 def _read_films(path: Path) -> Dataset:
     """A catalogue: nobody has rated them here."""
-    return catalogue(read_items(path))
+    return items_only(read_items(path))
 
 
 def _read_ratings_small(path: Path) -> Dataset:

@@ -34,16 +34,16 @@ class Spread:
     """How a number is distributed over users or items: its mean and quantiles."""
 
     mean: float
-    lowest: float
-    quarter: float
+    min: float
+    p25: float
     median: float
-    three_quarters: float
-    most: float
-    highest: float
+    p75: float
+    p95: float
+    max: float
 
     @classmethod
     def of(cls, number: IntArray) -> Spread:
-        """Of an array of numbers; `most` is the 95th percentile."""
+        """Of an array of numbers; `p25` is the 25th percentile."""
         quantiles = np.quantile(number, [0.0, 0.25, 0.5, 0.75, 0.95, 1.0]).tolist()
         return cls(float(number.mean()), *quantiles)
 

@@ -48,7 +48,7 @@ class Dataset:
     """Interactions with their ids; the only form in which data enters a split, a model or a bundle.
 
     users, items: external ids, ascending; every one of them has an interaction.  The exceptions: a
-    catalogue (`catalogue`) has items alone, and items added later (`add_items`) come last.
+    catalogue (`items_only`) has items alone, and items added later (`add_items`) come last.
     item_table, user_table: one row per id in row order, first column the id; None where nothing is
     known.  explicit: whether the values are ratings (a clicks table has values of 1).
     """
@@ -193,23 +193,23 @@ class Dataset:
         """The same with a table of users: first column the id, one line for each of them."""
         return replace(self, user_table=_align(table, self.users))
 
-    def about_user(self, about: Mapping[str, Any]) -> pl.DataFrame:
+    def user_frame_of(self, user_features: Mapping[str, Any]) -> pl.DataFrame:
         """What is known of a new user as a line of the user table: some of its columns.
 
         UsageError where there is no such column, or a cell has another type.
         """
         known = dict(list(self.user_frame.schema.items())[1:])
         hint = _columns(known)
-        for name in about:
+        for name in user_features:
             if name not in known:
                 raise UsageError(f"users have no column {name!r}.", fix=hint)
         try:
             return pl.DataFrame(
-                {name: pl.Series([cell]).cast(known[name]) for name, cell in about.items()}
+                {name: pl.Series([cell]).cast(known[name]) for name, cell in user_features.items()}
             )
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise UsageError(
-                f"about={dict(about)!r}: {str(error).splitlines()[0]}.", fix=hint
+                f"user_features={dict(user_features)!r}: {str(error).splitlines()[0]}.", fix=hint
             ) from None
 
     def frame(self) -> pl.DataFrame:
@@ -297,7 +297,7 @@ def build(
     return Dataset(users, items, kept, explicit=explicit, name=name, report=report)
 
 
-def catalogue(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
+def items_only(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
     """Items without interactions, for models that look at their columns alone.
 
     table: first column the id, unique; the others what is known of each item.

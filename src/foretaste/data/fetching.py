@@ -136,7 +136,7 @@ def _not_fetched(entry: CatalogEntry, target: Path, tried: list[str]) -> FetchEr
     )
 
 
-def load(
+def load_dataset(
     name: str, folder: str | Path | None = None, progress: Progress | None = None,
     offline: bool = False, say: Callable[[str], None] | None = None,
 ) -> Dataset:  # fmt: skip

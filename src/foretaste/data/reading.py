@@ -212,7 +212,7 @@ IN_FOLDERS = ("tmdb_5000_movies.csv", "tmdb_5000_credits.csv", "keywords.csv", "
 def read_items(
     source: Any, *, item: str | None = None, links: Any = None, linked: str = "tmdbId"
 ) -> pl.DataFrame:
-    """A table of items, the id first: for `Dataset.join_items`, `catalogue` and `add_items`.
+    """A table of items, the id first: for `Dataset.join_items`, `items_only` and `add_items`.
 
     source: a CSV, TSV or Parquet file, a Kaggle folder of TMDB, or a frame.  item: the column of
     ids where the guess from names is wrong.  links: a table that leads from the ids of the ratings

@@ -117,7 +117,7 @@ def _newest(dataset: Dataset, test: float) -> BoolArray:
 
 
 def _held_out_users(dataset: Dataset, test: float, hidden: float, seed: int) -> Split:
-    """Strong generalisation: of each held-out user a fraction is hidden (floor, at least one)."""
+    """Strong generalisation: of each held-out user a fraction is hidden (rounded down, at least one)."""
     rng = np.random.default_rng(seed)
     n_users = len(dataset.users)
     held_u = np.zeros(n_users, dtype=bool)
@@ -163,7 +163,7 @@ class CanonicalSplit:
 class StrongSplit:
     """Strong generalisation as published: whole users held out, from ratings made clicks.
 
-    rows: interactions of the whole data set.  positive_from: the lowest rating that is kept.
+    rows: interactions of the whole data set.  positive_threshold: the lowest rating that is kept.
     least: of them a user must have.  seed: of the permutation of users and of the hidden items.
     validation: test on the tenth before the last one, and leave the last one out altogether.
     """
@@ -171,7 +171,7 @@ class StrongSplit:
     what: str
     rows: int
     validation: bool
-    positive_from: float = 4.0
+    positive_threshold: float = 4.0
     least: int = 5
     seed: int = 98_765
     held_out: float = 0.1
@@ -181,7 +181,7 @@ class StrongSplit:
 def _strong(dataset: Dataset, how: StrongSplit) -> Split:
     """Train on eight tenths of the users, whichever of the other two is tested on."""
     x = dataset.interactions
-    liked_r = x.value_r >= how.positive_from
+    liked_r = x.value_r >= how.positive_threshold
     enough_u = np.bincount(x.user_r[liked_r], minlength=len(dataset.users)) >= how.least
     liked = dataset.take(liked_r & enough_u[x.user_r])
     ones_r = np.ones(len(liked), dtype=np.float32)

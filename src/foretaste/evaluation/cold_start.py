@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from foretaste.data.dataset import Dataset
+from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import split
 from foretaste.errors import DataError, UsageError
 from foretaste.evaluation.evaluate import Served, ranking_tallies
 from foretaste.evaluation.statistics import Interval, Tally, intervals, resampled
-from foretaste.models.base import Model, PlacesNewItems, UserBatch, batch_of, liked_from
+from foretaste.models.base import Model, PlacesNewItems, default_threshold
 from foretaste.recommending.ranking import Scored, recommend
 from foretaste.recommending.recommender import fit
 
-Score = Callable[[UserBatch], Tensor]
+Score = Callable[[Histories], Tensor]
 Case = tuple[str, str]  # the name of a model, and what it was asked
 
 
@@ -61,9 +62,9 @@ class ColdStart:
         return self.tallies[case][metric]
 
 
-def cold_items(
+def evaluate_cold_items(
     models: Mapping[str, Model], dataset: Dataset, *, k: int = 20, test: float = 0.2, seed: int = 0,
-    relevant_from: float | None = None, device: str = "auto",
+    relevance_threshold: float | None = None, device: str = "auto",
 ) -> ColdStart:  # fmt: skip
     """Hold items out entirely, fit the models to the rest, and let new and known items compete.
 
@@ -88,8 +89,8 @@ def cold_items(
     n_known, n_new = len(train.items), int(new_i.sum())
     row_i = np.where(new_i, n_known + np.cumsum(new_i) - 1, row_i)
     table = rest.item_frame.filter(new_i)
-    batch = batch_of(train, train.users.find(rest.users.values), train)
-    wanted = _wanted(rest, row_i, liked_from(train, relevant_from))
+    batch = histories_of(train, train.users.find(rest.users.values), train)
+    wanted = _wanted(rest, row_i, default_threshold(train, relevance_threshold))
     known_i = torch.arange(n_known + n_new) < n_known
     all_i = torch.ones_like(known_i)
     cases = {
@@ -109,7 +110,7 @@ def cold_items(
     return ColdStart(protocol, rest.users.values, tallies)
 
 
-def cold_users(
+def evaluate_cold_users(
     models: Mapping[str, Model], dataset: Dataset, *, lengths: Sequence[int] = (0, 1, 3, 10),
     shown: Literal["random", "oldest"] = "random", k: int = 10, test: float = 0.1, seed: int = 0,
     device: str = "auto",
@@ -124,7 +125,7 @@ def cold_users(
     """
     parts = split(dataset, "users", test=test, seed=seed)
     train = parts.train
-    whole = batch_of(parts.history, parts.history.users.find(parts.test.users.values), train)
+    whole = histories_of(parts.history, parts.history.users.find(parts.test.users.values), train)
     enough_b = whole.length_b >= max(lengths)
     if not enough_b.any():
         raise DataError(
@@ -132,7 +133,7 @@ def cold_users(
             where=dataset.name, fix="Choose shorter lengths, or hold out more users.",
         )  # fmt: skip
     row_i = train.items.find(parts.test.items.values)
-    wanted = _wanted(parts.test, row_i, liked_from(train, None))
+    wanted = _wanted(parts.test, row_i, default_threshold(train, None))
     kept = enough_b.nonzero()[:, 0]
     batch, wanted = whole.take(kept), wanted.take(kept)
     drawn = batch if shown == "oldest" else _shuffled(batch, np.random.default_rng(seed))
@@ -156,7 +157,7 @@ def placed(model: Model, table: pl.DataFrame) -> Score:
     if isinstance(model, PlacesNewItems):
         return model.with_items(table).score
 
-    def score(batch: UserBatch) -> Tensor:
+    def score(batch: Histories) -> Tensor:
         score_bi = model.score(batch)
         last_b1 = score_bi.min(dim=1, keepdim=True).values - 1
         return torch.cat([score_bi, last_b1.expand(-1, len(table))], dim=1)
@@ -164,7 +165,7 @@ def placed(model: Model, table: pl.DataFrame) -> Score:
     return score
 
 
-def first(batch: UserBatch, length: int) -> UserBatch:
+def first(batch: Histories, length: int) -> Histories:
     """The first entries of each history, `length` at most, by time, as those of strangers."""
     place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
     shown = batch.only(place_h < length)
@@ -172,11 +173,11 @@ def first(batch: UserBatch, length: int) -> UserBatch:
     return shown if shown.time_h is None else _in_order(shown, shown.time_h.numpy())
 
 
-def _shuffled(batch: UserBatch, rng: np.random.Generator) -> UserBatch:
+def _shuffled(batch: Histories, rng: np.random.Generator) -> Histories:
     return _in_order(batch, rng.random(len(batch.item_h)))
 
 
-def _in_order(batch: UserBatch, key_h: np.ndarray) -> UserBatch:
+def _in_order(batch: Histories, key_h: np.ndarray) -> Histories:
     """Each history sorted by a key; entries of equal keys stay as they are."""
     order_h = torch.from_numpy(np.lexsort((key_h, batch.user_h.numpy())))
     time_h = None if batch.time_h is None else batch.time_h[order_h]
@@ -189,21 +190,21 @@ def _after(model: Model, length: int) -> Score:
     return lambda batch: model.score(first(batch, length))
 
 
-def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> UserBatch:
+def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> Histories:
     """What each test user should find: the liked items that have a row."""
     x = test.interactions
     item_r = row_i[x.item_r]
     wanted_r = (x.value_r >= border) & (item_r >= 0)
     n_users = len(test.users)
     pointer_b = np.searchsorted(x.user_r[wanted_r], np.arange(n_users + 1))
-    return UserBatch(
+    return Histories(
         torch.from_numpy(pointer_b), torch.from_numpy(item_r[wanted_r]).long(),
         torch.from_numpy(x.value_r[wanted_r]), None, torch.full((n_users,), -1),
     )  # fmt: skip
 
 
 def _tallies(
-    score: Score, batch: UserBatch, wanted: UserBatch, allowed_i: Tensor, k: int
+    score: Score, batch: Histories, wanted: Histories, allowed_i: Tensor, k: int
 ) -> dict[str, Tally]:
     lists = recommend(
         Scored(score), batch, k, n_items=len(allowed_i), allowed_i=allowed_i, probe=wanted

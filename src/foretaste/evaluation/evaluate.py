@@ -16,11 +16,12 @@ import polars as pl
 import torch
 
 from foretaste.data.dataset import Dataset
+from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import Split
 from foretaste.errors import DataError, UsageError
 from foretaste.evaluation import metrics
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
-from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch, batch_of, liked_from
+from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.reranking import by_place
@@ -35,7 +36,7 @@ class Served:
     """
 
     lists: Lists
-    probe: UserBatch
+    probe: Histories
     relevant_b: torch.Tensor
 
 
@@ -79,13 +80,13 @@ class Report:
 
 def evaluate(
     recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = 10,
-    relevant_from: float | None = None, ratings: bool = True, ranking: bool = True,
+    relevance_threshold: float | None = None, ratings: bool = True, ranking: bool = True,
     diversity: float = 0.0,
 ) -> Report:  # fmt: skip
     """Measure a Recommender on the test part of the split it was trained for.
 
     Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen
-    items removed, at each k.  relevant_from: the lowest test rating that counts as relevant
+    items removed, at each k.  relevance_threshold: the lowest test rating that counts as relevant
     (default: three quarters up the scale, 4 of 5 stars); everything counts where there are no
     ratings. diversity: the lists are re-ranked as `recommend` does.
     Raises UsageError where the Recommender was trained on other data than `parts.train`.
@@ -102,13 +103,13 @@ def evaluate(
     started = time.monotonic()
     rows = parts.history.users.find(parts.test.users.values)
     history = train if parts.history is parts.train else parts.history
-    batch = batch_of(history, rows, train)
+    batch = histories_of(history, rows, train)
     tallies: dict[str, Tally] = {}
     served = None
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
         tallies |= _rating_tallies(recommender, batch, parts, rows)
     if ranking:
-        relevant = _relevant(parts, relevant_from)
+        relevant = _relevant(parts, relevance_threshold)
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
@@ -137,14 +138,14 @@ def _unseen(split: Split) -> tuple[str, ...]:
 
 
 def _rating_tallies(
-    recommender: Recommender, batch: UserBatch, split: Split, rows: np.ndarray
+    recommender: Recommender, batch: Histories, split: Split, rows: np.ndarray
 ) -> dict[str, Tally]:
     model, known, x = recommender.model, recommender.dataset, split.test.interactions
     new = _new_items(split)
     if isinstance(model, PlacesNewItems) and new is not None:
         model, known = model.with_items(new), known.add_items(new)
         if split.history is not split.train:  # ratings of those items count there too
-            batch = batch_of(split.history, rows, known)
+            batch = histories_of(split.history, rows, known)
     assert isinstance(model, PredictsRatings)
     user_p = torch.from_numpy(x.user_r).long()
     item_p = torch.from_numpy(known.items.find(split.test.items.values)[x.item_r])
@@ -173,22 +174,24 @@ def _new_items(split: Split) -> pl.DataFrame | None:
     return table.filter(split.train.items.find(table[:, 0]) < 0)
 
 
-def _relevant(parts: Split, relevant_from: float | None) -> np.ndarray:
+def _relevant(parts: Split, relevance_threshold: float | None) -> np.ndarray:
     """Marks of the test interactions that count as relevant."""
     test = parts.test
-    border = liked_from(parts.train, relevant_from)  # the test's own scale may be narrower
+    border = default_threshold(
+        parts.train, relevance_threshold
+    )  # the test's own scale may be narrower
     relevant_r = test.interactions.value_r >= border
     if not relevant_r.any():
         low, high = parts.train.scale
         raise DataError(
             f"no test rating reaches {border:g}: nothing is relevant.",
-            where=test.name, fix=f"Choose relevant_from within {low:g} to {high:g}.",
+            where=test.name, fix=f"Choose relevance_threshold within {low:g} to {high:g}.",
         )  # fmt: skip
     return relevant_r
 
 
 def _serve(
-    recommender: Recommender, batch: UserBatch, relevant_r: np.ndarray, test: Dataset, k: int,
+    recommender: Recommender, batch: Histories, relevant_r: np.ndarray, test: Dataset, k: int,
     diversity: float,
 ) -> Served:  # fmt: skip
     train = recommender.dataset
@@ -214,11 +217,11 @@ def ranking_tallies(served: Served, cuts: tuple[int, ...]) -> dict[str, Tally]:
     }
 
 
-def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> UserBatch:
-    """Pairs sorted by user as a UserBatch."""
+def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> Histories:
+    """Pairs sorted by user as a Histories."""
     pointer_b = torch.from_numpy(np.searchsorted(user_p, np.arange(n_users + 1)))
     none = torch.full((n_users,), -1)
-    return UserBatch(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
+    return Histories(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
 
 
 def peak_memory() -> int:

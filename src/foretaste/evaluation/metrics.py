@@ -13,7 +13,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from foretaste.models.base import UserBatch
+from foretaste.data.histories import Histories
 from foretaste.recommending.ranking import Lists
 
 
@@ -43,7 +43,7 @@ class Ranks:
         return ((k - self.above_r).double() / self.tied_r).clamp(0, 1)
 
 
-def ranks(lists: Lists, probe: UserBatch, relevant_b: Tensor) -> Ranks:
+def ranks(lists: Lists, probe: Histories, relevant_b: Tensor) -> Ranks:
     """Ranks of the probed items, from the lists and the scores that came with them.
 
     relevant_b: how many items count as relevant for each user, those unknown to training included.

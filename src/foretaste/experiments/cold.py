@@ -34,7 +34,7 @@ def add_cold_starts(
     """The comparison with its models measured on new users and new items, held out of train.
 
     A fifth of the users, then of the items, is held out, and every model fitted to the rest once,
-    in a process of its own.  Only models that tell items by their columns, and the floors, take
+    in a process of its own.  Only models that tell items by their columns, and the baselines, take
     part for items; aligned ALS does where no model of the comparison can.  every: slow models too,
     not only those whose fit is estimated at SECONDS or less.
     folder, say: as of `run_comparison`, whose runs may lie in the same folder.
@@ -77,10 +77,10 @@ def cold_entrants(
     ranked = [Random.name, Popularity.name, RECENT, *plain_similarity(train)]
     for label in comparison.runs:
         model = comparison.models[label]
-        if label in comparison.floors and label not in ranked:
+        if label in comparison.baselines and label not in ranked:
             continue  # a mean of ratings orders no list
         if kind == "items" and not (isinstance(model, PlacesNewItems) or label in ranked[:2]):
-            unable += [] if label in comparison.floors else [label]
+            unable += [] if label in comparison.baselines else [label]
         elif not every and model.cost(shape).seconds > SECONDS:
             slow.append(label)
         else:

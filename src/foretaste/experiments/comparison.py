@@ -22,7 +22,7 @@ from foretaste.data.splitting import Split
 from foretaste.errors import UsageError
 from foretaste.evaluation.cold_start import ColdStart
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
-from foretaste.experiments.entrants import entrants, floors
+from foretaste.experiments.entrants import baselines, entrants
 from foretaste.experiments.trials import Run, read_run, write_parts
 from foretaste.models.base import Model
 
@@ -68,9 +68,9 @@ class Comparison:
         return dict(next(iter(self.runs.values()))[0].ceilings or {})
 
     @property
-    def floors(self) -> list[str]:
+    def baselines(self) -> list[str]:
         """Labels of the models that any other has to beat."""
-        return [label for label in floors(self.parts.train) if label in self.runs]
+        return [label for label in baselines(self.parts.train) if label in self.runs]
 
     def frame(self) -> pl.DataFrame:
         """Model, metric, value, low, high, ceiling (null for rating errors)."""
@@ -146,10 +146,10 @@ class Comparison:
 
 def run_comparison(
     parts: Split, models: Sequence[str | Model] | Mapping[str, Model] | None = None, *,
-    k: int = 10, seeds: int = 3, relevant_from: float | None = None, device: str = "auto",
+    k: int = 10, seeds: int = 3, relevance_threshold: float | None = None, device: str = "auto",
     folder: str | Path | None = None, say: Callable[[str], None] | None = None,
 ) -> Comparison:  # fmt: skip
-    """Fit and evaluate models beside the floors, each in a process of its own.
+    """Fit and evaluate models beside the baselines, each in a process of its own.
 
     models: names, models with fields of their own, or labels of such (default: the usual ones that
     data and time allow).  seeds: runs of a model that is trained by gradients, or whose seed
@@ -162,13 +162,13 @@ def run_comparison(
     if folder is None:
         with tempfile.TemporaryDirectory() as kept:
             return run_comparison(
-                parts, chosen, k=k, seeds=seeds, relevant_from=relevant_from, device=device,
+                parts, chosen, k=k, seeds=seeds, relevance_threshold=relevance_threshold, device=device,
                 folder=kept, say=say,
             )  # fmt: skip
     place = Path(folder)
     shared = {
         "data": [getattr(parts, name).fingerprint for name in ("train", "history", "test")],
-        "protocol": parts.protocol, "k": k, "relevant_from": relevant_from, "device": device,
+        "protocol": parts.protocol, "k": k, "relevance_threshold": relevance_threshold, "device": device,
     }  # fmt: skip
     runs: dict[str, list[Run]] = {}
     failed: dict[str, str] = {}

@@ -22,7 +22,7 @@ def conclusion(comparison: Comparison) -> list[str]:
     best = next(iter(comparison.values))
     return [
         *_first(comparison, best),
-        _against_floors(comparison, best),
+        _against_baselines(comparison, best),
         *_of_ratings(comparison),
         *_of_new_users(comparison),
         *_of_new_items(comparison),
@@ -68,17 +68,17 @@ def _lead(comparison: Comparison, best: str, other: str, metric: str) -> str:
     return f"{row['difference']:+.3f} over {other} ({row['low']:+.3f} to {row['high']:+.3f})"
 
 
-def _against_floors(comparison: Comparison, best: str) -> str:
+def _against_baselines(comparison: Comparison, best: str) -> str:
     metric = comparison.metric
-    floor = next(label for label in comparison.values if label in comparison.floors)
-    if best == floor:
+    baseline = next(label for label in comparison.values if label in comparison.baselines)
+    if best == baseline:
         return (
-            f"No model beats the floor {floor}: ship that, or look for more data before a "
+            f"No model beats the baseline {baseline}: ship that, or look for more data before a "
             "better model."
         )
-    said = f"Against the best floor the gain is {_lead(comparison, best, floor, metric)}"
-    if floor in rivals(comparison, best, metric):
-        return f"{said}, which chance could explain: there is no case for more than {floor}."
+    said = f"Against the best baseline the gain is {_lead(comparison, best, baseline, metric)}"
+    if baseline in rivals(comparison, best, metric):
+        return f"{said}, which chance could explain: there is no case for more than {baseline}."
     return f"{said}."
 
 
@@ -101,7 +101,7 @@ def _of_new_users(comparison: Comparison) -> list[str]:
     best = ranked(cold, metric, FEW)[0]
     m = intervals({metric: cold.tallies[best, FEW][metric]})[metric]
     scored = f"{metric_name(metric)} {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
-    if best in comparison.floors:
+    if best in comparison.baselines:
         return [f"Of people known by {FEW} interactions no model knows more than {best}: {scored}."]
     share = cold.ratio(metric, (best, FEW), (best, "all"))
     return [
@@ -116,17 +116,17 @@ def _of_new_items(comparison: Comparison) -> list[str]:
         return []
     metric = f"{METRIC['items']}@{comparison.k}"
     order = ranked(cold, metric, "cold")
-    floor = next(label for label in order if label in comparison.floors)
-    if order[0] == floor:
-        return [f"New items: no model finds them better than {floor}."]
+    baseline = next(label for label in order if label in comparison.baselines)
+    if order[0] == baseline:
+        return [f"New items: no model finds them better than {baseline}."]
     m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
     said = (
         f"New items: {order[0]} tells them apart best, {metric_name(metric)} among them "
         f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
     )
-    if cold.tallies[floor, "cold"][metric].value > 0:
-        ratio = cold.ratio(metric, (order[0], "cold"), (floor, "cold"))
-        said += f", {ratio.value:.1f} times {floor} ({ratio.low:.1f} to {ratio.high:.1f})"
+    if cold.tallies[baseline, "cold"][metric].value > 0:
+        ratio = cold.ratio(metric, (order[0], "cold"), (baseline, "cold"))
+        said += f", {ratio.value:.1f} times {baseline} ({ratio.low:.1f} to {ratio.high:.1f})"
     return [f"{said}."]
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: the floors, and the models that data and time allow."""
+"""Who takes part in a comparison: the baselines, and the models that data and time allow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS, MEMORY_BYTES = 60.0, 8 << 30  # estimates of one fit, above which a mod
 RECENT = "recent-popularity"
 
 
-def floors(train: Dataset) -> dict[str, Model]:
+def baselines(train: Dataset) -> dict[str, Model]:
     """What any model has to beat, as far as it applies to the data."""
     found: dict[str, Model] = {}
     if train.explicit:
@@ -40,12 +40,12 @@ def plain_similarity(train: Dataset) -> dict[str, Model]:
 def entrants(
     train: Dataset, models: Sequence[str | Model] | Mapping[str, Model] | None = None
 ) -> tuple[dict[str, Model], list[str]]:
-    """The floors and the models asked for, by label, quick ones first; and who stays out, and why.
+    """The baselines and the models asked for, by label, quick ones first; and who stays out, and why.
 
     models: names, models with fields of their own, or labels of such; None takes the USUAL ones
     that the data allow and whose estimated fit is short enough.
     """
-    chosen, left_out = floors(train), []
+    chosen, left_out = baselines(train), []
     if models is not None:
         for label, model in _named(models):
             if label in chosen and chosen[label].hyperparameters() != model.hyperparameters():

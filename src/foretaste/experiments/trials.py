@@ -28,7 +28,7 @@ from foretaste.data.dataset import Dataset, from_tables
 from foretaste.data.splitting import Split
 from foretaste.errors import BundleError, ForetasteError
 from foretaste.evaluation.beyond_accuracy import ceilings, segments, variety
-from foretaste.evaluation.cold_start import cold_items, cold_users
+from foretaste.evaluation.cold_start import evaluate_cold_items, evaluate_cold_users
 from foretaste.evaluation.evaluate import Served, evaluate
 from foretaste.evaluation.statistics import Tally
 from foretaste.models import model_named
@@ -139,7 +139,7 @@ def carry_out(task: Mapping[str, Any], parts: Split) -> tuple[dict[str, Any], di
     model = configure(model_named(task["model"]), task["fields"])
     fitted = fit(model, parts.train, seed=task["seed"], device=task["device"], progress=True)
     k = task["k"]
-    report = evaluate(fitted, parts, k=k, relevant_from=task["relevant_from"])
+    report = evaluate(fitted, parts, k=k, relevance_threshold=task["relevance_threshold"])
     assert report.served is not None
     split_up = segments(parts, report.served, k)
     values = {
@@ -179,7 +179,7 @@ def carry_out_cold(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a cold start of one model: JSON values and tables."""
     model = configure(model_named(task["model"]), task["fields"])
-    measure = cold_items if task["cold"] == "items" else cold_users
+    measure = evaluate_cold_items if task["cold"] == "items" else evaluate_cold_users
     found = measure(
         {model.name: model}, train, k=task["k"], test=task["share"], seed=task["seed"],
         device=task["device"],

@@ -15,7 +15,8 @@ from torch import Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures
-from foretaste.models.base import Shape, UserBatch
+from foretaste.data.histories import Histories
+from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -101,14 +102,14 @@ class ALS(LearnsFromLikes):
             x_bd[rows] = conjugate_gradients(y_bld, w_bl, m_bd, prior_d, start_bd[rows], self.steps)
         return x_bd
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Dot products with the factors solved from each history: (B, items)."""
-        return self.user_factors(batch) @ self.item_id_.T
+        return self.user_factors(histories) @ self.item_id_.T
 
-    def user_factors(self, batch: UserBatch) -> Tensor:
+    def user_factors(self, histories: Histories) -> Tensor:
         """The factors of histories: (B, d)."""
-        X_bi = self.likes(batch, len(self.item_id_))
-        start_bd = torch.zeros(len(batch), self.item_id_.shape[1])
+        X_bi = self.likes(histories, len(self.item_id_))
+        start_bd = torch.zeros(len(histories), self.item_id_.shape[1])
         return self.solve(X_bi, self.item_id_, self.square_d_, start_bd, self.prior_d_)
 
     def item_factors(self) -> Tensor:
@@ -193,10 +194,10 @@ class AlignedALS(ALS):
         self.trained_ = len(train.items)
         return self
 
-    def user_factors(self, batch: UserBatch) -> Tensor:
+    def user_factors(self, histories: Histories) -> Tensor:
         """The factors of histories, to which new items matter only where they are liked: (B, d)."""
-        X_bi = self.likes(batch, len(self.item_id_))
-        start_bd = torch.zeros(len(batch), self.item_id_.shape[1])
+        X_bi = self.likes(histories, len(self.item_id_))
+        start_bd = torch.zeros(len(histories), self.item_id_.shape[1])
         return self.solve(
             X_bi, self.item_id_, self.square_d_, start_bd, self.prior_d_, self.trained_
         )

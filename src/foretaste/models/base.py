@@ -6,136 +6,19 @@ import dataclasses
 import json
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-import numpy as np
 import polars as pl
 import pydantic
-import torch
 from torch import Tensor, nn
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.data.interactions import IntArray
+from foretaste.data.histories import Histories
 from foretaste.errors import UsageError, did_you_mean
 from foretaste.training.engine import Engine
-
-
-@dataclass(frozen=True, eq=False)
-class UserBatch:
-    """Histories of B users as ragged arrays: user b has entries pointer_b[b] to pointer_b[b + 1].
-
-    item_h: item rows (int64).  value_h: ratings or weights (float32).  time_h: milliseconds
-    (int64), or None.  train_row_b: the user's row in training where the history is the one trained
-    on, else -1.  about: lines of a user table, for those who have no such row; None: unknown.
-    """
-
-    pointer_b: Tensor
-    item_h: Tensor
-    value_h: Tensor
-    time_h: Tensor | None
-    train_row_b: Tensor
-    about: pl.DataFrame | None = None
-
-    def __len__(self) -> int:
-        return len(self.pointer_b) - 1
-
-    @property
-    def length_b(self) -> Tensor:
-        """Entries in each history."""
-        return self.pointer_b.diff()
-
-    @property
-    def user_h(self) -> Tensor:
-        """The user b of every entry."""
-        return torch.repeat_interleave(torch.arange(len(self)), self.length_b)
-
-    def __getitem__(self, users: slice) -> UserBatch:
-        """The batch of a contiguous range of its users."""
-        start, stop, _ = users.indices(len(self))
-        low, high = int(self.pointer_b[start]), int(self.pointer_b[stop])
-        return UserBatch(
-            self.pointer_b[start : stop + 1] - low,
-            self.item_h[low:high],
-            self.value_h[low:high],
-            None if self.time_h is None else self.time_h[low:high],
-            self.train_row_b[start:stop],
-            None if self.about is None else self.about[start:stop],
-        )
-
-    def take(self, users: Tensor) -> UserBatch:
-        """The batch of some of its users, in the order given (int64)."""
-        before_b, entry_h = _ragged(self.pointer_b[users].numpy(), self.length_b[users].numpy())
-        time_h = None if self.time_h is None else self.time_h[entry_h]
-        return UserBatch(
-            before_b, self.item_h[entry_h], self.value_h[entry_h], time_h, self.train_row_b[users],
-            None if self.about is None else self.about[users.numpy()],
-        )  # fmt: skip
-
-    def only(self, kept_h: Tensor) -> UserBatch:
-        """The marked entries of each history."""
-        before_h = nn.functional.pad(kept_h.cumsum(0), (1, 0))
-        time_h = None if self.time_h is None else self.time_h[kept_h]
-        return dataclasses.replace(
-            self, pointer_b=before_h[self.pointer_b], item_h=self.item_h[kept_h],
-            value_h=self.value_h[kept_h], time_h=time_h,
-        )  # fmt: skip
-
-    def features(self, known_uf: Tensor, read: Callable[[pl.DataFrame], Tensor]) -> Tensor:
-        """Features of users: (B, f), zeros where nothing is known.
-
-        known_uf: those of training.  read: makes them of `about`, for users who were not in it.
-        """
-        of_bf = torch.cat([known_uf, torch.zeros_like(known_uf[:1])])[self.train_row_b]
-        if self.about is not None:
-            new_b = self.train_row_b < 0
-            of_bf[new_b] = read(self.about)[new_b]
-        return of_bf
-
-    def dense(self, n_items: int, value_h: Tensor | None = None) -> Tensor:
-        """Histories as a matrix: (B, items), value_h (default: ones) where there is an entry."""
-        x_bi = torch.zeros(len(self), n_items)
-        x_bi[self.user_h, self.item_h] = 1.0 if value_h is None else value_h
-        return x_bi
-
-
-def batch_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> UserBatch:
-    """The histories of `user_rows` of one Dataset, in the item rows of the Dataset trained on.
-
-    A row of -1 is a user of `known` without history.  Items that `known` lacks are left out.
-    """
-    x = histories.interactions
-    start_b = np.where(user_rows < 0, 0, histories.pointers[user_rows])
-    length_b = np.where(user_rows < 0, 0, histories.pointers[user_rows + 1] - start_b)
-    before_b, entry_h = (t.numpy() for t in _ragged(start_b, length_b))
-    item_h = x.item_r[entry_h].astype(np.int64)
-    train_row_b, about = user_rows.astype(np.int64), None
-    if histories is not known:
-        if histories.user_table is not None:
-            row_b = pl.Series(user_rows).cast(pl.Int64).replace(-1, None)
-            about = histories.user_table.select(pl.all().gather(row_b))
-        train_row_b = np.full(len(user_rows), -1)
-        item_h = known.items.find(histories.items.values)[item_h]
-        kept_h = item_h >= 0
-        entry_h, item_h = entry_h[kept_h], item_h[kept_h]
-        before_b = np.concatenate([[0], np.cumsum(kept_h)])[before_b]
-    return UserBatch(
-        torch.from_numpy(before_b),
-        torch.from_numpy(item_h),
-        torch.from_numpy(x.value_r[entry_h]),
-        None if x.time_r is None else torch.from_numpy(x.time_r[entry_h]),
-        torch.from_numpy(train_row_b),
-        about,
-    )
-
-
-def _ragged(start_b: IntArray, length_b: IntArray) -> tuple[Tensor, Tensor]:
-    """Pointers of ranges laid end to end, and the positions that they cover."""
-    before_b = np.concatenate([[0], np.cumsum(length_b)])
-    entry_h = np.arange(before_b[-1]) + np.repeat(start_b - before_b[:-1], length_b)
-    return torch.from_numpy(before_b), torch.from_numpy(entry_h)
 
 
 @dataclass(frozen=True)
@@ -161,7 +44,7 @@ class Model(ABC):
         """Learn from the Dataset; returns itself."""
 
     @abstractmethod
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Scores of every item for every history: (B, items), higher is better, no NaN.
 
         The tensor is the caller's to overwrite.
@@ -221,7 +104,7 @@ class PredictsRatings(Protocol):
     """A model whose scores are ratings, in the units of the data."""
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """Ratings of the pairs (batch user, item row), clipped to the scale.
 
@@ -262,7 +145,7 @@ class HasItemVectors(Protocol):
 class ScoresByDot(Protocol):
     """A model whose scores are dot products; `ranking` then finds the best without all of them."""
 
-    def user_factors(self, batch: UserBatch) -> Tensor:
+    def user_factors(self, histories: Histories) -> Tensor:
         """Of each history: (B, d), float32."""
         ...
 
@@ -271,10 +154,10 @@ class ScoresByDot(Protocol):
         ...
 
 
-def liked_from(train: Dataset, positive_from: float | None) -> float:
+def default_threshold(train: Dataset, positive_threshold: float | None) -> float:
     """The lowest value that counts as liked: three quarters up the scale of ratings; any click."""
-    if positive_from is not None:
-        return positive_from
+    if positive_threshold is not None:
+        return positive_threshold
     low, high = train.scale
     return low + 0.75 * (high - low) if train.explicit else low
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
+from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.models.base import Model, RatingPrediction, Shape
 from foretaste.training.engine import Engine
 
 DAY_MS = 86_400_000
@@ -36,12 +37,12 @@ class GlobalMean(Model):
         self.n_items_ = len(train.items)
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """The same score everywhere: (B, items)."""
-        return torch.full((len(batch), self.n_items_), self.mean_)
+        return torch.full((len(histories), self.n_items_), self.mean_)
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """The mean, for every pair."""
         return RatingPrediction(torch.full((len(item_p),), self.mean_))
@@ -66,7 +67,7 @@ class Bias(Model):
 
     l2_user: float = 5.0
     l2_item: float = 3.0
-    sweeps: int = 10
+    iterations: int = 10
     mean_: float = field(init=False, repr=False)
     item_i_: Tensor = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
@@ -79,7 +80,7 @@ class Bias(Model):
         self.scale_ = list(train.scale)
         rest_r = torch.from_numpy(x.value_r) - self.mean_
         user_u = torch.zeros(len(train.users))
-        for _ in range(self.sweeps):
+        for _ in range(self.iterations):
             self.item_i_ = shrunk_mean(
                 rest_r - user_u[user_r], item_r, len(train.items), self.l2_item
             )
@@ -88,22 +89,22 @@ class Bias(Model):
             )
         return self
 
-    def user_bias(self, batch: UserBatch) -> Tensor:
+    def user_bias(self, histories: Histories) -> Tensor:
         """The bias of each history: (B,)."""
-        rest_h = batch.value_h - self.mean_ - self.item_i_[batch.item_h]
-        return shrunk_mean(rest_h, batch.user_h, len(batch), self.l2_user)
+        rest_h = histories.value_h - self.mean_ - self.item_i_[histories.item_h]
+        return shrunk_mean(rest_h, histories.user_h, len(histories), self.l2_user)
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Expected ratings, not clipped so that the order stays strict: (B, items)."""
-        return self.mean_ + self.user_bias(batch)[:, None] + self.item_i_
+        return self.mean_ + self.user_bias(histories)[:, None] + self.item_i_
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """Ratings of pairs; an unknown item has no bias."""
         item_bias_p = torch.where(item_p >= 0, self.item_i_[item_p], 0.0)
         return RatingPrediction(
-            (self.mean_ + self.user_bias(batch)[user_p] + item_bias_p).clamp(*self.scale_)
+            (self.mean_ + self.user_bias(histories)[user_p] + item_bias_p).clamp(*self.scale_)
         )
 
     @classmethod
@@ -148,9 +149,9 @@ class Popularity(Model):
         self.count_i_ = count_i.float()
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """The counts, for every history: (B, items)."""
-        return self.count_i_.repeat(len(batch), 1)
+        return self.count_i_.repeat(len(histories), 1)
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:
@@ -177,10 +178,10 @@ class Random(Model):
         self.n_items_ = len(train.items)
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Uniform in [0, 1): (B, items)."""
-        key_b = torch.zeros(len(batch), dtype=torch.int64)
-        key_b.index_add_(0, batch.user_h, _mixed(batch.item_h + self.salt_))
+        key_b = torch.zeros(len(histories), dtype=torch.int64)
+        key_b.index_add_(0, histories.user_h, _mixed(histories.item_h + self.salt_))
         item_i = _mixed(torch.arange(self.n_items_) - self.salt_)
         return (_mixed(key_b[:, None] + item_i) >> 8 & 0xFFFFFF).float() / (1 << 24)
 
@@ -228,9 +229,9 @@ class WeightedRating(Model):
         self.score_i_ = self._weighted(v_i, R_i)
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """The same for every history: (B, items)."""
-        return self.score_i_.repeat(len(batch), 1)
+        return self.score_i_.repeat(len(histories), 1)
 
     def with_items(self, table: pl.DataFrame) -> Self:
         """A copy with the lines of an item table as further items; without votes they are last."""

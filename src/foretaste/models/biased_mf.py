@@ -10,7 +10,8 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.data.histories import Histories
+from foretaste.models.base import Model, RatingPrediction, Shape
 from foretaste.models.bayesian import gibbs
 from foretaste.training.engine import Engine
 
@@ -29,7 +30,7 @@ class BiasedMF(Model):
     name: ClassVar[str] = "biased-mf"
     needs_ratings: ClassVar[bool] = True
 
-    factors: int = 16
+    n_factors: int = 16
     l2: float = 1.1
     l2_bias: float = 0.5
     nu: float = 0.5
@@ -45,7 +46,7 @@ class BiasedMF(Model):
         self.mean_ = float(x.value_r.mean(dtype="float64"))
         self.scale_ = list(train.scale)
         y_n = torch.from_numpy(x.value_r) - self.mean_
-        draw_ik = torch.randn(n_items, self.factors + 1, generator=engine.generator("items"))
+        draw_ik = torch.randn(n_items, self.n_factors + 1, generator=engine.generator("items"))
         item_ik = draw_ik * 0.1
         item_ik[:, -1] = 0.0
         by_user = gibbs.padded_blocks(user_n, item_n, n_users, n_items)
@@ -63,32 +64,34 @@ class BiasedMF(Model):
         other_n: Tensor,
     ) -> Tensor:  # fmt: skip
         """Vectors of rows r with count_r ratings y_n of `other_n`, given the others': (r, k)."""
-        l2_kk = torch.full((self.factors + 1,), self.l2)
+        l2_kk = torch.full((self.n_factors + 1,), self.l2)
         l2_kk[-1] = self.l2_bias
         # n^-nu on the ratings is n^nu on the ridge
         weight_r = count_r.clamp(min=1).float() ** -self.nu
         D_jk = gibbs.design(other_jk, torch.ones(len(other_jk)))
-        zero_rk = torch.zeros(len(count_r), self.factors + 1)
+        zero_rk = torch.zeros(len(count_r), self.n_factors + 1)
         rest_n = y_n - other_jk[:, -1][other_n]
         return gibbs.draw_rows(blocks, D_jk, rest_n, weight_r, zero_rk, l2_kk.diag(), None)[0]
 
-    def fold_in(self, batch: UserBatch) -> Tensor:
+    def fold_in(self, histories: Histories) -> Tensor:
         """The vector of each history, zero for an empty one: (B, k)."""
-        blocks = gibbs.padded_blocks(batch.user_h, batch.item_h, len(batch), len(self.item_ik_))
-        y_h = batch.value_h - self.mean_
-        return self.solve(blocks, batch.length_b, self.item_ik_, y_h, batch.item_h)
+        blocks = gibbs.padded_blocks(
+            histories.user_h, histories.item_h, len(histories), len(self.item_ik_)
+        )
+        y_h = histories.value_h - self.mean_
+        return self.solve(blocks, histories.length_b, self.item_ik_, y_h, histories.item_h)
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Expected ratings, before clipping: (B, items)."""
-        x_bk = self.fold_in(batch)
+        x_bk = self.fold_in(histories)
         score_bi = x_bk[:, :-1] @ self.item_ik_[:, :-1].T
         return score_bi + (self.mean_ + self.item_ik_[:, -1] + x_bk[:, -1:])
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """Ratings of pairs; an unknown item has no bias and no factors."""
-        x_pk = self.fold_in(batch)[user_p]
+        x_pk = self.fold_in(histories)[user_p]
         y_pk = self.item_ik_[item_p] * (item_p >= 0)[:, None]
         mean_p = self.mean_ + (x_pk * y_pk)[:, :-1].sum(1) + x_pk[:, -1] + y_pk[:, -1]
         return RatingPrediction(mean_p.clamp(*self.scale_))

@@ -16,8 +16,9 @@ from torch import Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, labels_of, parsed
+from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Shape, UserBatch
+from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -57,10 +58,10 @@ class ContentModel(LearnsFromLikes):
         self._keep(ItemFeatures(self.columns_).encode(described))
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Mean cosines, weighted as the likes are; zeros where nothing is liked: (B, items)."""
         X_if = self.features_if()
-        L_bi = self.likes(batch, X_if.shape[0])
+        L_bi = self.likes(histories, X_if.shape[0])
         total_b = np.maximum(L_bi.sum(axis=1).A1, 1e-12).astype(np.float32)
         profile_bf = sparse.diags_array(1 / total_b) @ (L_bi @ X_if)
         return torch.from_numpy((profile_bf @ X_if.T).toarray())

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, column_width
+from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Shape, UserBatch
+from foretaste.models.base import Shape
 from foretaste.models.item_knn import nearest, weighted_sum
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
@@ -61,9 +62,9 @@ class EASE(LearnsFromLikes):
             self.weights_ij_ = ease_weights(G_ij, self.l2, self.dropout)
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """The sum of the rows of the liked items: (B, items)."""
-        x_bi = self.likes(batch, len(self.weights_ij_))
+        x_bi = self.likes(histories, len(self.weights_ij_))
         pointer_b, item_h, weight_h = map(torch.from_numpy, (x_bi.indptr, x_bi.indices, x_bi.data))
         return nn.functional.embedding_bag(
             item_h, self.weights_ij_, pointer_b, mode="sum", include_last_offset=True,
@@ -146,9 +147,9 @@ class SparseEASE(LearnsFromLikes):
         )
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """One sparse product: (B, items)."""
-        history_bj = self.likes(batch, len(self.pointer_j_) - 1)
+        history_bj = self.likes(histories, len(self.pointer_j_) - 1)
         return weighted_sum(history_bj, self.pointer_j_, self.item_n_, self.weight_n_)
 
     @classmethod

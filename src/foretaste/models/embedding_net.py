@@ -11,8 +11,9 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
+from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
-from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.models.base import Model, RatingPrediction, Shape
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
@@ -147,51 +148,53 @@ class EmbeddingModel(Model):
             return lambda step: cosine_restarts(step, 2 * per_epoch)
         return lambda step: one_cycle(step, self.epochs * per_epoch)
 
-    def user_vectors(self, batch: UserBatch) -> Tensor:
+    def user_vectors(self, histories: Histories) -> Tensor:
         """Trained vectors where the history is the trained one, fitted ones elsewhere: (B, d)."""
         table_ud = self.network_.user.weight.detach()
-        vector_bd = self.mean_user_.repeat(len(batch), 1)
-        known_b = batch.train_row_b >= 0
-        vector_bd[known_b] = table_ud[batch.train_row_b[known_b]]
-        strangers = (~known_b & (batch.length_b > 0)).nonzero()[:, 0]
+        vector_bd = self.mean_user_.repeat(len(histories), 1)
+        known_b = histories.train_row_b >= 0
+        vector_bd[known_b] = table_ud[histories.train_row_b[known_b]]
+        strangers = (~known_b & (histories.length_b > 0)).nonzero()[:, 0]
         if len(strangers):
-            vector_bd[strangers] = self.fold_in(batch.take(strangers))
+            vector_bd[strangers] = self.fold_in(histories.take(strangers))
         return vector_bd
 
-    def fold_in(self, batch: UserBatch) -> Tensor:
+    def fold_in(self, histories: Histories) -> Tensor:
         """Vectors of users from their histories alone, everything else frozen: (B, d).
 
         Adam on the training loss, all users at once: its steps do not depend on how long a history
         is.  A vector starts at the network's prior and is pulled back to it.
         """
-        network, user_h = self.network_, batch.user_h
-        item_hd = network.item.weight.detach()[batch.item_h]
+        network, user_h = self.network_, histories.user_h
+        item_hd = network.item.weight.detach()[histories.item_h]
         with torch.no_grad():
             prior_bd = network.prior(
-                batch.item_h, batch.pointer_b, self.mean_user_, self.fold_in_prior
+                histories.item_h, histories.pointer_b, self.mean_user_, self.fold_in_prior
             )
         own_bd = torch.zeros_like(prior_bd).requires_grad_(True)
         optimizer = torch.optim.Adam([own_bd], lr=self.fold_in_rate)
         for step in range(self.fold_in_steps):
             optimizer.param_groups[0]["lr"] = self.fold_in_rate * (1 - step / self.fold_in_steps)
-            error_h = (network.rate((own_bd + prior_bd)[user_h], item_hd) - batch.value_h).square()
-            pull_b = self.l2 * batch.length_b * own_bd[:, : self.n_factors].square().sum(dim=1)
+            error_h = (
+                network.rate((own_bd + prior_bd)[user_h], item_hd) - histories.value_h
+            ).square()
+            pull_b = self.l2 * histories.length_b * own_bd[:, : self.n_factors].square().sum(dim=1)
             pull_b = pull_b + self.fold_in_pull * own_bd.square().sum(dim=1)
             own_bd.grad = torch.autograd.grad(error_h.sum() + pull_b.sum(), own_bd)[0]
             optimizer.step()
         return (own_bd + prior_bd).detach()
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Expected ratings, before clipping: (B, items)."""
-        user_bd = self.user_vectors(batch)
+        user_bd = self.user_vectors(histories)
         with torch.no_grad():
             return self.network_.rate_all(user_bd)
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """Ratings of pairs; an unknown item is the mean item."""
-        user_bd = self.user_vectors(batch)
+        user_bd = self.user_vectors(histories)
         with torch.no_grad():
             item_id = self.network_.item.weight
             item_id = torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])  # row -1

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.models.base import Shape, UserBatch
+from foretaste.data.histories import Histories
+from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -25,7 +26,7 @@ class GraphFilter(LearnsFromLikes):
 
     s = x (P + alpha D_i^-1/2 V V^T D_i^1/2) with P = R^T R, R = D_u^-user_power X D_i^-1/2 and V
     its leading right singular vectors.  history_power and target_power generalise the two D_i^-1/2
-    of P; all powers 0.5 and alpha 0.3 are the paper's.  rounds: of subspace iteration; few of them
+    of P; all powers 0.5 and alpha 0.3 are the paper's.  iterations: of subspace iteration; few of them
     leave V short of the true subspace, a softer filter that is not the same model.
 
     sharpen: the time for which what was blurred is sharpened again, ds/dt = -s P (BSPM, Choi et al.
@@ -40,7 +41,7 @@ class GraphFilter(LearnsFromLikes):
     user_power: float = 0.5
     history_power: float = 0.5
     target_power: float = 0.5
-    rounds: int = 12
+    iterations: int = 12
     sharpen: float = 0.0
     sharpen_order: int = 4
     pointer_u_: Tensor = field(init=False, repr=False)
@@ -58,13 +59,13 @@ class GraphFilter(LearnsFromLikes):
         A_ui = self._user_scaled() @ sparse.diags_array(self._item_power(-0.5))
         k = min(self.n_factors, min(A_ui.shape) - 1)
         self.V_ik_ = right_singular_vectors(
-            sparse.csr_matrix(A_ui), k, engine.rng("projection"), self.rounds
+            sparse.csr_matrix(A_ui), k, engine.rng("projection"), self.iterations
         )
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Sparse products, two and twice sharpen_order, and one thin dense one: (B, items)."""
-        history_bi = self.likes(batch, len(self.degree_i_))
+        history_bi = self.likes(histories, len(self.degree_i_))
         R_ui = self._user_scaled()
         R_iu = R_ui.T.tocsr()
         x_bi = history_bi @ sparse.diags_array(self._item_power(-self.history_power))
@@ -116,7 +117,7 @@ def _degrees(X_ui: Any, axis: int) -> Tensor:
     return degree.where(degree > 0, 1.0)
 
 
-def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, rounds: int) -> Tensor:
+def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, iterations: int) -> Tensor:
     """V_ik by randomized subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4).
 
     A_ui: CSR matrix.  Returns the k leading right singular vectors as columns, (items, k), single.
@@ -124,7 +125,7 @@ def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, rounds: 
     A_iu = A_ui.T.tocsr()
     width = min(k + OVERSAMPLED, *A_ui.shape)
     Q_ik = torch.from_numpy(rng.standard_normal((A_ui.shape[1], width), dtype=np.float32))
-    for _ in range(rounds):
+    for _ in range(iterations):
         Q_ik = torch.linalg.qr(torch.from_numpy(A_iu @ (A_ui @ Q_ik.numpy()))).Q
     B_uk = torch.from_numpy(A_ui @ Q_ik.numpy())
     _, W_kk = torch.linalg.eigh((B_uk.T @ B_uk).double())  # ascending
@@ -142,5 +143,5 @@ def co_occurrence_vectors(train: Dataset, width: int = 64) -> Tensor:
     X_ui = sparse.csr_matrix((ones_r, (x.user_r, x.item_r)), shape=shape)
     A_ui = sparse.csr_matrix(sparse.diags_array((_degrees(X_ui, axis=1) ** -0.5).numpy()) @ X_ui)
     k = max(1, min(width, min(shape) - 1))
-    V_ik = right_singular_vectors(A_ui, k, np.random.default_rng(0), rounds=4)
+    V_ik = right_singular_vectors(A_ui, k, np.random.default_rng(0), iterations=4)
     return V_ik * torch.from_numpy(A_ui @ V_ik.numpy()).norm(dim=0)

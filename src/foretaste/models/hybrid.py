@@ -13,13 +13,13 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
+from foretaste.data.histories import Histories
 from foretaste.models.base import (
     Model,
     PlacesNewItems,
     PredictsRatings,
     RatingPrediction,
     Shape,
-    UserBatch,
     configure,
 )
 from foretaste.models.baselines import Bias
@@ -69,26 +69,26 @@ class Hybrid(Model):
         ]
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Ratings of the candidates; below the scale, cosines of the others: (B, items)."""
-        score_bi = self.content_.score(batch)
+        score_bi = self.content_.score(histories)
         unseen_bi = score_bi.clone()
-        unseen_bi[batch.user_h, batch.item_h] = -torch.inf
+        unseen_bi[histories.user_h, histories.item_h] = -torch.inf
         likeness_bk, item_bk = unseen_bi.topk(min(self.candidates, unseen_bi.shape[1]))
         user_p, place_p = (likeness_bk > -torch.inf).nonzero(as_tuple=True)
         item_p = item_bk[user_p, place_p]
-        rating_p = self.predict(batch, user_p, item_p).mean_p
+        rating_p = self.predict(histories, user_p, item_p).mean_p
         score_bi += self.scale_[0] - 2  # a cosine is at most one
         score_bi[user_p, item_p] = rating_p
         return score_bi
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """Ratings of pairs by the rater; items that it cannot place are new to it."""
         assert isinstance(self.rater_, PredictsRatings)
         item_p = torch.where(item_p < self.n_rated_, item_p, -1)
-        return self.rater_.predict(batch, user_p, item_p, time_p=time_p)
+        return self.rater_.predict(histories, user_p, item_p, time_p=time_p)
 
     def cosines(self, item: int) -> Tensor:
         """Those of the content: (items,)."""

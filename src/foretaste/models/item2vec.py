@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.models.base import Shape, UserBatch
+from foretaste.data.histories import Histories
+from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
@@ -142,9 +143,9 @@ class Item2Vec(LearnsFromLikes):
         noise_i /= noise_i.sum()
         return SkipGrams((item_r, user_r), self.batch_size, engine, self.window, keep_i, noise_i)
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Mean cosines to what was liked, and popularity: (B, items)."""
-        X_bi = self.likes(batch, len(self.centre_id_))
+        X_bi = self.likes(histories, len(self.centre_id_))
         unit_id = normalize(self.centre_id_ + self.context_id_, dim=1)
         mean_bd = torch.from_numpy(X_bi @ unit_id.numpy())
         mean_bd /= torch.from_numpy(np.asarray(X_bi.sum(axis=1))).clamp(min=1e-9)

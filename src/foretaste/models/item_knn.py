@@ -12,7 +12,8 @@ from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
-from foretaste.models.base import Shape, UserBatch
+from foretaste.data.histories import Histories
+from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -53,9 +54,9 @@ class ItemKNN(LearnsFromLikes):
         )
         return self
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """One sparse product: (B, items)."""
-        history_bi = self.likes(batch, len(self.pointer_j_) - 1)
+        history_bi = self.likes(histories, len(self.pointer_j_) - 1)
         return weighted_sum(history_bi, self.pointer_j_, self.item_n_, self.similarity_n_)
 
     @classmethod

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
-from foretaste.models.base import Shape, UserBatch, batch_of
+from foretaste.data.histories import Histories, histories_of
+from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
 from foretaste.training.engine import Engine
@@ -264,7 +265,7 @@ class TwoTower(LearnsFromLikes):
         # of users who like two items at least: one can be shown, and one found
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
         size = min(self.batch_size, len(users) // 3 + 1)
-        everyone = batch_of(train, np.arange(len(train.users)), train)
+        everyone = histories_of(train, np.arange(len(train.users)), train)
         X_ri = interleaved(X_ui, self.dislikes(everyone, X_ui.shape[1]))
         batches = Masked((users,), size, engine, X_ri, self.negatives)
         loss = self._loss(network, features_if, batches, self.user_features_)
@@ -305,11 +306,11 @@ class TwoTower(LearnsFromLikes):
     def _empty(self, sizes: tuple[int, int, int], generator: torch.Generator | None) -> Towers:
         return Towers(sizes, self.n_factors, self.hidden, self.id_dropout, self.dropout, generator)
 
-    def user_factors(self, batch: UserBatch) -> Tensor:
+    def user_factors(self, histories: Histories) -> Tensor:
         """What the user tower says of each history, and a one: (B, d + 1)."""
         n_items = len(self.history_id_)
-        X_ri = interleaved(self.likes(batch, n_items), self.dislikes(batch, n_items))
-        features_bf = batch.features(
+        X_ri = interleaved(self.likes(histories, n_items), self.dislikes(histories, n_items))
+        features_bf = histories.features(
             self.user_features_,
             lambda about: torch.from_numpy(encode(about, self.user_columns_, len(about))),
         )
@@ -322,9 +323,9 @@ class TwoTower(LearnsFromLikes):
         """What the item tower says of each item as a candidate, and its bias: (items, d + 1)."""
         return self.candidate_id_
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Dot products of users and items: (B, items)."""
-        return self.user_factors(batch) @ self.candidate_id_.T
+        return self.user_factors(histories) @ self.candidate_id_.T
 
     def item_vectors(self) -> Tensor:
         """What the item tower says of each item as a candidate: (items, d)."""

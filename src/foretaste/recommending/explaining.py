@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foretaste.models.base import UserBatch
+from foretaste.data.histories import Histories
 
 CHUNK_BYTES = 64 << 20  # of scores at a time, however long the history
 
@@ -27,7 +27,7 @@ class Place:
 
 
 def reasons(
-    score: Callable[[UserBatch], Tensor], batch: UserBatch, item_k: Tensor, n_items: int
+    score: Callable[[Histories], Tensor], batch: Histories, item_k: Tensor, n_items: int
 ) -> Tensor:
     """What each of L interactions of one history adds to the scores of K items: (L, K).
 
@@ -53,19 +53,19 @@ def shares(weight_hk: Tensor) -> Tensor:
     return for_hk / for_hk.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _without(batch: UserBatch, left_out_b: Tensor) -> UserBatch:
+def _without(batch: Histories, left_out_b: Tensor) -> Histories:
     """The history B times, each time without entry left_out_b; an entry past the end leaves all."""
     entry_h = torch.arange(len(batch.item_h))
     kept_bh = entry_h[None] != left_out_b[:, None]
     kept_h = entry_h.expand_as(kept_bh)[kept_bh]
     none = torch.zeros(1, dtype=torch.int64)
-    return UserBatch(
+    return Histories(
         torch.cat([none, kept_bh.sum(dim=1).cumsum(0)]),
         batch.item_h[kept_h],
         batch.value_h[kept_h],
         None if batch.time_h is None else batch.time_h[kept_h],
         torch.full((len(left_out_b),), -1),
-        None if batch.about is None else batch.about[[0] * len(left_out_b)],
+        None if batch.user_features is None else batch.user_features[[0] * len(left_out_b)],
     )
 
 

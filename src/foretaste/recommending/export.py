@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from foretaste.data.histories import histories_of
 from foretaste.errors import DataError
-from foretaste.models.base import batch_of
 from foretaste.recommending.ranking import CHUNK_USERS
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.request import Id, allowed_items
@@ -41,7 +41,7 @@ def recommend_all(
         with Engine(progress=sys.stderr if show else None).meter("users", len(users)) as meter:
             for start in range(0, len(users), CHUNK_USERS):
                 rows = np.arange(start, min(start + CHUNK_USERS, len(users)))
-                batch = batch_of(recommender.dataset, rows, recommender.dataset)
+                batch = histories_of(recommender.dataset, rows, recommender.dataset)
                 found = recommender.lists(
                     batch, k, exclude_seen=exclude_seen, allowed_i=allowed_i, diversity=diversity
                 )

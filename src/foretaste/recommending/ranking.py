@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from foretaste.models.base import ScoresByDot, UserBatch
+from foretaste.data.histories import Histories
+from foretaste.models.base import ScoresByDot
 from foretaste.recommending.retrieval import Best, DotProducts, top_k
 
 CHUNK_BYTES = 256 << 20  # of scores at a time, whatever the number of users
@@ -19,7 +20,7 @@ CHUNK_USERS = 8192  # whose vectors are asked for at a time
 class Scorer(Protocol):
     """What can be ranked: a model, as far as this module needs one."""
 
-    def score(self, batch: UserBatch, /) -> Tensor:
+    def score(self, batch: Histories, /) -> Tensor:
         """Scores of every item for every history: (B, items), ours to overwrite."""
         ...
 
@@ -28,7 +29,7 @@ class Scorer(Protocol):
 class Scored:
     """A model that is nothing but its scores."""
 
-    score: Callable[[UserBatch], Tensor]
+    score: Callable[[Histories], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ class Lists:
 
 
 def recommend(
-    model: Scorer, batch: UserBatch, k: int, *, n_items: int, exclude_seen: bool = True,
-    allowed_i: Tensor | None = None, probe: UserBatch | None = None,
+    model: Scorer, batch: Histories, k: int, *, n_items: int, exclude_seen: bool = True,
+    allowed_i: Tensor | None = None, probe: Histories | None = None,
 ) -> Lists:  # fmt: skip
     """The k best items for every history, over the full catalogue, in chunks of users.
 
@@ -78,7 +79,7 @@ def recommend(
 
 
 def _best(
-    score_bi: Tensor, k: int, seen: UserBatch | None, asked: UserBatch | None,
+    score_bi: Tensor, k: int, seen: Histories | None, asked: Histories | None,
     allowed_i: Tensor | None,
 ) -> Best:  # fmt: skip
     """Lists from all the scores, which are overwritten: -inf for whatever must not be listed."""

@@ -17,6 +17,7 @@ import torch
 from foretaste import bundle
 from foretaste.bundle import __version__
 from foretaste.data.dataset import Dataset, from_tables
+from foretaste.data.histories import Histories
 from foretaste.data.reading import read_items
 from foretaste.errors import BundleError, ModelError, UsageError
 from foretaste.models import MODELS
@@ -26,7 +27,6 @@ from foretaste.models.base import (
     Model,
     PlacesNewItems,
     PredictsRatings,
-    UserBatch,
     configure,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
@@ -56,17 +56,17 @@ class Recommender:
         self, user: Id | None = None, *, users: Sequence[Id] | None = None,
         history: History | None = None, k: int = 10, where: str | None = None,
         exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None,
-        exclude_seen: bool = True, diversity: float = 0.0, about: Mapping[str, Any] | None = None,
+        exclude_seen: bool = True, diversity: float = 0.0, user_features: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """The k best items for a user, for many users, or for someone described by a history.
 
         history: item ids, or item ids with ratings; ids alone count as liked (the top of the
-        scale).  about: what else is known of them, by the columns of the user table.  where: an SQL
+        scale).  user_features: what else is known of them, by the columns of the user table.  where: an SQL
         condition on the item columns.  diversity: 0 to 1, see `diversify`.
         Returns item, score, rank and the item columns (user first, where `users` was given).
         Raises UnknownIdError, UsageError.
         """
-        batch = batch_for(self.dataset, user, users, history, about)
+        batch = batch_for(self.dataset, user, users, history, user_features)
         lists = self.lists(
             batch, k, exclude_seen=exclude_seen, diversity=diversity,
             allowed_i=allowed_items(self.dataset, where, exclude, candidates),
@@ -85,9 +85,9 @@ class Recommender:
         return table
 
     def lists(
-        self, batch: UserBatch, k: int, *, exclude_seen: bool = True,
+        self, batch: Histories, k: int, *, exclude_seen: bool = True,
         allowed_i: torch.Tensor | None = None, diversity: float = 0.0,
-        probe: UserBatch | None = None,
+        probe: Histories | None = None,
     ) -> Lists:  # fmt: skip
         """The lists that are served and evaluated, in item rows: ranked, then diversified.
 
@@ -107,14 +107,14 @@ class Recommender:
 
     def explain(
         self, user: Id | None = None, *, item: Id, history: History | None = None,
-        about: Mapping[str, Any] | None = None,
+        user_features: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """Which items of the history carry this one: what its score loses without each of them.
 
         Returns item, weight (in units of the score), share (of all that speaks for it) and the
         item columns, the strongest first.
         """
-        batch = batch_for(self.dataset, user, None, history, about)
+        batch = batch_for(self.dataset, user, None, history, user_features)
         asked_k = torch.from_numpy(self.dataset.items.rows([item]))
         weight_h1 = reasons(self.model.score, batch, asked_k, len(self.dataset.items))
         order_h = weight_h1[:, 0].argsort(descending=True, stable=True)
@@ -124,17 +124,17 @@ class Recommender:
 
     def place(
         self, user: Id | None = None, *, item: Id, history: History | None = None,
-        about: Mapping[str, Any] | None = None, where: str | None = None,
+        user_features: Mapping[str, Any] | None = None, where: str | None = None,
     ) -> Place:  # fmt: skip
         """Where an item stands in the full list of a user, and why not higher."""
-        batch = batch_for(self.dataset, user, None, history, about)
+        batch = batch_for(self.dataset, user, None, history, user_features)
         row = int(self.dataset.items.rows([item])[0])
         allowed_i = allowed_items(self.dataset, where, (), None)
         return place(self.model.score(batch)[0], row, batch.item_h, allowed_i)
 
     def predict(
         self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
-        history: History | None = None, about: Mapping[str, Any] | None = None,
+        history: History | None = None, user_features: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """Expected ratings of pairs (users[n], items[n]), or of items for someone with a history.
 
@@ -146,7 +146,7 @@ class Recommender:
             raise UsageError("give either users or a history.", fix="A stranger is a history.")
         if history is not None:
             named, user_p = [None] * len(items), torch.zeros_like(item_p)
-            batch = batch_for(self.dataset, history=history, about=about)
+            batch = batch_for(self.dataset, history=history, user_features=user_features)
         else:
             named = [] if users is None else several(users, "users")
             if len(named) == 1:
@@ -157,7 +157,7 @@ class Recommender:
                     fix="Give one user for each item.",
                 )
             batch, user_p = (
-                batch_for(self.dataset, users=named, about=about),
+                batch_for(self.dataset, users=named, user_features=user_features),
                 torch.arange(len(items)),
             )
         rated = model.predict(batch, user_p, item_p)

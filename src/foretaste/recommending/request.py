@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from foretaste.data.dataset import Dataset, id_table
+from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.models.base import UserBatch, batch_of
 from foretaste.recommending.filters import matching
 
 Id = str | int
@@ -22,31 +22,33 @@ History = Sequence[Id] | Sequence[str] | Mapping[str, float] | Mapping[int, floa
 
 def batch_for(
     dataset: Dataset, user: Id | None = None, users: Sequence[Id] | None = None,
-    history: History | None = None, about: Mapping[str, Any] | None = None,
-) -> UserBatch:  # fmt: skip
+    history: History | None = None, user_features: Mapping[str, Any] | None = None,
+) -> Histories:  # fmt: skip
     """The histories of one user, of several, or of someone described by one.
 
-    about: what else is known of the latter, by the columns of the user table.
+    user_features: what else is known of the latter, by the columns of the user table.
     """
     if sum(x is not None for x in (user, users, history)) != 1:
         raise UsageError(
             "give exactly one of user, users and history.", fix="A stranger is a history."
         )
     if history is not None:
-        told = dataset.about_user(about) if about else None
-        return replace(_stranger(dataset, history), about=told)
-    if about:
-        raise UsageError("about is of someone new.", fix="Give a history with it, [] for none.")
+        told = dataset.user_frame_of(user_features) if user_features else None
+        return replace(_stranger(dataset, history), user_features=told)
+    if user_features:
+        raise UsageError(
+            "user_features is of someone new.", fix="Give a history with it, [] for none."
+        )
     asked = [user] if users is None else several(users, "users")
     try:
         rows = dataset.users.rows(asked)
     except UnknownIdError as error:
         hint = "For someone new, give a history: what they have seen or rated."
         raise UnknownIdError("user", error.ids, fix=f"{error.fix} {hint}") from None
-    return batch_of(dataset, rows, dataset)
+    return histories_of(dataset, rows, dataset)
 
 
-def _stranger(dataset: Dataset, history: History) -> UserBatch:
+def _stranger(dataset: Dataset, history: History) -> Histories:
     low, high = dataset.scale if dataset.explicit else (-math.inf, math.inf)
     if not isinstance(history, Mapping):
         liked = high if dataset.explicit else 1.0
@@ -64,7 +66,7 @@ def _stranger(dataset: Dataset, history: History) -> UserBatch:
             )
         rated.pop(int(row), None)  # named twice: the last one counts, and its place
         rated[int(row)] = float(value)
-    return UserBatch(
+    return Histories(
         torch.tensor([0, len(rated)]), torch.tensor(list(rated), dtype=torch.int64),
         torch.tensor(list(rated.values())), None, torch.tensor([-1]),
     )  # fmt: skip

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foretaste.data.histories import Histories
 from foretaste.errors import ModelError, UsageError
-from foretaste.models.base import UserBatch
 
 CHUNK_BYTES = 64 << 20  # of coarse scores at a time
 CHUNK_USERS = 256  # at most: their scores stay near the cores
@@ -48,7 +48,7 @@ class DotProducts:
         refuse_nan(not bool(self.length.isfinite()))
 
     def best(
-        self, user_bd: Tensor, k: int, seen: UserBatch | None = None, probe: UserBatch | None = None
+        self, user_bd: Tensor, k: int, seen: Histories | None = None, probe: Histories | None = None
     ) -> Iterator[Best]:
         """Items, scores, ties, probed scores as in `ranking.Lists`, a chunk of users at a time."""
         refuse_nan(not bool(user_bd.isfinite().all()))
@@ -72,7 +72,7 @@ class DotProducts:
                 probe_h[in_h] = _dot(some_bd, self.item_cd, user_h[in_h], place_h[in_h])
             yield *self._exact(some_bd, coarse_bc, bound_b, k), probe_h
 
-    def _places(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
+    def _places(self, batch: Histories) -> tuple[Tensor, Tensor]:
         """User and candidate of each entry; -1 for an item that is none."""
         if self.row_c is None:
             return batch.user_h, batch.item_h

@@ -72,13 +72,13 @@ class Person(Strict):
 
     user: Id | None = None
     history: Annotated[list[Rated], Field(max_length=LONGEST_LIST)] | None = None
-    about: Fields | None = None  # with a history: columns of the bundle's users
+    user_features: Fields | None = None  # with a history: columns of the bundle's users
 
     def model_post_init(self, _: Any) -> None:
         """One of the two must be given."""
         if (self.user is None) == (self.history is None):
             raise ValueError("give exactly one of user and history")
-        if self.about and self.history is None:
+        if self.user_features and self.history is None:
             raise ValueError("about goes with a history")
 
 

@@ -16,9 +16,10 @@ import torch
 
 from foretaste.bundle import MANIFEST
 from foretaste.data.dataset import id_table
+from foretaste.data.histories import Histories
 from foretaste.data.interactions import FloatArray, Ids, IntArray
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.models.base import PlacesNewItems, PredictsRatings, UserBatch
+from foretaste.models.base import PlacesNewItems, PredictsRatings
 from foretaste.recommending.explaining import reasons, shares
 from foretaste.recommending.filters import matching
 from foretaste.recommending.recommender import Recommender, load
@@ -33,14 +34,14 @@ CONDITIONS = 256  # of them, the items that satisfy each are remembered
 class Seen:
     """One history as arrays: item rows, values, times or None; row: in training, else -1.
 
-    about: a line of the user table, where it is not that of the row.
+    user_features: a line of the user table, where it is not that of the row.
     """
 
     item_h: IntArray
     value_h: FloatArray
     time_h: IntArray | None
     row: int
-    about: pl.DataFrame | None = None
+    user_features: pl.DataFrame | None = None
 
     def then(self, item_n: IntArray, value_n: FloatArray, time_n: IntArray) -> Seen:
         """This history with newer entries in place of those of the same items."""
@@ -48,23 +49,23 @@ class Seen:
         item_h = np.concatenate([self.item_h[kept_h], item_n])
         value_h = np.concatenate([self.value_h[kept_h], value_n])
         if self.time_h is None:
-            return Seen(item_h, value_h, None, -1, self.about)
+            return Seen(item_h, value_h, None, -1, self.user_features)
         time_h = np.concatenate([self.time_h[kept_h], time_n])
         order = np.argsort(time_h, kind="stable")
-        return Seen(item_h[order], value_h[order], time_h[order], -1, self.about)
+        return Seen(item_h[order], value_h[order], time_h[order], -1, self.user_features)
 
 
-def together(histories: Sequence[Seen]) -> UserBatch:
+def together(histories: Sequence[Seen]) -> Histories:
     """Histories as one batch: all of them with times, or none of them used."""
     timed = all(seen.time_h is not None for seen in histories)
     times = [seen.time_h for seen in histories if seen.time_h is not None]
-    return UserBatch(
+    return Histories(
         torch.tensor(np.cumsum([0, *(len(seen.item_h) for seen in histories)])),
         torch.from_numpy(np.concatenate([seen.item_h for seen in histories]).astype(np.int64)),
         torch.from_numpy(np.concatenate([seen.value_h for seen in histories])),
         torch.from_numpy(np.concatenate(times)) if timed else None,
         torch.tensor([seen.row for seen in histories]),
-        _lines([seen.about for seen in histories]),
+        _lines([seen.user_features for seen in histories]),
     )
 
 
@@ -177,10 +178,10 @@ class Served:
             allowed_i &= self._matching[where]
         return torch.from_numpy(allowed_i)
 
-    def stranger(self, history: Sequence[Rated], about: Mapping[str, Any] | None) -> Seen:
+    def stranger(self, history: Sequence[Rated], user_features: Mapping[str, Any] | None) -> Seen:
         """The history that came with a request, and what it says of the user."""
         self.rows([entry.item for entry in history])
-        told = self.recommender.dataset.about_user(about) if about else None
+        told = self.recommender.dataset.user_frame_of(user_features) if user_features else None
         events = [Event("", e.item, self.checked(e.item, e.value), e.time or 0) for e in history]
         seen = self._with(Seen(_NONE, _NO_VALUE, _NONE, -1, told), events)
         timed = bool(history) and all(entry.time is not None for entry in history)
@@ -201,7 +202,7 @@ class Served:
         newer = [e for e in past.events if e.item in self.catalogue.row_of]
         table = dataset.user_table if self.recommender.model.reads_users else None
         if newer and row >= 0 and table is not None:
-            seen = replace(seen, about=table[row])
+            seen = replace(seen, user_features=table[row])
         return self._with(seen, newer)
 
     def _with(self, seen: Seen, events: Sequence[Event]) -> Seen:
@@ -221,7 +222,7 @@ class Served:
         )
 
     def reasons(
-        self, batch: UserBatch, rows: Sequence[int], most: int | None
+        self, batch: Histories, rows: Sequence[int], most: int | None
     ) -> list[list[dict[str, Any]]]:
         """For each item the entries of one history that carry it, the strongest first."""
         n_items, catalogue = len(self.catalogue.ids), self.catalogue

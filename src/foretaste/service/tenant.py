@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from foretaste.bundle import MANIFEST, __version__, stamp
+from foretaste.data.histories import Histories
 from foretaste.errors import ForetasteError, ModelError
-from foretaste.models.base import PredictsRatings, RatingPrediction, UserBatch
+from foretaste.models.base import PredictsRatings, RatingPrediction
 from foretaste.recommending.explaining import place
 from foretaste.service.releases import current
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
@@ -227,7 +228,7 @@ class Live:
         for one in asked:
             try:
                 if one.history is not None:
-                    found.append(served.stranger(one.history, one.about))
+                    found.append(served.stranger(one.history, one.user_features))
                 else:
                     found.append(served.known(str(one.user), pasts.get(str(one.user), Past())))
             except ForetasteError as error:
@@ -241,7 +242,7 @@ class Live:
         return seen
 
 
-def _rated(listing: Listing, batch: UserBatch) -> Listing:
+def _rated(listing: Listing, batch: Histories) -> Listing:
     """The list with expected ratings, where the model has some."""
     if listing.served.rater is None or not listing.rows:
         return listing
@@ -250,7 +251,7 @@ def _rated(listing: Listing, batch: UserBatch) -> Listing:
     return replace(listing, ratings=rated.mean_p.tolist(), stds=stds)
 
 
-def _ratings(model: PredictsRatings, batch: UserBatch, rows: Sequence[int]) -> RatingPrediction:
+def _ratings(model: PredictsRatings, batch: Histories, rows: Sequence[int]) -> RatingPrediction:
     """Ratings of items for the one user of a batch."""
     item_p = torch.tensor(rows)
     return model.predict(batch, torch.zeros_like(item_p), item_p)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from foretaste.data.fetching import load as load_data
+from foretaste.data.fetching import load_dataset
 from foretaste.data.splitting import split
 from foretaste.errors import RecipeError, UsageError, did_you_mean
 from foretaste.evaluation.evaluate import Report, evaluate
@@ -37,7 +37,7 @@ class EvaluateSpec(_Strict):
     """Arguments of `evaluate`."""
 
     k: Annotated[list[pydantic.PositiveInt], pydantic.Field(min_length=1)] = [10]
-    relevant_from: float | None = None
+    relevance_threshold: float | None = None
     ratings: bool = True
     ranking: bool = True
 
@@ -146,7 +146,7 @@ def evaluate_recipe(
     meter: Callable[[int, int], None] | None = None,
 ) -> RecipeResult:  # fmt: skip
     """Fetch, split, fit and measure as the recipe says."""
-    dataset = load_data(recipe.data, progress=meter)
+    dataset = load_dataset(recipe.data, progress=meter)
     parts = split(dataset, **recipe.split.model_dump())
     fitted = fit(
         recipe.configured(), parts.train, seed=recipe.seed, device=device,

@@ -173,7 +173,7 @@ def rank_lines(comparison: Comparison) -> str:
 def _color(comparison: Comparison, label: str, best: str) -> str:
     if label == best:
         return ACCENT
-    return QUIET if label in comparison.floors else INK
+    return QUIET if label in comparison.baselines else INK
 
 
 def _canvas(height: float) -> tuple[Figure, Axes]:

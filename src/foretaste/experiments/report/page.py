@@ -79,7 +79,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric,
         "conclusion": conclusion(comparison),
         "ceilings": comparison.ceilings,
-        "floors": comparison.floors,
+        "baselines": comparison.baselines,
         "models": {
             label: {
                 "model": comparison.models[label].name,

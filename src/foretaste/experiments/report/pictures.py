@@ -19,12 +19,12 @@ INK, QUIET, ACCENT = "#22303c", "#9aa5ae", "#c2552d"
 
 def learning_curve(
     curve: Sequence[Mapping[str, Any]], stem: str | Path, *, title: str,
-    floors: Mapping[str, float] | None = None,
+    baselines: Mapping[str, float] | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Draw error against epoch, the best epoch marked, floors as lines; returns the two files.
+    """Draw error against epoch, the best epoch marked, baselines as lines; returns the two files.
 
     curve: what the training loop recorded.  stem: path without ending; .png and .svg are written.
-    floors: errors of baselines on the same validation data, by name.
+    baselines: errors of baselines on the same validation data, by name.
     """
     epoch_e = [point["epoch"] for point in curve]
     train_e = [math.sqrt(point["train_loss"]) for point in curve]
@@ -47,7 +47,7 @@ def learning_curve(
         f"kept: epoch {epoch_e[best]}, {valid_e[best]:.4f}", (epoch_e[best], valid_e[best]),
         xytext=(0, 12), textcoords="offset points", ha=side, color=ACCENT,
     )  # fmt: skip
-    for name, error in (floors or {}).items():
+    for name, error in (baselines or {}).items():
         axes.axhline(error, color=QUIET, linestyle=":", linewidth=1)
         axes.annotate(
             f"{name} {error:.4f}", (0.01, error), xycoords=("axes fraction", "data"),

@@ -24,7 +24,7 @@ from foretaste.experiments.report.drawings import (
     rank_lines,
 )
 from foretaste.experiments.trials import example_users
-from foretaste.models.base import liked_from
+from foretaste.models.base import default_threshold
 
 SHOWN = 5  # items of each list of an example user
 NEW_USERS = (
@@ -87,7 +87,7 @@ def _models(comparison: Comparison) -> Section:
         cost = costs[label]
         rows.append(
             [
-                (label, "floor") if label in comparison.floors else label,
+                (label, "floor") if label in comparison.baselines else label,
                 *(_value(found.get(name)) for name in names),
                 f"{cost['fit_seconds']:.1f} s",
                 f"{cost['score_seconds']:.1f} s",
@@ -186,10 +186,10 @@ def _cold(comparison: Comparison) -> list[Section]:
         rows: list[list[Cell]] = []
         order = ranked(cold, metric, best_at)
         for label in order:
-            name = (label, "floor") if label in comparison.floors else label
+            name = (label, "floor") if label in comparison.baselines else label
             rows.append([name, *(_value(value[label, case]) for case in CASES[kind])])
             if kind == "users":
-                own = label not in comparison.floors and value[label, "all"].value > 0
+                own = label not in comparison.baselines and value[label, "all"].value > 0
                 rows[-1].append(_share(cold, metric, label) if own else "–")
         picture = new_users(comparison, cold, metric, order) if kind == "users" else ""
         said = [f"{metric_name(metric)}. {words}"]
@@ -275,7 +275,7 @@ def _examples(comparison: Comparison) -> list[Section]:
 
 
 def _example(comparison: Comparison, parts: Split, user: object) -> Section:
-    border = liked_from(parts.train, None)
+    border = default_threshold(parts.train, None)
     history = _liked(parts.history, user, border, SHOWN)
     hidden = _liked(parts.test, user, border, len(parts.test))
     wanted = {str(i) for i in hidden}

@@ -20,8 +20,9 @@ from torch import Generator, Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, encode, learn_columns
+from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, RatingPrediction, Shape, UserBatch
+from foretaste.models.base import Model, RatingPrediction, Shape
 from foretaste.models.bayesian import drift, gibbs, probit, sampling
 from foretaste.models.bayesian.drift import Bridge
 from foretaste.models.bayesian.gibbs import Chain, Side
@@ -51,7 +52,7 @@ class BayesianMF(Model):
     reads_users: ClassVar[bool] = True
     needs_ratings: ClassVar[bool] = True
 
-    factors: int = 32
+    n_factors: int = 32
     implicit_rank: int = 128
     features: bool = True
     drift_seconds: list[float] = field(default_factory=lambda: [3.0, 100.0, 3000.0])
@@ -121,7 +122,7 @@ class BayesianMF(Model):
         user_n, item_n = (torch.from_numpy(r).long().to(device) for r in (x.user_r, x.item_r))
         time_n = None if x.time_r is None else torch.from_numpy(x.time_r).to(device)
         sides: list[Side] = []
-        k = self.factors + 1
+        k = self.n_factors + 1
         for row_n, partner_n, sizes, table, freedom in (
             (user_n, item_n, (n_users, n_items), train.user_table, self.user_noise),
             (item_n, user_n, (n_items, n_users), train.item_table, self.item_noise),
@@ -190,14 +191,14 @@ class BayesianMF(Model):
 
     # -- users folded in from their histories
 
-    def score(self, batch: UserBatch) -> Tensor:
+    def score(self, histories: Histories) -> Tensor:
         """Expected ratings without drift, before clipping: (B, items)."""
-        total_bi = torch.zeros(len(batch), self.item_sik_.shape[1] - 1)
-        fold = FoldIn(self, batch)
+        total_bi = torch.zeros(len(histories), self.item_sik_.shape[1] - 1)
+        fold = FoldIn(self, histories)
         for s in range(len(self.alpha_s_)):
             fold.step(s)
             V_ik = (self.item_sik_ if fold.probit else self.item_mean_sik_)[s, :-1]
-            x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(batch), 1)], 1)
+            x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(histories), 1)], 1)
             fit_bi = x_bk @ V_ik.T + fold.X_bk[:, -1:]
             if self.likelihood == "probit":
                 noise_bi = fold.alpha * fold.noise_b[:, None] * self.item_noise_si_[s, :-1]
@@ -208,7 +209,7 @@ class BayesianMF(Model):
         return self.mean_ + total_bi / len(self.alpha_s_)
 
     def predict(
-        self, batch: UserBatch, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
+        self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """Posterior means, predictive standard deviations; an unknown item is the average new one.
 
@@ -216,21 +217,21 @@ class BayesianMF(Model):
         their ratings before and after; without them it contributes its variance alone.
         """
         mean_p, std_p = torch.empty(len(item_p)), torch.empty(len(item_p))
-        for first in range(0, len(batch), USERS_AT_ONCE):
+        for first in range(0, len(histories), USERS_AT_ONCE):
             p = ((user_p >= first) & (user_p < first + USERS_AT_ONCE)).nonzero()[:, 0]
             time_q = None if time_p is None else time_p[p]
-            fold = FoldIn(self, batch[first : first + USERS_AT_ONCE])
+            fold = FoldIn(self, histories[first : first + USERS_AT_ONCE])
             mean_p[p], std_p[p] = fold.predict(user_p[p] - first, item_p[p], time_q)
         return RatingPrediction((self.mean_ + mean_p).clamp(*self.scale_), std_p)
 
-    def user_features(self, batch: UserBatch) -> Tensor:
+    def user_features(self, histories: Histories) -> Tensor:
         """Implicit features of the histories, and what the user table says: (B, f)."""
-        known_h = batch.item_h < self.n_trained_
-        user_h, item_h = batch.user_h[known_h], batch.item_h[known_h]
-        F_bc = gibbs.implicit_features(user_h, item_h, len(batch), self.n_trained_)
+        known_h = histories.item_h < self.n_trained_
+        user_h, item_h = histories.user_h[known_h], histories.item_h[known_h]
+        F_bc = gibbs.implicit_features(user_h, item_h, len(histories), self.n_trained_)
         B_bf = gibbs.project(F_bc, self.user_implicit_cf_)
-        B_bf[torch.bincount(user_h, minlength=len(batch)) == 0] = self.user_average_f_
-        T_bf = batch.features(self.user_table_uf_, self._table_features)  # unknown: average
+        B_bf[torch.bincount(user_h, minlength=len(histories)) == 0] = self.user_average_f_
+        T_bf = histories.features(self.user_table_uf_, self._table_features)  # unknown: average
         return torch.cat([B_bf, T_bf], 1)
 
     def _table_features(self, about: pl.DataFrame) -> Tensor:
@@ -253,24 +254,24 @@ class FoldIn:
     since drift and noise hardly differ between draws.
     """
 
-    def __init__(self, model: BayesianMF, batch: UserBatch) -> None:
-        self.model, self.B_bf = model, model.user_features(batch)
-        self.item_h, self.user_h = batch.item_h, batch.user_h
+    def __init__(self, model: BayesianMF, histories: Histories) -> None:
+        self.model, self.B_bf = model, model.user_features(histories)
+        self.item_h, self.user_h = histories.item_h, histories.user_h
         self.probit = model.likelihood == "probit"
-        self.y_h, self.fit_h = batch.value_h - model.mean_, torch.zeros_like(batch.value_h)
-        self.level_h = probit.level_of(batch.value_h, model.levels_l_) if self.probit else None
+        self.y_h, self.fit_h = histories.value_h - model.mean_, torch.zeros_like(histories.value_h)
+        self.level_h = probit.level_of(histories.value_h, model.levels_l_) if self.probit else None
         self.time, self.phi_cm = None, []
-        if batch.time_h is not None and len(self.item_h) and model.tau_sc_.shape[1]:
-            self.time = drift.timeline(self.user_h, batch.time_h)
+        if histories.time_h is not None and len(self.item_h) and model.tau_sc_.shape[1]:
+            self.time = drift.timeline(self.user_h, histories.time_h)
             self.phi_cm = [self.time.decay(seconds) for seconds in model.drift_seconds]
         self.s_cm = torch.zeros(len(self.phi_cm), len(self.phi_cm[0]) if self.phi_cm else 0)
-        self.noise_b = torch.ones(len(batch))
-        self.count_b = batch.length_b
+        self.noise_b = torch.ones(len(histories))
+        self.count_b = histories.length_b
         n_items, k = model.item_sik_.shape[1:]
         # each item twice: as drawn together with the users of training, and as strangers know it
-        self.partner_h = self.item_h + n_items * (batch.train_row_b < 0)[self.user_h]
-        self.blocks = gibbs.padded_blocks(self.user_h, self.partner_h, len(batch), 2 * n_items)
-        self.P_bkk = torch.empty(len(batch), k, k)
+        self.partner_h = self.item_h + n_items * (histories.train_row_b < 0)[self.user_h]
+        self.blocks = gibbs.padded_blocks(self.user_h, self.partner_h, len(histories), 2 * n_items)
+        self.P_bkk = torch.empty(len(histories), k, k)
 
     def step(self, s: int) -> None:
         """Moves the posterior to draw number s."""
