@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import foretaste as ft
 from foretaste.models.embedding_net import EmbeddingModel
-from foretaste.recommending import export as everyone
+from foretaste.recommending import export
 from foretaste.service.store import Event, Store
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
@@ -115,16 +115,16 @@ def write_events(url: str, acknowledged: Path, round_: int, ready: Any) -> None:
 def recommend_slowly(bundle: Path, out: Path, ready: Any) -> None:
     """Lists for everyone into a file, a user every tenth of a second."""
     recommender = ft.load(bundle)
-    quickly = recommender.lists
+    quickly = recommender.answer
 
     def slowly(*args: Any, **options: Any) -> Any:
         time.sleep(0.1)
         return quickly(*args, **options)
 
-    recommender.lists = slowly  # type: ignore[method-assign]
-    everyone.CHUNK_USERS = 1
+    recommender.answer = slowly  # type: ignore[method-assign]
+    export.CHUNK_USERS = 1
     ready.set()
-    ft.recommend_all(recommender, out)
+    recommender.export(out)
 
 
 @contextmanager

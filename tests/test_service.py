@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 import foretaste as ft
 from foretaste.models import MODELS
+from foretaste.recommending.request import Request
 from foretaste.service.app import build
 from foretaste.service.middleware import Rules
 from foretaste.service.store import Store
@@ -114,7 +115,7 @@ def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path
             400, "users have no column 'town'.",
         )  # fmt: skip
         both = c.post("/api/recommend", json={"user": "u7", "user_features": {"camp": "odd"}})
-        assert "about goes with a history" in both.text
+        assert "user_features go with a history" in both.text
 
 
 def test_an_event_changes_the_next_list(client):
@@ -314,7 +315,7 @@ def test_reasons_and_why_not_are_those_of_the_recommender(client, live):
     why = client.post("/api/explain", json={"user": "u7", "item": first["id"]}).json()
     assert (why["rank"], why["candidates"]) == (
         1,
-        live.served.bundled.place("u7", item=first["id"]).candidates,
+        live.served.bundled.place(Request(user="u7"), first["id"]).candidates,
     )
     seen = client.get("/api/users/u7/feedback").json()["entries"][0]["item"]
     assert (

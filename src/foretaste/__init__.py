@@ -13,6 +13,7 @@ from foretaste.data.checking import check
 from foretaste.data.dataset import Dataset, items_only
 from foretaste.data.features import ItemFeatures
 from foretaste.data.fetching import fetch, load_dataset
+from foretaste.data.histories import Histories
 from foretaste.data.reading import from_frame, read, read_items
 from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
@@ -34,8 +35,10 @@ from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
 from foretaste.models.two_tower import TwoTower
-from foretaste.recommending.export import recommend_all
-from foretaste.recommending.recommender import Recommender, fit, load
+from foretaste.recommending.fitting import fit, load
+from foretaste.recommending.recommender import IgnoredIdsWarning, Recommender
+from foretaste.recommending.request import Entry, Request
+from foretaste.training.engine import Engine
 
 __all__ = [
     "ALS",
@@ -51,10 +54,14 @@ __all__ = [
     "Dataset",
     "EmbeddingModel",
     "EmbeddingNet",
+    "Engine",
+    "Entry",
     "ForetasteError",
     "GlobalMean",
     "GraphFilter",
+    "Histories",
     "Hybrid",
+    "IgnoredIdsWarning",
     "Item2Vec",
     "ItemFeatures",
     "ItemKNN",
@@ -64,6 +71,7 @@ __all__ = [
     "Random",
     "Recommender",
     "Report",
+    "Request",
     "SparseEASE",
     "Split",
     "TwoTower",
@@ -84,7 +92,6 @@ __all__ = [
     "load_dataset",
     "read",
     "read_items",
-    "recommend_all",
     "run_comparison",
     "split",
 ]

@@ -16,7 +16,7 @@ from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import Bundle, Json, Seed
 from foretaste.cli.show import emit, say
 from foretaste.errors import UsageError
-from foretaste.recommending.recommender import load
+from foretaste.recommending.fitting import load
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30

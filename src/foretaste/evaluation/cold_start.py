@@ -18,8 +18,8 @@ from foretaste.errors import DataError, UsageError
 from foretaste.evaluation.evaluate import Served, ranking_tallies
 from foretaste.evaluation.statistics import Interval, Tally, intervals, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
+from foretaste.recommending.fitting import fit
 from foretaste.recommending.ranking import Scored, recommend
-from foretaste.recommending.recommender import fit
 
 Score = Callable[[Histories], Tensor]
 Case = tuple[str, str]  # the name of a model, and what it was asked

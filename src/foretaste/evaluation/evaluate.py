@@ -24,6 +24,7 @@ from foretaste.evaluation.statistics import Interval, Tally, contrasts, interval
 from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.recommender import Recommender
+from foretaste.recommending.request import Request
 from foretaste.recommending.reranking import by_place
 
 
@@ -200,7 +201,8 @@ def _serve(
     item_p = train.items.find(test.items.values)[x.item_r]
     known = item_p >= 0
     probe = _ragged(x.user_r[known], item_p[known], len(batch))
-    lists = recommender.lists(batch, k, diversity=diversity, probe=probe)
+    asked = Request(histories=batch, k=k, diversity=diversity, probe=probe)
+    lists = recommender.answer([asked])[0].lists
     if diversity:
         lists = by_place(lists, probe.user_h, probe.item_h)
     return Served(lists, probe, relevant_b)

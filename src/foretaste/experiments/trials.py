@@ -33,7 +33,7 @@ from foretaste.evaluation.evaluate import Served, evaluate
 from foretaste.evaluation.statistics import Tally
 from foretaste.models import model_named
 from foretaste.models.base import configure
-from foretaste.recommending.recommender import fit
+from foretaste.recommending.fitting import fit
 
 PARTS = ("train", "history", "test")
 EXAMPLES = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import typing
@@ -14,6 +15,7 @@ import polars as pl
 import pydantic
 from torch import Tensor, nn
 
+from foretaste.bundle import __version__
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
@@ -59,12 +61,20 @@ class Model(ABC):
         """The init fields and their values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
+    def unfitted(self) -> Self:
+        """Return a model with the same hyperparameters that has learned nothing."""
+        return type(self)(**copy.deepcopy(self.hyperparameters()))
+
     def identity(self, train: Dataset, engine: Engine) -> str:
-        """What a checkpoint must agree on to be resumed."""
+        """Return what a checkpoint must agree on to be resumed, as JSON.
+
+        Args:
+            train: What is learned from; its fingerprint counts.
+            engine: Its seed and precision count.
+        """
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
-        return json.dumps(
-            run | {"seed": engine.seed, "precision": engine.precision}, sort_keys=True
-        )
+        run |= {"seed": engine.seed, "precision": engine.precision, "foretaste": __version__}
+        return json.dumps(run, sort_keys=True)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `fit` learned: tensors by name, and the rest as JSON values."""

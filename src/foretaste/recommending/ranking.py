@@ -1,4 +1,4 @@
-"""The only way from scores to lists: evaluation, the batch command and services all come here."""
+"""From scores to lists: the best items of each history, exactly, with ties."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK_USERS = 8192  # whose vectors are asked for at a time
 class Scorer(Protocol):
     """What can be ranked: a model, as far as this module needs one."""
 
-    def score(self, batch: Histories, /) -> Tensor:
+    def score(self, histories: Histories, /) -> Tensor:
         """Scores of every item for every history: (B, items), ours to overwrite."""
         ...
 
@@ -46,9 +46,14 @@ class Lists:
     tied_b: Tensor
     probe_h: Tensor
 
+    def of(self, users: slice) -> Lists:
+        """Return the lists of a range of users; nothing was probed for them."""
+        none = self.probe_h.new_empty(0)
+        return Lists(self.item_bk[users], self.score_bk[users], self.tied_b[users], none)
+
 
 def recommend(
-    model: Scorer, batch: Histories, k: int, *, n_items: int, exclude_seen: bool = True,
+    model: Scorer, histories: Histories, k: int, *, n_items: int, exclude_seen: bool = True,
     allowed_i: Tensor | None = None, probe: Histories | None = None,
 ) -> Lists:  # fmt: skip
     """The k best items for every history, over the full catalogue, in chunks of users.
@@ -60,11 +65,11 @@ def recommend(
     k, parts = min(k, n_items), []
     dots = None
     if isinstance(model, ScoresByDot) and (allowed_i is None or allowed_i.any()):
-        dots = DotProducts(model.item_factors(), allowed_i, len(batch))
+        dots = DotProducts(model.item_factors(), allowed_i, len(histories))
     rows = CHUNK_USERS if dots else max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
-    for start in range(0, len(batch), rows):
+    for start in range(0, len(histories), rows):
         users = slice(start, start + rows)
-        chunk, asked = batch[users], None if probe is None else probe[users]
+        chunk, asked = histories[users], None if probe is None else probe[users]
         seen = chunk if exclude_seen else None
         if isinstance(model, ScoresByDot) and dots is not None:
             parts.extend(dots.best(model.user_factors(chunk), k, seen, asked))

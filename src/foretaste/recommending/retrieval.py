@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -260,3 +260,43 @@ def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     score_bk, order_bk = score_bi.gather(1, item_bk).sort(dim=1, descending=True, stable=True)
     item_bk = item_bk.gather(1, order_bk)
     return item_bk.masked_fill(score_bk == -torch.inf, -1), score_bk, tied_b
+
+
+class ItemIndex:
+    """The items nearest to an item; indexes are built when they are first needed."""
+
+    def __init__(self, vectors: Callable[[], Tensor]) -> None:
+        """Remember where vectors come from.
+
+        Args:
+            vectors: Makes the items' vectors, (items, d).
+        """
+        self._vectors = vectors
+        self._indexes: dict[bool, VectorIndex] = {}
+
+    def of(
+        self, row: int, k: int, cosines: Callable[[int], Tensor] | None, *, approximate: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and cosines of the k items nearest to one, without it: (k,) each.
+
+        Args:
+            row: Row of the item.
+            k: How many.
+            cosines: Gives the cosines of an item to all, (items,), for models without vectors.
+            approximate: Whether a graph may miss some, among INDEXED_FROM items and more.
+        """
+        if cosines is not None:
+            cosine_1i = cosines(row)[None]
+            item_1k, score_1k, _ = top_k(cosine_1i, min(k + 1, cosine_1i.shape[1]))
+        else:
+            index = self._index(graph=False)
+            if approximate and len(index.unit_id) >= INDEXED_FROM:
+                index = self._index(graph=True)
+            item_1k, score_1k = index.nearest(index.unit_id[row][None], k + 1)
+        other_k = (item_1k[0] >= 0) & (item_1k[0] != row)
+        return item_1k[0][other_k][:k], score_1k[0][other_k][:k]
+
+    def _index(self, graph: bool) -> VectorIndex:
+        if graph not in self._indexes:
+            self._indexes[graph] = VectorIndex(self._vectors(), graph=graph)
+        return self._indexes[graph]

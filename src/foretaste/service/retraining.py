@@ -15,7 +15,8 @@ from foretaste.data.splitting import Split
 from foretaste.errors import UsageError
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.models.base import configure
-from foretaste.recommending.recommender import Recommender, fit
+from foretaste.recommending.fitting import fit
+from foretaste.recommending.recommender import Recommender
 from foretaste.service.served import lines
 from foretaste.service.store import Store
 

@@ -79,7 +79,7 @@ class Person(Strict):
         if (self.user is None) == (self.history is None):
             raise ValueError("give exactly one of user and history")
         if self.user_features and self.history is None:
-            raise ValueError("about goes with a history")
+            raise ValueError("user_features go with a history")
 
 
 class Recommend(Person):
@@ -188,6 +188,7 @@ class Recommended(BaseModel):
     request_id: str
     model_version: str
     items: list[Listed]
+    unknown: list[str] | None = None  # ids of the request that were ignored
 
 
 class Explained(BaseModel):
