@@ -109,7 +109,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that could change a result: ids, arrays, tables, the kind of values.
+        """SHA-256 over all that could change a result: ids, arrays, tables, the kind of values.
 
         Equal data have equal fingerprints wherever they were read from; the name, the report and
         the positions in the source do not count.
