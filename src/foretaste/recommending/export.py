@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from foretaste.bundle import atomic_write
 from foretaste.data.histories import histories_of
 from foretaste.errors import DataError
 from foretaste.recommending.ranking import CHUNK_USERS
@@ -58,18 +57,10 @@ def recommend_all(
 
     schema = {"user": users.values.dtype, "item": items.values.dtype}
     schema |= {"score": pl.Float32(), "rank": pl.Int32()}
-    fresh = out.with_name(f"{out.name}.{secrets.token_hex(6)}.new")
     try:
-        fresh.touch(exist_ok=False)
+        atomic_write(out, register_io_source(lists, schema=schema).sink_parquet)
     except OSError as error:
         raise DataError(
             f"cannot be written ({error.strerror}).", where=out, fix="Name a file in a folder."
         ) from None
-    try:
-        register_io_source(lists, schema=schema).sink_parquet(fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
     return out
