@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import hashlib
 import json
@@ -569,3 +570,26 @@ def test_a_file_whose_writer_fails_stays_as_it_was_and_nothing_is_left(error, tm
     with pytest.raises(type(error)):
         bundle.atomic_write(path, fail)
     assert listing(tmp_path) == {"file": b"old"}
+
+
+def replaces_a_file(call: ast.Call) -> bool:
+    """Whether a call renames, locks or brings a file to the disk, or writes one in many steps."""
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    of, name = ast.unparse(call.func.value), call.func.attr
+    if of in ("os", "shutil", "fcntl", "tempfile"):
+        return name in ("fsync", "rename", "replace", "move", "flock", "lockf", "mkstemp")
+    if name == "replace":  # of a path; a text takes two arguments, an expression a dictionary
+        return len(call.args) == 1 and not call.keywords and not isinstance(call.args[0], ast.Dict)
+    return name in ("write_text", "write_bytes")
+
+
+def test_files_are_replaced_and_locked_nowhere_but_in_bundle():
+    source = Path(bundle.__file__).parent
+    found = {
+        f"{path.relative_to(source)}: {ast.unparse(node)}"
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and replaces_a_file(node) and path.name != "bundle.py"
+    }
+    assert not found, f"use atomic_write, put_in_place or alone of bundle.py: {found}"

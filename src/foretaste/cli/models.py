@@ -40,7 +40,7 @@ from foretaste.models import MODELS, model_named
 from foretaste.models.base import configure
 from foretaste.recommending.export import recommend_all
 from foretaste.recommending.recommender import Recommender, fit, load
-from foretaste.training.engine import Engine
+from foretaste.training.checkpoints import Checkpoints
 
 COMPARED = ("rmse", "recall", "ndcg", "hit_rate")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
@@ -121,7 +121,7 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
     """Save the bundle, draw the curve, and drop the checkpoint of a run that is complete."""
     recommender.save(out)
     if not recommender.training.get("interrupted"):
-        Engine(folder=run).drop_checkpoints()
+        Checkpoints(run).drop()
     curve = getattr(recommender.model, "curve_", None)
     if not curve or curve[0]["validation"] is None:
         return []
