@@ -36,7 +36,6 @@ try:
 except ImportError:  # Windows, where `alone` keeps nobody apart
     fcntl = None
 
-__version__ = "0.1.0"  # of foretaste; a bundle says what wrote it
 FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK = "foretaste.lock"

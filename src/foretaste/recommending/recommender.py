@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from foretaste import bundle
-from foretaste.bundle import __version__
+from foretaste import __version__, bundle
 from foretaste.data.dataset import Dataset, from_tables
 from foretaste.data.histories import Histories
 from foretaste.data.reading import read_items

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from foretaste.bundle import __version__, atomic_write
+from foretaste import __version__
+from foretaste.bundle import atomic_write
 from foretaste.experiments.comparison import Comparison
 from foretaste.experiments.conclusion import conclusion
 from foretaste.experiments.report.sections import Cell, Section, sections
