@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.bundle import __version__
+from foretaste import __version__
 from foretaste.cli.options import Json, Reader, reads_ratings
 from foretaste.cli.show import byte_meter, console, emit, headline, say, seconds, size
 from foretaste.data.catalog import CATALOG

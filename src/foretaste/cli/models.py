@@ -41,7 +41,7 @@ from foretaste.models.base import configure
 from foretaste.recommending.fitting import fit, load
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.request import Request
-from foretaste.training.engine import Engine
+from foretaste.training.checkpoints import Checkpoints
 
 COMPARED = ("rmse", "recall", "ndcg", "hit_rate")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
@@ -122,7 +122,7 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
     """Save the bundle, draw the curve, and drop the checkpoint of a run that is complete."""
     recommender.save(out)
     if not recommender.training.get("interrupted"):
-        Engine(folder=run).drop_checkpoints()
+        Checkpoints(run).drop()
     curve = getattr(recommender.model, "curve_", None)
     if not curve or curve[0]["validation"] is None:
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,11 @@ from foretaste.recommending.ranking import Lists
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.request import Request
 from foretaste.recommending.reranking import by_place
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,11 +231,13 @@ def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> Histories:
 
 
 def peak_memory() -> int:
-    """Highest resident memory of this process so far, in bytes."""
+    """Return the highest resident memory of this process so far, in bytes; 0 where none tells."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         # getrusage also counts the parent's memory at the moment it started this process
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    if resource is None:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

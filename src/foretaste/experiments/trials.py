@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretaste import bundle
-from foretaste.bundle import __version__
+from foretaste import __version__, bundle
 from foretaste.data.dataset import Dataset, from_tables
 from foretaste.data.splitting import Split
 from foretaste.errors import BundleError, ForetasteError

@@ -15,7 +15,7 @@ import polars as pl
 import pydantic
 from torch import Tensor, nn
 
-from foretaste.bundle import __version__
+from foretaste import __version__
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from foretaste.bundle import atomic_write
 from foretaste.data.dataset import Dataset
 from foretaste.errors import DataError
 from foretaste.recommending.answering import Answer
 from foretaste.recommending.ranking import CHUNK_USERS
-from foretaste.recommending.request import Request
+from foretaste.recommending.request import K, Request
 from foretaste.training.engine import Engine
 
 
@@ -59,18 +59,26 @@ def write_lists(
 
     schema = {"user": users.values.dtype, "item": items.values.dtype}
     schema |= {"score": pl.Float32(), "rank": pl.Int32()}
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}.new")
     try:
-        fresh.touch(exist_ok=False)
+        atomic_write(path, register_io_source(lists, schema=schema).sink_parquet)
     except OSError as error:
         raise DataError(
             f"cannot be written ({error.strerror}).", where=path, fix="Name a file in a folder."
         ) from None
-    try:
-        register_io_source(lists, schema=schema).sink_parquet(fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
     return path
+
+
+def recommend_all(recommender: Any, out: str | Path, k: int = K, **options: Any) -> Path:
+    """Call `Recommender.export`, which replaces this function in the next release.
+
+    Args:
+        recommender: Whose lists they are.
+        out: The file.
+        k: Length of a list.
+        options: The other arguments of `Recommender.export`.
+    """
+    warnings.warn(
+        "foretaste.recommend_all is now Recommender.export; the old name goes with the next "
+        "release.", DeprecationWarning, stacklevel=2,
+    )  # fmt: skip
+    return recommender.export(out, k, **options)

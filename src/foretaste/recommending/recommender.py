@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from foretaste import bundle
-from foretaste.bundle import __version__
+from foretaste import __version__, bundle
 from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_items
 from foretaste.errors import ModelError

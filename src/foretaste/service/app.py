@@ -23,7 +23,7 @@ from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from foretaste.bundle import __version__
+from foretaste import __version__
 from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
 from foretaste.service import schemas as s
 from foretaste.service.batching import Gathering

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from foretaste.bundle import MANIFEST, __version__, stamp
+from foretaste import __version__
+from foretaste.bundle import MANIFEST, stamp
 from foretaste.data.histories import Histories
 from foretaste.errors import ForetasteError, ModelError
 from foretaste.models.base import PredictsRatings, RatingPrediction

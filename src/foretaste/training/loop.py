@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from foretaste.errors import ModelError
 from foretaste.training.batches import Batches
+from foretaste.training.checkpoints import Checkpoints
 from foretaste.training.engine import Engine
 
 Tensors = dict[str, Tensor]
@@ -117,7 +118,8 @@ class Loop:
                     self._epoch(state, base_rates, generator, meter, best)
                     if self._finish_epoch(state):
                         best = self._weights()
-                    self.engine.log(self.phase, state.curve)  # first: a checkpoint ends the epoch
+                    # the log first: a checkpoint ends the epoch
+                    Checkpoints(self.engine.folder).log(self.phase, state.curve)
                     self._save(state, best)
             except KeyboardInterrupt:
                 state.interrupted = True
@@ -209,13 +211,13 @@ class Loop:
         }
         weights = {f"weights.{key}": tensor for key, tensor in self.network.state_dict().items()}
         kept = {f"best.{key}": tensor for key, tensor in best.items()}
-        self.engine.save_checkpoint(
+        Checkpoints(self.engine.folder).save(
             moments | weights | kept, vars(state), self.phase, self.identity
         )
 
     def _resume(self) -> tuple[Progress, Tensors]:
         """The state of the last checkpoint, weights and moments back in place; or a fresh start."""
-        found = self.engine.load_checkpoint(self.phase, self.identity)
+        found = Checkpoints(self.engine.folder).load(self.phase, self.identity)
         if found is None:
             return Progress(), {}
         tensors, values = found
