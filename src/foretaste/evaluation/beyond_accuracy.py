@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ def ceilings(served: Served, k: int) -> dict[str, float]:
     count_b = torch.bincount(user_r, minlength=len(served.relevant_b))
     above_r = torch.arange(len(user_r)) - (count_b.cumsum(0) - count_b)[user_r]
     best = metrics.Ranks(user_r, above_r, torch.ones_like(above_r), served.relevant_b, k)
-    has_b = served.relevant_b > 0
+    has_b = served.relevant_b > 0  # nobody: the mean of nothing is NaN
     return {
         f"{name}@{k}": float(metric(best, k)[has_b].mean())
         for name, metric in metrics.RANKING.items()
@@ -112,7 +113,12 @@ def variety(train: Dataset, served: Served, k: int) -> dict[str, float]:
     cosine_b = (squared_b - n_b)[paired_b] / (n_b * (n_b - 1))[paired_b]
     return {
         "coverage": len(np.unique(item_r)) / n_items,
-        "novelty": float(-np.log2(count_i[item_r] / n_users).mean()),
-        "diversity": float(1 - cosine_b.mean()) if paired_b.any() else 0.0,
-        "head_share": float(head_items(train)[item_r].mean()),
+        "novelty": _mean(-np.log2(count_i[item_r] / n_users)),
+        "diversity": 1 - _mean(cosine_b),
+        "head_share": _mean(head_items(train)[item_r]),
     }
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean; NaN where there is nothing to take it of."""
+    return float(values.mean()) if len(values) else math.nan

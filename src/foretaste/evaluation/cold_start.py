@@ -16,7 +16,7 @@ from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import split
 from foretaste.errors import DataError, UsageError
 from foretaste.evaluation.evaluate import Served, ranking_tallies
-from foretaste.evaluation.statistics import Interval, Tally, intervals, resampled
+from foretaste.evaluation.statistics import Interval, Tally, intervals, percentiles, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
 from foretaste.recommending.ranking import Scored, recommend
 from foretaste.recommending.recommender import fit
@@ -43,15 +43,15 @@ class ColdStart:
             for (model, case), tallies in self.tallies.items()
             for metric, found in intervals(tallies).items()
         ]
-        schema = ["model", "case", "metric", "value", "low", "high"]
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        words, numbers = ("model", "case", "metric"), ("value", "low", "high")
+        schema = dict.fromkeys(words, pl.String) | dict.fromkeys(numbers, pl.Float64)
+        return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
     def ratio(self, metric: str, of: Case, to: Case) -> Interval:
         """A metric of one (model, case) divided by that of another, from the same resamples."""
         pair = [self._tally(metric, case) for case in (of, to)]
-        first, second = resampled(pair)
-        low, high = np.quantile(first / np.maximum(second, 1e-300), [0.025, 0.975])
-        return Interval(pair[0].value / max(pair[1].value, 1e-300), float(low), float(high))
+        drawn_s, value = _divided(*resampled(pair)), _divided(*(np.array(t.value) for t in pair))
+        return Interval(float(value), *percentiles(drawn_s))
 
     def _tally(self, metric: str, case: Case) -> Tally:
         if case not in self.tallies or metric not in self.tallies[case]:
@@ -60,6 +60,12 @@ class ColdStart:
             )
             raise UsageError(f"{metric} of {case} was not measured.", fix=f"There are {known}.")
         return self.tallies[case][metric]
+
+
+def _divided(first_s: np.ndarray, second_s: np.ndarray) -> np.ndarray:
+    """Ratios; NaN where the second is 0 or either is NaN: there is no ratio to nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(second_s > 0, first_s / second_s, np.nan)
 
 
 def evaluate_cold_items(

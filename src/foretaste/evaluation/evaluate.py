@@ -62,14 +62,16 @@ class Report:
     def frame(self) -> pl.DataFrame:
         """Metric, value, low, high."""
         rows = [(name, m.value, m.low, m.high) for name, m in self.metrics.items()]
-        return pl.DataFrame(rows, schema=["metric", "value", "low", "high"], orient="row")
+        columns = dict.fromkeys(("value", "low", "high"), pl.Float64)
+        schema = {"metric": pl.String, **columns}
+        return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
     def summary(self) -> dict[str, Any]:
         """The same as JSON values, without the per-user table."""
         return {
             "model": self.model,
             "protocol": self.protocol,
-            "metrics": {name: vars(m) for name, m in self.metrics.items()},
+            "metrics": {name: m.summary() for name, m in self.metrics.items()},
             "users": len(self.per_user),
             "fit_seconds": self.fit_seconds,
             "score_seconds": self.score_seconds,
@@ -113,9 +115,7 @@ def evaluate(
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
-        pl.Series(
-            name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True
-        )
+        pl.Series(name, t.of(t.total_b, t.weight_b), nan_to_null=True)
         for name, t in tallies.items()
     )
     return Report(

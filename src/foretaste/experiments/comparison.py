@@ -265,4 +265,4 @@ def _mean(tallies: Sequence[Mapping[str, Tally]]) -> dict[str, Tally]:
 
 def _frame(rows: Sequence[tuple[Any, ...]], names: Sequence[str], texts: int) -> pl.DataFrame:
     schema = {n: pl.String if i < texts else pl.Float64 for i, n in enumerate(names)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)

@@ -100,14 +100,15 @@ def _of_new_users(comparison: Comparison) -> list[str]:
     metric = f"{METRIC['users']}@{comparison.k}"
     best = ranked(cold, metric, FEW)[0]
     m = intervals({metric: cold.tallies[best, FEW][metric]})[metric]
+    if not m.known:
+        return ["New users: none of those held out had anything to find: nothing is known."]
     scored = f"{metric_name(metric)} {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
     if best in comparison.baselines:
         return [f"Of people known by {FEW} interactions no model knows more than {best}: {scored}."]
+    said = f"New users: after {FEW} interactions {best} makes the best lists, {scored}"
     share = cold.ratio(metric, (best, FEW), (best, "all"))
-    return [
-        f"New users: after {FEW} interactions {best} makes the best lists, {scored}, "
-        f"{share.value:.0%} of what it makes of all they did."
-    ]
+    return [f"{said}, {share.value:.0%} of what it makes of all they did." if share.known
+            else f"{said}."]  # fmt: skip
 
 
 def _of_new_items(comparison: Comparison) -> list[str]:
@@ -116,16 +117,18 @@ def _of_new_items(comparison: Comparison) -> list[str]:
         return []
     metric = f"{METRIC['items']}@{comparison.k}"
     order = ranked(cold, metric, "cold")
+    m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
+    if not m.known:
+        return ["New items: nobody was to find any of those held out: nothing is known."]
     baseline = next(label for label in order if label in comparison.baselines)
     if order[0] == baseline:
         return [f"New items: no model finds them better than {baseline}."]
-    m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
     said = (
         f"New items: {order[0]} tells them apart best, {metric_name(metric)} among them "
         f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
     )
-    if cold.tallies[baseline, "cold"][metric].value > 0:
-        ratio = cold.ratio(metric, (order[0], "cold"), (baseline, "cold"))
+    ratio = cold.ratio(metric, (order[0], "cold"), (baseline, "cold"))
+    if ratio.known:
         said += f", {ratio.value:.1f} times {baseline} ({ratio.low:.1f} to {ratio.high:.1f})"
     return [f"{said}."]
 

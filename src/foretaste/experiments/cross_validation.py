@@ -34,4 +34,5 @@ def cross_validate(
     reach_m = stats.t.ppf(0.975, folds - 1) * value_fm.std(axis=0, ddof=1) / np.sqrt(folds)
     columns = {"metric": list(measured[0]), "mean": mean_m, "low": mean_m - reach_m}
     columns |= {"high": mean_m + reach_m}
-    return pl.DataFrame(columns | {f"fold_{f}": row for f, row in enumerate(value_fm, 1)})
+    columns |= {f"fold_{f}": row for f, row in enumerate(value_fm, 1)}
+    return pl.DataFrame(columns).fill_nan(None)

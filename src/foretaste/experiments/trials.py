@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import select
 import signal
@@ -30,7 +31,7 @@ from foretaste.errors import BundleError, ForetasteError
 from foretaste.evaluation.beyond_accuracy import ceilings, segments, variety
 from foretaste.evaluation.cold_start import evaluate_cold_items, evaluate_cold_users
 from foretaste.evaluation.evaluate import Served, evaluate
-from foretaste.evaluation.statistics import Tally
+from foretaste.evaluation.statistics import Tally, number
 from foretaste.models import model_named
 from foretaste.models.base import configure
 from foretaste.recommending.recommender import fit
@@ -109,6 +110,8 @@ def read_run(folder: Path, task: Mapping[str, Any]) -> Run | None:
     for name in {"tallies", "segments"} & set(tables):
         values[name] = _tallies(values.pop(f"{name}_roots"), tables[name])
     values |= {name: tuple(values[name]) for name in ("curve", "notes") if name in values}
+    for name in {"variety", "ceilings"} & set(values):
+        values[name] = {n: math.nan if v is None else v for n, v in values[name].items()}
     users = tables["users"]["user"] if "users" in tables else None
     return Run(**values, lists=tables.get("lists"), users=users)
 
@@ -143,8 +146,8 @@ def carry_out(task: Mapping[str, Any], parts: Split) -> tuple[dict[str, Any], di
     assert report.served is not None
     split_up = segments(parts, report.served, k)
     values = {
-        "variety": variety(parts.train, report.served, k),
-        "ceilings": ceilings(report.served, k),
+        "variety": {n: number(v) for n, v in variety(parts.train, report.served, k).items()},
+        "ceilings": {n: number(v) for n, v in ceilings(report.served, k).items()},
         "curve": [dict(point) for point in getattr(model, "curve_", [])],
         "random": fitted.training["random"],
         "fit_seconds": report.fit_seconds,
