@@ -54,7 +54,7 @@ def parts() -> Split:
 @pytest.fixture(scope="module")
 def comparison(parts):
     models = {"aligned-als": ft.AlignedALS(n_factors=2)}
-    return ft.add_cold_starts(ft.run_comparison(parts, models, k=5, seeds=1))
+    return ft.compare_models(parts, models, cold_start=True, k=5, seeds=1)
 
 
 def test_the_metric_of_no_weight_is_no_number():

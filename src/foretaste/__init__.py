@@ -18,8 +18,12 @@ from foretaste.data.splitting import Split, split
 from foretaste.errors import ForetasteError
 from foretaste.evaluation.cold_start import ColdStart, evaluate_cold_items, evaluate_cold_users
 from foretaste.evaluation.evaluate import Report, compare, evaluate
-from foretaste.experiments.cold import add_cold_starts
-from foretaste.experiments.comparison import Comparison, run_comparison
+from foretaste.experiments.comparison import (
+    Comparison,
+    add_cold_starts,
+    compare_models,
+    run_comparison,
+)
 from foretaste.experiments.cross_validation import cross_validate
 from foretaste.models import MODELS
 from foretaste.models.als import ALS, AlignedALS
@@ -72,6 +76,7 @@ __all__ = [
     "add_cold_starts",
     "check",
     "compare",
+    "compare_models",
     "cross_validate",
     "evaluate",
     "evaluate_cold_items",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
+import importlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,8 @@ from foretaste.models.base import PlacesNewItems, PredictsRatings, default_thres
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.reranking import by_place
+
+K = 10  # places of a list, unless something else is asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ class Report:
 
 
 def evaluate(
-    recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = 10,
+    recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = K,
     relevance_threshold: float | None = None, ratings: bool = True, ranking: bool = True,
     diversity: float = 0.0,
 ) -> Report:  # fmt: skip
@@ -225,11 +227,15 @@ def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> Histories:
 
 
 def peak_memory() -> int:
-    """Highest resident memory of this process so far, in bytes."""
+    """Return the highest resident memory of this process so far in bytes, 0 if unknown."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         # getrusage also counts the parent's memory at the moment it started this process
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    try:
+        resource = importlib.import_module("resource")
+    except ModuleNotFoundError:  # Windows has none
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

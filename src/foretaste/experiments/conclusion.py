@@ -6,8 +6,10 @@ import polars as pl
 
 from foretaste.evaluation.cold_start import ColdStart
 from foretaste.evaluation.statistics import intervals
-from foretaste.experiments.cold import FEW, METRIC
 from foretaste.experiments.comparison import Comparison
+from foretaste.experiments.trials import METRIC
+
+FEW = "3"  # interactions, after which people should be served well
 
 
 def metric_name(name: str) -> str:

@@ -14,9 +14,8 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.evaluation.cold_start import ColdStart
 from foretaste.evaluation.statistics import Interval
-from foretaste.experiments.cold import CASES, FEW, METRIC
 from foretaste.experiments.comparison import Comparison
-from foretaste.experiments.conclusion import conclusion, metric_name, ranked, rivals
+from foretaste.experiments.conclusion import FEW, conclusion, metric_name, ranked, rivals
 from foretaste.experiments.report.drawings import (
     accuracy_against_cost,
     curves,
@@ -24,7 +23,8 @@ from foretaste.experiments.report.drawings import (
     new_users,
     rank_lines,
 )
-from foretaste.experiments.trials import example_users
+from foretaste.experiments.results import example_users
+from foretaste.experiments.trials import CASES, METRIC
 from foretaste.models.base import default_threshold
 
 NOBODY = "–"  # where a number would stand: nothing is known
