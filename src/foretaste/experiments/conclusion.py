@@ -13,14 +13,25 @@ FEW = "3"  # interactions, after which people should be served well
 
 
 def metric_name(name: str) -> str:
-    """The name as people write it: NDCG@10, RMSE, recall@10."""
+    """Return a metric's name as people write it: NDCG@10, RMSE, recall@10.
+
+    Args:
+        name: As in tables: ndcg@10, rmse, recall@10.
+    """
     kind, at, k = name.partition("@")
     kind = kind.upper() if kind in {"ndcg", "rmse", "mae", "mrr"} else kind.replace("_", " ")
     return kind + at + k
 
 
 def conclusion(comparison: Comparison) -> list[str]:
-    """The verdict first, then what limits it; one sentence each."""
+    """Return what follows from a comparison: the verdict first, then what limits it.
+
+    Args:
+        comparison: Models on one split, and their cold starts where they were measured.
+
+    Returns:
+        One sentence each.
+    """
     best = next(iter(comparison.values))
     return [
         *_first(comparison, best),
@@ -33,7 +44,16 @@ def conclusion(comparison: Comparison) -> list[str]:
 
 
 def rivals(comparison: Comparison, best: str, metric: str) -> list[str]:
-    """Models that cannot be told apart from the best one on a metric."""
+    """Return the models that cannot be told apart from the best one.
+
+    Args:
+        comparison: Models on one split.
+        best: Label of the best one.
+        metric: What it is best on.
+
+    Returns:
+        Their labels.
+    """
     of_best = comparison.pairs.filter(
         (pl.col("metric") == metric) & ((pl.col("a") == best) | (pl.col("b") == best))
     )
@@ -136,7 +156,16 @@ def _of_new_items(comparison: Comparison) -> list[str]:
 
 
 def ranked(cold: ColdStart, metric: str, case: str) -> list[str]:
-    """The models of a cold start, the best first in one case."""
+    """Return the models of a cold start, the best first.
+
+    Args:
+        cold: The cold start.
+        metric: What they are ordered by.
+        case: In which case.
+
+    Returns:
+        Their labels.
+    """
     value = {m: of[metric].value for (m, c), of in cold.tallies.items() if c == case}
     return sorted(value, key=lambda label: -value[label])
 
