@@ -10,12 +10,13 @@ import pytest
 
 import foretaste as ft
 from foretaste.cli import main
-from foretaste.experiments import cold
+from foretaste.experiments import entrants
 from foretaste.experiments.conclusion import conclusion
-from foretaste.experiments.entrants import plain_similarity
+from foretaste.experiments.entrants import cold_entrants, plain_similarity
 from foretaste.experiments.report.page import summary, write_report
 from foretaste.experiments.report.sections import _cold, sections
 from tests.test_cold_start import worlds
+from tests.test_comparison import kept_result
 
 MODELS = {"popularity": ft.Popularity(), "als": ft.ALS(n_factors=4), "ease": ft.EASE(l2=1.0)}
 
@@ -32,13 +33,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def comparison(parts, folder):
-    return ft.run_comparison(parts, MODELS, k=5, seeds=1, folder=folder)
+    return ft.compare_models(parts, MODELS, k=5, seeds=1, folder=folder)
 
 
 @pytest.fixture(scope="module")
-def found(comparison, folder):
+def found(comparison, parts, folder):
     lines: list[str] = []
-    found = ft.add_cold_starts(comparison, folder=folder, say=lines.append)
+    found = ft.compare_models(
+        parts, MODELS, cold_start=True, k=5, seeds=1, folder=folder, say=lines.append
+    )
     assert any(line.startswith("als, new users: ndcg@5 0 ") for line in lines)
     return found
 
@@ -71,16 +74,16 @@ def test_the_floors_of_new_items_are_similarities_where_there_is_something_to_co
         comparison, parts=replace(comparison.parts, train=train), models=models, runs=runs
     )
     assert "metadata-similarity" in described.baselines
-    chosen, _ = cold.cold_entrants(described, "items", every=False)
+    chosen, _ = cold_entrants(train, {label: models[label] for label in runs}, "items", slow=False)
     assert list(chosen) == ["popularity", "metadata-similarity", "aligned"]
 
 
-def test_a_comparison_goes_on_with_the_cold_starts_that_are_missing(comparison, found, folder):
-    kept = folder / "runs" / "als-new-users" / "manifest.json"
-    lost = folder / "runs" / "aligned-als-new-items" / "manifest.json"
+def test_a_comparison_goes_on_with_the_cold_starts_that_are_missing(parts, found, folder):
+    kept = kept_result(folder, "als_new_users")
+    lost = kept_result(folder, "aligned-als_new_items")
     before = kept.stat().st_mtime_ns
     lost.unlink()
-    again = ft.add_cold_starts(comparison, folder=folder)
+    again = ft.compare_models(parts, MODELS, cold_start=True, k=5, seeds=1, folder=folder)
     assert kept.stat().st_mtime_ns == before
     assert lost.exists()
     for kind in ("users", "items"):
@@ -88,11 +91,12 @@ def test_a_comparison_goes_on_with_the_cold_starts_that_are_missing(comparison, 
 
 
 def test_slow_models_stay_out_until_asked_for(comparison, monkeypatch):
-    monkeypatch.setattr(cold, "SECONDS", 0.005)  # popularity takes 0.003
-    chosen, notes = cold.cold_entrants(comparison, "users", every=False)
+    monkeypatch.setattr(entrants, "COLD_SECONDS", 0.005)  # popularity takes 0.003
+    models = {label: comparison.models[label] for label in comparison.runs}
+    chosen, notes = cold_entrants(comparison.parts.train, models, "users", slow=False)
     assert list(chosen) == ["random", "popularity", "recent-popularity"]
     assert notes == ["Slow to fit, not in until asked for (--cold): als, ease."]
-    chosen, notes = cold.cold_entrants(comparison, "users", every=True)
+    chosen, notes = cold_entrants(comparison.parts.train, models, "users", slow=True)
     assert list(chosen)[-2:] == ["als", "ease"]
     assert not notes
 
@@ -102,7 +106,10 @@ def test_what_cannot_be_measured_is_a_note(comparison):
     assert bare.interactions.time_r is not None
     short = bare.take(bare.interactions.time_r < 6000)  # six items of each: ten cannot be shown
     runs = {"popularity": comparison.runs["popularity"]}
-    found = ft.add_cold_starts(replace(comparison, parts=ft.split(short, seed=1), runs=runs))
+    with pytest.warns(
+        DeprecationWarning, match=r"add_cold_starts goes with foretaste 0\.3\. Use co"
+    ):
+        found = ft.add_cold_starts(replace(comparison, parts=ft.split(short, seed=1), runs=runs))
     assert not found.cold
     assert found.not_cold["items"] == ["Nothing is known of items but who had them (--items)."]
     assert found.not_cold["users"] == [

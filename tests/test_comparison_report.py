@@ -17,6 +17,7 @@ from foretaste.cli import main
 from foretaste.experiments.report.page import markdown, summary, write_report
 from foretaste.experiments.report.sections import sections
 from tests.conftest import synthetic
+from tests.test_comparison import kept_result
 
 HOSTILE = '<script>alert("x")</script> | **b** $a_1$ & "q"'
 VOID = {"meta", "br", "link", "img"}
@@ -69,7 +70,7 @@ def comparison():
     parts = ft.split(replace(ratings.with_items(items), name=HOSTILE), "random", seed=1)
     network = ft.EmbeddingModel(n_factors=4, hidden=[8], dropouts=[0.1], epochs=2)
     models = {"ease": ft.EASE(), HOSTILE: ft.EASE(l2=1.0), "network": network}
-    return ft.run_comparison(parts, models, k=5, seeds=2)
+    return ft.compare_models(parts, models, k=5, seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_the_command_writes_the_report_and_goes_on_where_it_was(tmp_path, monkey
     assert "makes the best lists" in out
     assert "Report: comparison/comparison.html" in out
     assert err.count("ndcg@5") == 6
-    kept = tmp_path / "comparison" / "runs" / "ease-0" / "manifest.json"
+    kept = kept_result(tmp_path / "comparison", "ease")
     before = kept.stat().st_mtime_ns
     status, out, _ = run(f"{command} --json", capsys)
     assert status == 0

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from foretaste.errors import ForetasteError
     from foretaste.evaluation.cold_start import ColdStart, evaluate_cold_items, evaluate_cold_users
     from foretaste.evaluation.evaluate import Report, compare, evaluate
-    from foretaste.experiments.cold import add_cold_starts
-    from foretaste.experiments.comparison import Comparison, run_comparison
+    from foretaste.experiments.comparison import (
+        Comparison,
+        add_cold_starts,
+        compare_models,
+        run_comparison,
+    )
     from foretaste.experiments.cross_validation import cross_validate
     from foretaste.models import MODELS
     from foretaste.models.als import ALS, AlignedALS
@@ -62,8 +66,7 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "errors": ["ForetasteError"],
     "evaluation.cold_start": ["ColdStart", "evaluate_cold_items", "evaluate_cold_users"],
     "evaluation.evaluate": ["Report", "compare", "evaluate"],
-    "experiments.cold": ["add_cold_starts"],
-    "experiments.comparison": ["Comparison", "run_comparison"],
+    "experiments.comparison": ["Comparison", "add_cold_starts", "compare_models", "run_comparison"],
     "experiments.cross_validation": ["cross_validate"],
     "models": ["MODELS"],
     "models.als": ["ALS", "AlignedALS"],
@@ -136,6 +139,7 @@ __all__ = [
     "add_cold_starts",
     "check",
     "compare",
+    "compare_models",
     "cross_validate",
     "evaluate",
     "evaluate_cold_items",

@@ -79,6 +79,10 @@ class ModelError(ForetasteError):
     """A model cannot be fitted or asked as it was."""
 
 
+class TrialError(ForetasteError):
+    """Trials cannot be run: the process that starts them does not stay alive."""
+
+
 class UsageError(ForetasteError):
     """A call or a command that contradicts itself; the command line exits with 2."""
 

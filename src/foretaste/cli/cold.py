@@ -21,11 +21,13 @@ from foretaste.cli.options import (
 from foretaste.cli.show import emit, say, show_frame
 from foretaste.data.dataset import Dataset
 from foretaste.evaluation.cold_start import evaluate_cold_items, evaluate_cold_users
+from foretaste.evaluation.evaluate import K
 from foretaste.experiments.entrants import plain_similarity
 from foretaste.experiments.report.pictures import cold_start_curve
 from foretaste.models import model_named
 from foretaste.models.base import Model, configure
 from foretaste.models.baselines import Popularity, Random
+from foretaste.training.engine import Engine
 
 
 @reads_ratings
@@ -37,14 +39,14 @@ def cold_start(
     model: Annotated[
         list[str] | None, typer.Option(help="Models beside the baselines; repeatable.")
     ] = None,
-    k: Length = 10,
+    k: Length = K,
     metric: Annotated[str, typer.Option(help="recall, ndcg, precision, hit_rate, mrr.")] = "ndcg",
     picture: Annotated[
         Path | None, typer.Option(help="Draw it: path without ending, for .png and .svg.")
     ] = None,
     settings: Fields = None,
-    seed: Seed = 0,
-    device: Device = "auto",
+    seed: Seed = Engine.seed,
+    device: Device = Engine.device,
     as_json: Json = False,
 ) -> None:
     """Measure models on items that nobody has rated, or on users who have said little.

@@ -12,10 +12,11 @@ from rich.text import Text
 from foretaste.cli.options import Device, Json, Length, Reader, Share, reads_ratings
 from foretaste.cli.show import console, emit, say
 from foretaste.data.splitting import split
-from foretaste.experiments.cold import add_cold_starts
-from foretaste.experiments.comparison import Comparison, run_comparison
+from foretaste.evaluation.evaluate import K
+from foretaste.experiments.comparison import SEEDS, Comparison, compare_models
 from foretaste.experiments.conclusion import conclusion, metric_name
 from foretaste.experiments.report.page import summary, write_report
+from foretaste.training.engine import Engine
 
 
 @reads_ratings
@@ -29,8 +30,8 @@ def compare(
         str, typer.Option("--split", help="time, leave-last, users, random, or canonical.")
     ] = "random",
     test: Share = 0.2,
-    seeds: Annotated[int, typer.Option(help="Runs of a model that depends on its seed.")] = 3,
-    k: Length = 10,
+    seeds: Annotated[int, typer.Option(help="Runs of a model that depends on its seed.")] = SEEDS,
+    k: Length = K,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
     cold: Annotated[
         bool | None,
@@ -39,7 +40,7 @@ def compare(
             help="New users and new items too (default: with the models that are quick to fit).",
         ),
     ] = None,
-    device: Device = "auto",
+    device: Device = Engine.device,
     as_json: Json = False,
 ) -> None:
     """Measure models side by side, each in a process of its own, and write a report.
@@ -54,11 +55,10 @@ def compare(
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
-    found = run_comparison(
-        split(ratings, how, test=test), names, k=k, seeds=seeds, device=device, folder=out, say=tell
-    )
-    if cold is not False:
-        found = add_cold_starts(found, every=bool(cold), device=device, folder=out, say=tell)
+    found = compare_models(
+        split(ratings, how, test=test), names, cold_start="all" if cold else cold is None, k=k,
+        seeds=seeds, device=device, folder=out, say=tell,
+    )  # fmt: skip
     pages = write_report(found, out)
     if as_json:
         emit(summary(found) | {"report": pages[0]})

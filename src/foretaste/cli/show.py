@@ -22,6 +22,7 @@ LONGEST_CELL = 40  # characters; the overview of a film has hundreds
 ASKED = ("user", "model", "case", "item", "score", "rank", "rating", "std", "weight", "share")
 ASKED += ("value", "low", "high")
 TITLES = ("title", "name")
+NOBODY = "–"  # where a number would stand: nothing is known
 
 
 def say(text: str = "") -> None:
@@ -58,7 +59,8 @@ def show_frame(
     if frame.is_empty():
         say("Nothing to list: no item is left that may be shown.")
         return
-    cells = {name: [_cell(value) for value in frame[name]] for name in frame.columns}
+    empty = {name: NOBODY if kind.is_float() else "" for name, kind in frame.schema.items()}
+    cells = {n: [_cell(v, empty[n]) for v in frame[n]] for n in frame.columns}
     shown = _fitting(cells, console.width)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in shown:
@@ -83,9 +85,9 @@ def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
     return [name for name in cells if name in kept]
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, empty: str = "") -> str:
     if value is None:
-        return ""
+        return empty
     text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
 
@@ -106,8 +108,8 @@ def show_reports(reports: Mapping[str, Report]) -> None:
 
 def _interval(report: Report, name: str) -> Text:
     found = report.metrics.get(name)
-    if found is None:
-        return Text("–", style="dim")
+    if found is None or not found.known:
+        return Text(NOBODY, style="dim")
     return Text(f"{found.value:.4f}\n").append(f"{found.low:.3f}–{found.high:.3f}", style="dim")
 
 

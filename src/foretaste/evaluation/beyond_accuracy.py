@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,16 +19,24 @@ LISTS = 2000  # whose diversity is worked out at a time
 
 
 def ceilings(served: Served, k: int) -> dict[str, float]:
-    """Each ranking metric of the best lists that are possible: everything findable comes first.
+    """Return each ranking metric of the best lists that are possible.
 
-    A relevant item that training never saw cannot be listed, whoever makes the list.
+    Everything findable comes first in them; a relevant item that training never saw cannot be
+    listed, whoever makes the list.
+
+    Args:
+        served: Any model's lists: what should have been found, and what of it could be.
+        k: Length of the lists.
+
+    Returns:
+        "METRIC@k" to its mean over the users who have something to find; NaN where nobody has.
     """
     findable = served.lists.probe_h > -torch.inf
     user_r = served.probe.user_h[findable]
     count_b = torch.bincount(user_r, minlength=len(served.relevant_b))
     above_r = torch.arange(len(user_r)) - (count_b.cumsum(0) - count_b)[user_r]
     best = metrics.Ranks(user_r, above_r, torch.ones_like(above_r), served.relevant_b, k)
-    has_b = served.relevant_b > 0
+    has_b = served.relevant_b > 0  # nobody: the mean of nothing is NaN
     return {
         f"{name}@{k}": float(metric(best, k)[has_b].mean())
         for name, metric in metrics.RANKING.items()
@@ -35,7 +44,14 @@ def ceilings(served: Served, k: int) -> dict[str, float]:
 
 
 def head_items(train: Dataset) -> np.ndarray:
-    """The fewest items that make up half of all interactions: (items,) bool."""
+    """Mark the fewest items that make up half of all interactions.
+
+    Args:
+        train: The interactions.
+
+    Returns:
+        (items,) bool.
+    """
     count_i = np.bincount(train.interactions.item_r, minlength=len(train.items))
     ranked = np.argsort(-count_i, kind="stable")
     before = np.cumsum(count_i[ranked]) - count_i[ranked]
@@ -45,9 +61,17 @@ def head_items(train: Dataset) -> np.ndarray:
 
 
 def segments(parts: Split, served: Served, k: int) -> dict[str, Tally]:
-    """recall@k of new and long-standing users, and of head and tail items, by name.
+    """Divide recall@k into new and long-standing users, and into head and tail items.
 
     New users have a history in the lowest quarter by length, long-standing ones in the highest.
+
+    Args:
+        parts: The split.
+        served: Lists of the test users, and what they should have found.
+        k: Length of the lists.
+
+    Returns:
+        Words that name the group to its Tally over all test users.
     """
     name = f"recall@{k}"
     rows = parts.history.users.find(parts.test.users.values)
@@ -82,12 +106,18 @@ def _only(served: Served, keep_h: torch.Tensor) -> Served:
 
 
 def variety(train: Dataset, served: Served, k: int) -> dict[str, float]:
-    """Coverage, novelty, diversity and the share of head items in lists of k.
+    """Measure how varied lists are.
 
-    coverage: share of the catalogue that is in someone's list.  novelty: mean of -log2(share of
-    users who have the item), in bits.  diversity: 1 - mean cosine of two items of a list, as
-    columns of the user-item matrix.  head_share: of listed items, how many are among the few that
-    make up half of all interactions.
+    Args:
+        train: What the items are known by.
+        served: Lists of the test users.
+        k: Length of the lists.
+
+    Returns:
+        coverage: share of the catalogue that is in someone's list. novelty: mean of -log2(share of
+        users who have the item), in bits. diversity: 1 less the mean cosine of two items of a list
+        as columns of the user-item matrix. head_share: of listed items, how many are among the few
+        that make up half of all interactions. All but coverage are NaN where nothing is listed.
     """
     item_bk = served.lists.item_bk[:, :k].numpy()
     listed_bk = item_bk >= 0
@@ -112,7 +142,12 @@ def variety(train: Dataset, served: Served, k: int) -> dict[str, float]:
     cosine_b = (squared_b - n_b)[paired_b] / (n_b * (n_b - 1))[paired_b]
     return {
         "coverage": len(np.unique(item_r)) / n_items,
-        "novelty": float(-np.log2(count_i[item_r] / n_users).mean()),
-        "diversity": float(1 - cosine_b.mean()) if paired_b.any() else 0.0,
-        "head_share": float(head_items(train)[item_r].mean()),
+        "novelty": _mean(-np.log2(count_i[item_r] / n_users)),
+        "diversity": 1 - _mean(cosine_b),
+        "head_share": _mean(head_items(train)[item_r]),
     }
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean; NaN where there is nothing to take it of."""
+    return float(values.mean()) if len(values) else math.nan

@@ -15,11 +15,12 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import split
 from foretaste.errors import DataError, UsageError
-from foretaste.evaluation.evaluate import Served, ranking_tallies
-from foretaste.evaluation.statistics import Interval, Tally, intervals, resampled
+from foretaste.evaluation.evaluate import K, Served, ranking_tallies
+from foretaste.evaluation.statistics import Interval, Tally, intervals, percentiles, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
 from foretaste.recommending.fitting import fit
 from foretaste.recommending.ranking import Scored, recommend
+from foretaste.training.engine import Engine
 
 Score = Callable[[Histories], Tensor]
 Case = tuple[str, str]  # the name of a model, and what it was asked
@@ -29,7 +30,12 @@ Case = tuple[str, str]  # the name of a model, and what it was asked
 class ColdStart:
     """Metrics of each model in each case; every case has the same users, so that all are paired.
 
-    tallies: by (model, case), then by metric.  users: in the order of the tallies' sums.
+    It holds sums, not models: nothing can be recommended with it.
+
+    Attributes:
+        protocol: What was held out, in words.
+        users: Ids in the order of the tallies' sums.
+        tallies: (model, case) to metric to the sums behind it.
     """
 
     protocol: str
@@ -37,21 +43,38 @@ class ColdStart:
     tallies: Mapping[Case, Mapping[str, Tally]]
 
     def frame(self) -> pl.DataFrame:
-        """Model, case, metric, value, low, high: means over users with 95 % bootstrap intervals."""
+        """Return model, case, metric, value, low, high: means over users, 95 % intervals.
+
+        Returns:
+            A table; value, low and high are null where nobody had anything to find.
+        """
         rows = [
             (model, case, metric, found.value, found.low, found.high)
             for (model, case), tallies in self.tallies.items()
             for metric, found in intervals(tallies).items()
         ]
-        schema = ["model", "case", "metric", "value", "low", "high"]
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        words, numbers = ("model", "case", "metric"), ("value", "low", "high")
+        schema = dict.fromkeys(words, pl.String) | dict.fromkeys(numbers, pl.Float64)
+        return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
     def ratio(self, metric: str, of: Case, to: Case) -> Interval:
-        """A metric of one (model, case) divided by that of another, from the same resamples."""
+        """Divide a metric of one (model, case) by that of another, from the same resamples.
+
+        Args:
+            metric: For example "ndcg@10".
+            of: Model and case above the line.
+            to: Model and case below it.
+
+        Returns:
+            Ratio and 95 % interval; NaN where there is nothing to divide by. Resamples in which
+            there is nothing to divide by are left out.
+
+        Raises:
+            UsageError: That metric or case was not measured.
+        """
         pair = [self._tally(metric, case) for case in (of, to)]
-        first, second = resampled(pair)
-        low, high = np.quantile(first / np.maximum(second, 1e-300), [0.025, 0.975])
-        return Interval(pair[0].value / max(pair[1].value, 1e-300), float(low), float(high))
+        drawn_s, value = _divided(*resampled(pair)), _divided(*(np.array(t.value) for t in pair))
+        return Interval(float(value), *percentiles(drawn_s))
 
     def _tally(self, metric: str, case: Case) -> Tally:
         if case not in self.tallies or metric not in self.tallies[case]:
@@ -62,17 +85,47 @@ class ColdStart:
         return self.tallies[case][metric]
 
 
+def _divided(first_s: np.ndarray, second_s: np.ndarray) -> np.ndarray:
+    """Ratios; NaN where the second is 0 or either is NaN: there is no ratio to nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(second_s > 0, first_s / second_s, np.nan)
+
+
 def evaluate_cold_items(
-    models: Mapping[str, Model], dataset: Dataset, *, k: int = 20, test: float = 0.2, seed: int = 0,
-    relevance_threshold: float | None = None, device: str = "auto",
+    models: Mapping[str, Model], dataset: Dataset, *, k: int = 20, test: float = 0.2,
+    seed: int = Engine.seed, relevance_threshold: float | None = None,
+    device: str = Engine.device,
 ) -> ColdStart:  # fmt: skip
     """Hold items out entirely, fit the models to the rest, and let new and known items compete.
 
-    A share `test` of the items, drawn at random, is taken out of train, and the same share of the
-    other interactions.  The history is what a user did in train.  Cases say what must be found
-    among which candidates: "cold" (new items among new items), "warm" (known among known), "cold in
-    all" and "warm in all" (among the whole catalogue, new items placed by their columns where the
-    model can, last where it cannot), "all".
+    Cases say what must be found among which candidates: "cold" (new items among new items), "warm"
+    (known among known), "cold in all" and "warm in all" (among the whole catalogue, new items
+    placed by their columns where the model can, last where it cannot), "all".
+
+    Args:
+        models: Label to model.
+        dataset: Interactions, with a table of items for models that read it.
+        k: Length of the lists.
+        test: Fraction of the items, drawn at random, that is held out, and of the other
+            interactions. The history is what a user did in the rest.
+        seed: Of what is held out, and of the fits.
+        relevance_threshold: Lowest rating that counts as relevant; None for three quarters up the
+            scale.
+        device: Where to fit.
+
+    Returns:
+        The ColdStart.
+
+    Raises:
+        DataError: So little or so much is held out that nothing is left to find or to learn.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> table = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 4, 5]})
+        >>> found = ft.evaluate_cold_items({"pop": ft.Popularity()}, ft.from_frame(table), k=1)
+        >>> found.frame()["case"].unique(maintain_order=True).to_list()
+        ['cold', 'warm', 'cold in all', 'warm in all', 'all']
     """
     x, n_items = dataset.interactions, len(dataset.items)
     rng = np.random.default_rng(seed)
@@ -112,16 +165,40 @@ def evaluate_cold_items(
 
 def evaluate_cold_users(
     models: Mapping[str, Model], dataset: Dataset, *, lengths: Sequence[int] = (0, 1, 3, 10),
-    shown: Literal["random", "oldest"] = "random", k: int = 10, test: float = 0.1, seed: int = 0,
-    device: str = "auto",
+    shown: Literal["random", "oldest"] = "random", k: int = K, test: float = 0.1,
+    seed: int = Engine.seed, device: str = Engine.device,
 ) -> ColdStart:  # fmt: skip
     """Show the models only a few interactions of users who were not in training.
 
-    A share `test` of the users is held out, a fifth of what each did is to be found, and of the
-    rest `lengths` are shown (the cases "0", "1", ...), then all ("all").  shown: drawn at random,
-    each case adding to the last one, or the oldest.  The same items are to be found, among the
-    same candidates, in every case: no case lists what the user did.  Users with less to show than
-    the longest length are left out.  What a user table says of them is known in every case.
+    A fifth of what each new user did is to be found, and of the rest a few are shown. The same
+    items are to be found, among the same candidates, in every case: no case lists what the user
+    did. What a user table says of them is known in every case.
+
+    Args:
+        models: Label to model.
+        dataset: Interactions.
+        lengths: How many interactions are shown: the cases "0", "1", ..., before "all". Users with
+            less to show than the longest are left out.
+        shown: Drawn at random, each case adding to the last one, or the oldest.
+        k: Length of the lists.
+        test: Fraction of the users that is held out.
+        seed: Of what is held out and shown, and of the fits.
+        device: Where to fit.
+
+    Returns:
+        The ColdStart.
+
+    Raises:
+        DataError: No held-out user has as many interactions as the longest length.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> pairs = [(u, i) for u in range(10) for i in range(u, u + 5)]
+        >>> clicks = ft.from_frame(pl.DataFrame(pairs, schema=["user", "item"], orient="row"))
+        >>> found = ft.evaluate_cold_users({"pop": ft.Popularity()}, clicks, lengths=(0, 1), k=1)
+        >>> found.frame()["case"].unique(maintain_order=True).to_list()
+        ['0', '1', 'all']
     """
     parts = split(dataset, "users", test=test, seed=seed)
     train = parts.train
@@ -150,9 +227,15 @@ def evaluate_cold_users(
 
 
 def placed(model: Model, table: pl.DataFrame) -> Score:
-    """Scores of the items trained on and, after them, of the lines of a table of new items.
+    """Return a scorer of the items trained on and, after them, of new items.
 
-    A model that cannot tell new items from their columns lists them last, all alike.
+    Args:
+        model: A fitted model. One that cannot tell new items by their columns lists them last, all
+            alike.
+        table: Lines of the new items, first column the id.
+
+    Returns:
+        From histories to (B, items + new items) scores.
     """
     if isinstance(model, PlacesNewItems):
         return model.with_items(table).score
@@ -166,7 +249,15 @@ def placed(model: Model, table: pl.DataFrame) -> Score:
 
 
 def first(batch: Histories, length: int) -> Histories:
-    """The first entries of each history, `length` at most, by time, as those of strangers."""
+    """Return the first entries of each history, sorted by time, as those of new users.
+
+    Args:
+        batch: Histories in the order in which they are shown.
+        length: How many entries of each, at most.
+
+    Returns:
+        Histories without rows in training.
+    """
     place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
     shown = batch.only(place_h < length)
     shown = replace(shown, train_row_b=torch.full_like(batch.train_row_b, -1))

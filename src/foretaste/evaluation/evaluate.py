@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,21 +24,18 @@ from foretaste.evaluation.statistics import Interval, Tally, contrasts, interval
 from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.recommender import Recommender
-from foretaste.recommending.request import Request
+from foretaste.recommending.request import K, Request
 from foretaste.recommending.reranking import by_place
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """What B test users were shown, and what they should have found.
+    """What B test users were shown, and what they should have found; not who they are.
 
-    lists: as long as the longest cut, with the scores of the probe.  probe: relevant items that
-    training knows.  relevant_b: relevant items of each user, unknown ones included.
+    Attributes:
+        lists: As long as the longest cut, with the scores of the probe.
+        probe: Relevant items of each user that training knows.
+        relevant_b: (B,) number of relevant items of each user, unknown ones included.
     """
 
     lists: Lists
@@ -47,10 +45,19 @@ class Served:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was measured, on whom and how.
+    """What was measured, on whom and how. It does not hold the model.
 
-    per_user: one line per test user, a column per metric (null where it does not apply to the
-    user). score_seconds: scoring, ranking and metrics.  peak_memory_bytes: of the process so far.
+    Attributes:
+        model: Name of the model.
+        protocol: How the data were split, in words.
+        metrics: Metric to value and 95 % interval over users; NaN where nobody was measured.
+        per_user: One line per test user, a column per metric (null where it does not apply).
+        fit_seconds: Wall clock of the fit.
+        score_seconds: Wall clock of scoring, ranking and metrics.
+        peak_memory_bytes: Of the process so far; 0 where it cannot be told.
+        notes: What a reader of the numbers should know.
+        tallies: Metric to the sums of each user behind it.
+        served: The lists and what should have been found; None where lists were not measured.
     """
 
     model: str
@@ -65,16 +72,18 @@ class Report:
     served: Served | None = None
 
     def frame(self) -> pl.DataFrame:
-        """Metric, value, low, high."""
+        """Return metric, value, low, high as a table; null where nobody was measured."""
         rows = [(name, m.value, m.low, m.high) for name, m in self.metrics.items()]
-        return pl.DataFrame(rows, schema=["metric", "value", "low", "high"], orient="row")
+        columns = dict.fromkeys(("value", "low", "high"), pl.Float64)
+        schema = {"metric": pl.String, **columns}
+        return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
     def summary(self) -> dict[str, Any]:
-        """The same as JSON values, without the per-user table."""
+        """Return the same as JSON values, without the per-user table; None in place of NaN."""
         return {
             "model": self.model,
             "protocol": self.protocol,
-            "metrics": {name: vars(m) for name, m in self.metrics.items()},
+            "metrics": {name: m.summary() for name, m in self.metrics.items()},
             "users": len(self.per_user),
             "fit_seconds": self.fit_seconds,
             "score_seconds": self.score_seconds,
@@ -84,17 +93,40 @@ class Report:
 
 
 def evaluate(
-    recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = 10,
+    recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = K,
     relevance_threshold: float | None = None, ratings: bool = True, ranking: bool = True,
     diversity: float = 0.0,
 ) -> Report:  # fmt: skip
     """Measure a Recommender on the test part of the split it was trained for.
 
-    Rating errors where the model predicts ratings; ranking metrics over the full catalogue, seen
-    items removed, at each k.  relevance_threshold: the lowest test rating that counts as relevant
-    (default: three quarters up the scale, 4 of 5 stars); everything counts where there are no
-    ratings. diversity: the lists are re-ranked as `recommend` does.
-    Raises UsageError where the Recommender was trained on other data than `parts.train`.
+    Rating errors where the model predicts ratings; ranking metrics over the full catalogue, items
+    of the history removed. Ties count by their expectation.
+
+    Args:
+        recommender: What was fitted to `parts.train`.
+        parts: The split.
+        k: Length of the lists, or several.
+        relevance_threshold: Lowest test rating that counts as relevant; None for three quarters up
+            the scale (4 of 5 stars). Everything counts where there are no ratings.
+        ratings: Whether rating errors are measured.
+        ranking: Whether lists are measured.
+        diversity: 0 to 1: lists are re-ranked as `recommend` does.
+
+    Returns:
+        The Report: per-user values, means over users and 95 % bootstrap intervals.
+
+    Raises:
+        UsageError: The Recommender was trained on other data, or k is below 1.
+        DataError: No test rating counts as relevant.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> ratings = ft.from_frame(pl.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 3]}))
+        >>> split = ft.split(ratings, test=0.25)
+        >>> report = ft.evaluate(ft.fit(ft.Popularity(), split.train), split, k=1)
+        >>> report.frame().columns
+        ['metric', 'value', 'low', 'high']
     """
     train = recommender.dataset
     if train is not parts.train and train.fingerprint != parts.train.fingerprint:
@@ -118,9 +150,7 @@ def evaluate(
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
     per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
-        pl.Series(
-            name, np.where(t.weight_b > 0, t.of(t.total_b, t.weight_b), np.nan), nan_to_null=True
-        )
+        pl.Series(name, t.of(t.total_b, t.weight_b), nan_to_null=True)
         for name, t in tallies.items()
     )
     return Report(
@@ -213,7 +243,15 @@ def _serve(
 
 
 def ranking_tallies(served: Served, cuts: tuple[int, ...]) -> dict[str, Tally]:
-    """Every ranking metric at every cut; users with nothing to find have no weight."""
+    """Return the sums behind every ranking metric at every cut.
+
+    Args:
+        served: Lists and what should have been found.
+        cuts: Lengths of the lists; none is longer than those served.
+
+    Returns:
+        "METRIC@k" to its Tally; users with nothing to find have no weight.
+    """
     ranks = metrics.ranks(served.lists, served.probe, served.relevant_b)
     weight_b = (served.relevant_b > 0).numpy().astype(float)
     return {
@@ -236,7 +274,9 @@ def peak_memory() -> int:
         # getrusage also counts the parent's memory at the moment it started this process
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    if resource is None:
+    try:
+        resource = importlib.import_module("resource")
+    except ModuleNotFoundError:  # Windows has none
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -245,11 +285,29 @@ def peak_memory() -> int:
 def compare(
     reports: Sequence[Report] | Mapping[str, Report], metrics: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """Every pair of reports on every metric that all of them have (or the `metrics` named).
+    """Compare every pair of reports, user by user.
 
-    Returns metric, a, b, difference (a - b), low, high (95 %, paired bootstrap over users), p (two
-    sided), p_holm (corrected over the pairs of a metric), better (null: undecided at 5 %).
-    Raises UsageError where the reports are of other users or another protocol.
+    Args:
+        reports: Of the same split; by label, or labelled by the names of their models.
+        metrics: Which to compare on; None for all that every report has.
+
+    Returns:
+        metric, a, b, difference (a - b), low, high (95 %, paired bootstrap over users), p (two
+        sided), p_holm (corrected over the pairs of a metric), better (null: undecided at 5 %).
+
+    Raises:
+        UsageError: There are fewer than two reports, they are of other users or protocols, or one
+            lacks a metric.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> ratings = ft.from_frame(pl.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 3]}))
+        >>> split = ft.split(ratings, test=0.25)
+        >>> models = ft.Popularity(), ft.Random()
+        >>> reports = [ft.evaluate(ft.fit(m, split.train), split, k=1) for m in models]
+        >>> ft.compare(reports, ["ndcg@1"])["b"].to_list()
+        ['random']
     """
     named = reports if isinstance(reports, Mapping) else _labelled(reports)
     if len(named) < 2:

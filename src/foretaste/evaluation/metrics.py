@@ -19,12 +19,15 @@ from foretaste.recommending.ranking import Lists
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where the relevant items of B users stand, as far as the lists reach.
+    """Where the relevant items of B users stand, as far as the lists reach; not which items.
 
-    user_r: user of each relevant item that made the list's scores.  above_r: candidates with a
-    higher score.  tied_r: candidates with the same score, itself included: the rank is uniform over
-    above_r + 1 ... above_r + tied_r.  relevant_b: relevant items of each user, found or not.
-    depth: ranks beyond it are not known, and count as misses.
+    Attributes:
+        user_r: (R,) user of each relevant item that made the list's scores.
+        above_r: (R,) candidates with a higher score.
+        tied_r: (R,) candidates with the same score, itself included: the rank is uniform over
+            above_r + 1 ... above_r + tied_r.
+        relevant_b: (B,) relevant items of each user, found or not.
+        depth: Ranks beyond it are not known, and count as misses.
     """
 
     user_r: Tensor
@@ -34,19 +37,40 @@ class Ranks:
     depth: int
 
     def expected(self, gain_r: Tensor) -> Tensor:
-        """Sum of a gain over each user's relevant items: (B,), double."""
+        """Return the sum of a gain over each user's relevant items.
+
+        Args:
+            gain_r: (R,) gain of each relevant item.
+
+        Returns:
+            (B,) double.
+        """
         total_b = torch.zeros(len(self.relevant_b), dtype=torch.float64)
         return total_b.index_add_(0, self.user_r, gain_r.double())
 
     def within(self, k: int) -> Tensor:
-        """Probability that each relevant item is among the first k: (R,), double."""
+        """Return the probability that each relevant item is among the first k.
+
+        Args:
+            k: Length of the list.
+
+        Returns:
+            (R,) double.
+        """
         return ((k - self.above_r).double() / self.tied_r).clamp(0, 1)
 
 
 def ranks(lists: Lists, probe: Histories, relevant_b: Tensor) -> Ranks:
-    """Ranks of the probed items, from the lists and the scores that came with them.
+    """Return the ranks of the probed items, from the lists and the scores that came with them.
 
-    relevant_b: how many items count as relevant for each user, those unknown to training included.
+    Args:
+        lists: Lists of B users, with the scores of the probe.
+        probe: Relevant items of each user that training knows.
+        relevant_b: (B,) how many items count as relevant for each user, those unknown to training
+            included.
+
+    Returns:
+        The Ranks, as far as the lists reach.
     """
     user_h, score_h = probe.user_h, lists.probe_h
     last_h = lists.score_bk[user_h, -1]
@@ -60,24 +84,55 @@ def ranks(lists: Lists, probe: Histories, relevant_b: Tensor) -> Ranks:
 
 
 def recall(ranks: Ranks, k: int) -> Tensor:
-    """Share of the relevant items found in k places, divided by min(k, relevant): (B,)."""
+    """Return the relevant items found in k places, divided by min(k, relevant).
+
+    Args:
+        ranks: Where the relevant items stand.
+        k: Length of the list.
+
+    Returns:
+        (B,) double; of no meaning for a user without relevant items.
+    """
     return ranks.expected(ranks.within(k)) / ranks.relevant_b.clamp(1, k)
 
 
 def recall_all(ranks: Ranks, k: int) -> Tensor:
-    """The same divided by all relevant items, as the LightGCN papers report it: (B,)."""
+    """Return the relevant items found in k places, divided by all (as the LightGCN papers do).
+
+    Args:
+        ranks: Where the relevant items stand.
+        k: Length of the list.
+
+    Returns:
+        (B,) double; of no meaning for a user without relevant items.
+    """
     return ranks.expected(ranks.within(k)) / ranks.relevant_b.clamp(min=1)
 
 
 def precision(ranks: Ranks, k: int) -> Tensor:
-    """Share of the k places that hold a relevant item: (B,)."""
+    """Return the share of the k places that hold a relevant item.
+
+    Args:
+        ranks: Where the relevant items stand.
+        k: Length of the list.
+
+    Returns:
+        (B,) double; of no meaning for a user without relevant items.
+    """
     return ranks.expected(ranks.within(k)) / k
 
 
 def ndcg(ranks: Ranks, k: int) -> Tensor:
-    """Normalised discounted cumulative gain with binary relevance, ideal cut at k: (B,).
+    """Return the normalised discounted cumulative gain, relevance binary, the ideal cut at k.
 
     Järvelin and Kekäläinen 2002; the discount of rank r is 1 / log2(r + 1).
+
+    Args:
+        ranks: Where the relevant items stand.
+        k: Length of the list.
+
+    Returns:
+        (B,) double; of no meaning for a user without relevant items.
     """
     discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
     cumulated = torch.cat([torch.zeros(1, dtype=torch.float64), discount.cumsum(0)])
@@ -87,12 +142,28 @@ def ndcg(ranks: Ranks, k: int) -> Tensor:
 
 
 def hit_rate(ranks: Ranks, k: int) -> Tensor:
-    """Probability that at least one relevant item is in the first k places: (B,)."""
+    """Return the probability that at least one relevant item is in the first k places.
+
+    Args:
+        ranks: Where the relevant items stand.
+        k: Length of the list.
+
+    Returns:
+        (B,) double; of no meaning for a user without relevant items.
+    """
     return _first_place(ranks, k).sum(dim=1)
 
 
 def mrr(ranks: Ranks, k: int) -> Tensor:
-    """Reciprocal rank of the first relevant item, 0 beyond k: (B,)."""
+    """Return the reciprocal rank of the first relevant item, 0 beyond k.
+
+    Args:
+        ranks: Where the relevant items stand.
+        k: Length of the list.
+
+    Returns:
+        (B,) double; of no meaning for a user without relevant items.
+    """
     place_k = torch.arange(1, k + 1, dtype=torch.float64)
     return (_first_place(ranks, k) / place_k).sum(dim=1)
 
@@ -135,28 +206,67 @@ RANKING = {
 
 
 def squared_errors(error_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
-    """Sum of squared errors of each user: (B,), double."""
+    """Return the sum of squared errors of each user.
+
+    Args:
+        error_p: (P,) predicted less true rating.
+        user_p: (P,) user of each rating.
+        n_users: B.
+
+    Returns:
+        (B,) double.
+    """
     return torch.zeros(n_users, dtype=torch.float64).index_add_(
         0, user_p, error_p.double().square()
     )
 
 
 def absolute_errors(error_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
-    """Sum of absolute errors of each user: (B,), double."""
+    """Return the sum of absolute errors of each user.
+
+    Args:
+        error_p: (P,) predicted less true rating.
+        user_p: (P,) user of each rating.
+        n_users: B.
+
+    Returns:
+        (B,) double.
+    """
     return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, error_p.double().abs())
 
 
 def covered(
     error_p: Tensor, std_p: Tensor, user_p: Tensor, n_users: int, share: float = 0.9
 ) -> Tensor:
-    """How many ratings lie in the central Gaussian interval of that probability: (B,), double."""
+    """Return how many ratings lie in the central Gaussian interval of a probability.
+
+    Args:
+        error_p: (P,) predicted less true rating.
+        std_p: (P,) predictive standard deviation.
+        user_p: (P,) user of each rating.
+        n_users: B.
+        share: The probability.
+
+    Returns:
+        (B,) double.
+    """
     reach = NormalDist().inv_cdf((1 + share) / 2)
     inside_p = error_p.double().abs() <= reach * std_p.double()
     return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, inside_p.double())
 
 
 def log_densities(error_p: Tensor, std_p: Tensor, user_p: Tensor, n_users: int) -> Tensor:
-    """Sum of log predictive densities N(rating; mean, std) of each user: (B,), double."""
+    """Return the sum of log predictive densities N(rating; mean, std) of each user.
+
+    Args:
+        error_p: (P,) predicted less true rating.
+        std_p: (P,) predictive standard deviation.
+        user_p: (P,) user of each rating.
+        n_users: B.
+
+    Returns:
+        (B,) double.
+    """
     std_p = std_p.double()
     log_p = -(error_p.double() / std_p).square() / 2 - std_p.log() - math.log(2 * math.pi) / 2
     return torch.zeros(n_users, dtype=torch.float64).index_add_(0, user_p, log_p)

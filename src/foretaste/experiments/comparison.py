@@ -1,46 +1,52 @@
-"""The whole comparison: every entrant in a process of its own, resumable, and the tables of it."""
+"""The whole comparison: trials of every entrant, and the tables made of their results."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from foretaste.data.splitting import Split
 from foretaste.errors import UsageError
-from foretaste.evaluation.cold_start import ColdStart
+from foretaste.evaluation.cold_start import Case, ColdStart
+from foretaste.evaluation.evaluate import K
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
-from foretaste.experiments.entrants import baselines, entrants
-from foretaste.experiments.trials import Run, read_run, write_parts
+from foretaste.experiments.entrants import baselines, cold_entrants, entrants
+from foretaste.experiments.results import Result
+from foretaste.experiments.trials import CASES, Say, Trial, TrialRunner
 from foretaste.models.base import Model
+from foretaste.training.engine import Engine
+
+SEEDS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Several models on one split.
+    """Several models on one split: the tables of it. It does not know how they are shown.
 
-    runs: by label, one for each seed; failed: why a model has none.  left_out: models that did not
-    take part, and why.  Values of a model with several seeds are means over them.  cold: of new
-    "users" and new "items", where `add_cold_starts` measured them; not_cold: who stayed out, and
-    why.
+    Values of a model with several seeds are means over them. A metric over nobody is null.
+
+    Attributes:
+        parts: The split.
+        k: Length of the lists.
+        models: Label to model, the baselines included.
+        runs: Label to results, one for each seed.
+        failed: Label to why a model has none.
+        left_out: Models that did not take part, and why.
+        cold: "users" and "items" to the cold starts, where they were measured.
+        not_cold: "users" and "items" to who stayed out of them, and why.
     """
 
     parts: Split
     k: int
     models: Mapping[str, Model]
-    runs: Mapping[str, Sequence[Run]]
+    runs: Mapping[str, Sequence[Result]]
     failed: Mapping[str, str]
     left_out: Sequence[str]
     cold: Mapping[str, ColdStart] = field(default_factory=dict)
@@ -140,119 +146,152 @@ class Comparison:
         schema = {"model": pl.String, "seed": pl.Int64, "value": pl.Float64, "rank": pl.Int64}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
-    def _over_seeds(self, label: str, of: Callable[[Run], float]) -> float:
+    def _over_seeds(self, label: str, of: Callable[[Result], float]) -> float:
         return float(np.mean([of(run) for run in self.runs[label]]))
 
 
-def run_comparison(
-    parts: Split, models: Sequence[str | Model] | Mapping[str, Model] | None = None, *,
-    k: int = 10, seeds: int = 3, relevance_threshold: float | None = None, device: str = "auto",
-    folder: str | Path | None = None, say: Callable[[str], None] | None = None,
+def compare_models(  # noqa: PLR0913  a public door, by keyword
+    split: Split, models: Sequence[str | Model] | Mapping[str, Model] | None = None, *,
+    cold_start: bool | Literal["all"] = False, k: int = K, seeds: int = SEEDS,
+    relevance_threshold: float | None = None, device: str = Engine.device,
+    folder: str | Path | None = None, say: Say | None = None,
 ) -> Comparison:  # fmt: skip
     """Fit and evaluate models beside the baselines, each in a process of its own.
 
-    models: names, models with fields of their own, or labels of such (default: the usual ones that
-    data and time allow).  seeds: runs of a model that is trained by gradients, or whose seed
-    matters and that fits in QUICK seconds.  folder: keeps every finished run, so that a comparison
-    that was killed goes on with what is missing.  say: takes a line for each run.
+    Args:
+        split: What is learned from and tested on.
+        models: Names, models with fields of their own, or labels of such; None for the usual ones
+            that data and time allow.
+        cold_start: Whether new users and new items are measured too, a fifth of them held out of
+            `split.train`: True with the models that are quick to fit, "all" with slow ones too.
+        k: Length of the lists.
+        seeds: Runs of a model that is trained by gradients, or whose seed matters and that fits in
+            a few seconds. Cold starts are measured once.
+        relevance_threshold: Lowest test rating that counts as relevant; None for three quarters up
+            the scale.
+        device: Where to fit: "auto", "cpu" or "cuda".
+        folder: Keeps every finished trial, so that the same call goes on with what is missing after
+            it was killed; None keeps nothing.
+        say: Takes a line of progress for each trial.
+
+    Returns:
+        The Comparison; models that failed are named in it.
+
+    Raises:
+        UsageError: k or seeds is below 1, a name is unknown, or no model could be measured.
+        TrialError: The process that starts the trials does not stay alive.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> ratings = ft.from_frame(pl.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 3]}))
+        >>> found = ft.compare_models(ft.split(ratings, test=0.25), ["popularity"], k=1, seeds=1)
+        >>> sorted(found.values)
+        ['popularity', 'random']
     """
     if k < 1 or seeds < 1:
         raise UsageError(f"k={k}, seeds={seeds}.", fix="Both are at least 1.")
-    chosen, left_out = entrants(parts.train, models)
-    if folder is None:
-        with tempfile.TemporaryDirectory() as kept:
-            return run_comparison(
-                parts, chosen, k=k, seeds=seeds, relevance_threshold=relevance_threshold, device=device,
-                folder=kept, say=say,
-            )  # fmt: skip
-    place = Path(folder)
-    shared = {
-        "data": [getattr(parts, name).fingerprint for name in ("train", "history", "test")],
-        "protocol": parts.protocol, "k": k, "relevance_threshold": relevance_threshold, "device": device,
+    chosen, left_out = entrants(split.train, models)
+    trials = {
+        label: Trial(
+            model.name, model.hyperparameters(), split, k=k,
+            relevance_threshold=relevance_threshold, device=device,
+        )
+        for label, model in chosen.items()
     }  # fmt: skip
-    runs: dict[str, list[Run]] = {}
-    failed: dict[str, str] = {}
-    write_parts(place / "parts", parts)
-    with workshop(place / "parts") as ask:
-        for label, model in chosen.items():
-            task = {"model": model.name, "fields": model.hyperparameters(), **shared}
-            found: list[Run] = []
-            while not found or (len(found) < seeds and found[-1].worth_repeating):
-                seed = len(found)
-                out = place / "runs" / f"{file_name(label)}-{seed}"
-                found.append(run(ask, out, task | {"seed": seed}))
-                if say is not None:
-                    say(_line(label, found[-1], f"ndcg@{k}"))
-            if found[-1].error:
-                failed[label] = found[-1].error
-            else:
-                runs[label] = found
-    if not runs:
+    with TrialRunner(folder) as runner:
+        runs, failed = _with_seeds(runner, trials, seeds, say)
+        found = Comparison(split, k, chosen, runs, failed, left_out)
+        return _cold_started(found, runner, cold_start, device, say) if cold_start else found
+
+
+def _with_seeds(
+    runner: TrialRunner, trials: Mapping[str, Trial], seeds: int, say: Say | None
+) -> tuple[dict[str, list[Result]], dict[str, str]]:
+    """The results of each model, one for each seed, and why a model has none."""
+    first = runner.run(trials, say)
+    further = {
+        label: {f"{label}, seed {s}": replace(trials[label], seed=s) for s in range(1, seeds)}
+        for label, result in first.items()
+        if result.worth_repeating
+    }
+    again = runner.run({name: t for of in further.values() for name, t in of.items()}, say)
+    runs = {m: [first[m], *(again[name] for name in further.get(m, ()))] for m in trials}
+    failed = {m: r.error for m, results in runs.items() for r in results if r.error}
+    if len(failed) == len(trials):
         raise UsageError(
             f"no model could be measured: {next(iter(failed.values()))}",
             fix="Mend that, or name other models.",
         )
-    return Comparison(parts, k, chosen, runs, failed, left_out)
+    return {label: results for label, results in runs.items() if label not in failed}, failed
 
 
-START = "import sys, foretaste.experiments.trials as runs; runs.serve(sys.argv[1])"
-Ask = Callable[[Path, Mapping[str, Any]], int]
+def _cold_started(
+    comparison: Comparison, runner: TrialRunner, which: bool | str, device: str, say: Say | None
+) -> Comparison:
+    """The comparison with its models measured on new users and new items."""
+    cold, not_cold, train = {}, {}, comparison.parts.train
+    for kind in CASES:
+        models = {label: comparison.models[label] for label in comparison.runs}
+        chosen, notes = cold_entrants(train, models, kind, slow=which == "all")
+        trials = {
+            label: Trial(
+                model.name, model.hyperparameters(), comparison.parts, measure=kind,
+                k=comparison.k, device=device,
+            )
+            for label, model in chosen.items()
+        }  # fmt: skip
+        found = runner.run({f"{label}, new {kind}": t for label, t in trials.items()}, say)
+        results = dict(zip(trials, found.values(), strict=True))
+        notes += [f"{label} failed: {r.error}" for label, r in results.items() if r.error]
+        not_cold[kind] = notes
+        if done := {label: r for label, r in results.items() if not r.error}:
+            cold[kind] = _as_cold_start(done)
+    return replace(comparison, cold=cold, not_cold=not_cold)
 
 
-@contextlib.contextmanager
-def workshop(parts: Path) -> Iterator[Ask]:
-    """Takes where a run goes and its task, and gives the exit status; started when first asked."""
-    # -P: nothing that lies in the working directory is imported
-    command = [sys.executable, "-P", "-c", START, str(parts)]
-    with contextlib.ExitStack() as stack:
-        started: list[subprocess.Popen[str]] = []
-
-        def ask(out: Path, task: Mapping[str, Any]) -> int:
-            if not started:
-                # a session of its own: Ctrl-C is ours to handle
-                process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                    start_new_session=True,
-                )  # fmt: skip
-                started.append(stack.enter_context(process))
-            stdin, stdout = started[0].stdin, started[0].stdout
-            assert stdin is not None
-            assert stdout is not None
-            print(json.dumps([str(out), task]), file=stdin, flush=True)
-            return int(stdout.readline() or 1)
-
-        yield ask  # the end of its standard input ends the process, and what it is doing
+def _as_cold_start(results: Mapping[str, Result]) -> ColdStart:
+    """Results of the same cold start, by model, as if one call had measured them."""
+    first = next(iter(results.values()))
+    assert first.users is not None
+    tallies: dict[Case, dict[str, Tally]] = {}
+    for label, result in results.items():
+        for name, tally in (result.tallies or {}).items():
+            metric, _, case = name.partition(" ")
+            tallies.setdefault((label, case), {})[metric] = tally
+    return ColdStart(first.protocol, first.users, tallies)
 
 
-def run(ask: Ask, out: Path, task: dict[str, Any]) -> Run:
-    """The kept run of this task, or a new one."""
-    kept = read_run(out, task)
-    if kept is not None and not kept.error:
-        return kept
-    status = ask(out, task)
-    done = read_run(out, task)
-    if status == 0 and done is not None:
-        return done
-    how = f"exit status {status}"
-    if status < 0:
-        how = f"signal {-status}" + (": out of memory?" if status == -signal.SIGKILL else "")
-    return Run(seed=task["seed"], error=f"its process ended with {how}")
+def run_comparison(parts: Split, models: Any = None, **options: Any) -> Comparison:
+    """Call `compare_models` by its name of foretaste 0.1; the arguments are the same."""
+    _warn("run_comparison", "compare_models(split, models)")
+    return compare_models(parts, models, **options)
 
 
-def _line(label: str, run: Run, metric: str) -> str:
-    if run.error:
-        return f"{label}: failed. {run.error}"
-    value = (run.tallies or {})[metric].value
-    seed = f", seed {run.seed}" if run.random else ""
-    return (
-        f"{label}{seed}: {metric} {value:.4f}, fitted in {run.fit_seconds:.1f} s, "
-        f"{run.peak_memory_bytes / 2**20:,.0f} MiB"
-    )
+def add_cold_starts(
+    comparison: Comparison, *, every: bool = False, device: str = Engine.device,
+    folder: str | Path | None = None, say: Say | None = None,
+) -> Comparison:  # fmt: skip
+    """Measure cold starts of a comparison, as foretaste 0.1 did in a second step.
+
+    Args:
+        comparison: What `compare_models` gave.
+        every: Slow models too.
+        device: Where to fit.
+        folder: As for `compare_models`.
+        say: As for `compare_models`.
+
+    Returns:
+        The same comparison with cold starts.
+    """
+    _warn("add_cold_starts", "compare_models(split, models, cold_start=True)")
+    with TrialRunner(folder) as runner:
+        return _cold_started(comparison, runner, "all" if every else True, device, say)
 
 
-def file_name(label: str) -> str:
-    """A label as the name of a folder."""
-    return re.sub(r"[^\w.=-]+", "_", label)[:100]
+def _warn(old: str, new: str) -> None:
+    words = f"{old} goes with foretaste 0.3. Use {new}."
+    warnings.warn(words, DeprecationWarning, stacklevel=3)
 
 
 def _mean(tallies: Sequence[Mapping[str, Tally]]) -> dict[str, Tally]:
@@ -265,4 +304,4 @@ def _mean(tallies: Sequence[Mapping[str, Tally]]) -> dict[str, Tally]:
 
 def _frame(rows: Sequence[tuple[Any, ...]], names: Sequence[str], texts: int) -> pl.DataFrame:
     schema = {n: pl.String if i < texts else pl.Float64 for i, n in enumerate(names)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)

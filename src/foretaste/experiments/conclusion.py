@@ -6,19 +6,32 @@ import polars as pl
 
 from foretaste.evaluation.cold_start import ColdStart
 from foretaste.evaluation.statistics import intervals
-from foretaste.experiments.cold import FEW, METRIC
 from foretaste.experiments.comparison import Comparison
+from foretaste.experiments.trials import METRIC
+
+FEW = "3"  # interactions, after which people should be served well
 
 
 def metric_name(name: str) -> str:
-    """The name as people write it: NDCG@10, RMSE, recall@10."""
+    """Return a metric's name as people write it: NDCG@10, RMSE, recall@10.
+
+    Args:
+        name: As in tables: ndcg@10, rmse, recall@10.
+    """
     kind, at, k = name.partition("@")
     kind = kind.upper() if kind in {"ndcg", "rmse", "mae", "mrr"} else kind.replace("_", " ")
     return kind + at + k
 
 
 def conclusion(comparison: Comparison) -> list[str]:
-    """The verdict first, then what limits it; one sentence each."""
+    """Return what follows from a comparison: the verdict first, then what limits it.
+
+    Args:
+        comparison: Models on one split, and their cold starts where they were measured.
+
+    Returns:
+        One sentence each.
+    """
     best = next(iter(comparison.values))
     return [
         *_first(comparison, best),
@@ -31,7 +44,16 @@ def conclusion(comparison: Comparison) -> list[str]:
 
 
 def rivals(comparison: Comparison, best: str, metric: str) -> list[str]:
-    """Models that cannot be told apart from the best one on a metric."""
+    """Return the models that cannot be told apart from the best one.
+
+    Args:
+        comparison: Models on one split.
+        best: Label of the best one.
+        metric: What it is best on.
+
+    Returns:
+        Their labels.
+    """
     of_best = comparison.pairs.filter(
         (pl.col("metric") == metric) & ((pl.col("a") == best) | (pl.col("b") == best))
     )
@@ -100,14 +122,15 @@ def _of_new_users(comparison: Comparison) -> list[str]:
     metric = f"{METRIC['users']}@{comparison.k}"
     best = ranked(cold, metric, FEW)[0]
     m = intervals({metric: cold.tallies[best, FEW][metric]})[metric]
+    if not m.known:
+        return ["New users: none of those held out had anything to find: nothing is known."]
     scored = f"{metric_name(metric)} {m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
     if best in comparison.baselines:
         return [f"Of people known by {FEW} interactions no model knows more than {best}: {scored}."]
+    said = f"New users: after {FEW} interactions {best} makes the best lists, {scored}"
     share = cold.ratio(metric, (best, FEW), (best, "all"))
-    return [
-        f"New users: after {FEW} interactions {best} makes the best lists, {scored}, "
-        f"{share.value:.0%} of what it makes of all they did."
-    ]
+    return [f"{said}, {share.value:.0%} of what it makes of all they did." if share.known
+            else f"{said}."]  # fmt: skip
 
 
 def _of_new_items(comparison: Comparison) -> list[str]:
@@ -116,22 +139,33 @@ def _of_new_items(comparison: Comparison) -> list[str]:
         return []
     metric = f"{METRIC['items']}@{comparison.k}"
     order = ranked(cold, metric, "cold")
+    m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
+    if not m.known:
+        return ["New items: nobody was to find any of those held out: nothing is known."]
     baseline = next(label for label in order if label in comparison.baselines)
     if order[0] == baseline:
         return [f"New items: no model finds them better than {baseline}."]
-    m = intervals({metric: cold.tallies[order[0], "cold"][metric]})[metric]
     said = (
         f"New items: {order[0]} tells them apart best, {metric_name(metric)} among them "
         f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})"
     )
-    if cold.tallies[baseline, "cold"][metric].value > 0:
-        ratio = cold.ratio(metric, (order[0], "cold"), (baseline, "cold"))
+    ratio = cold.ratio(metric, (order[0], "cold"), (baseline, "cold"))
+    if ratio.known:
         said += f", {ratio.value:.1f} times {baseline} ({ratio.low:.1f} to {ratio.high:.1f})"
     return [f"{said}."]
 
 
 def ranked(cold: ColdStart, metric: str, case: str) -> list[str]:
-    """The models of a cold start, the best first in one case."""
+    """Return the models of a cold start, the best first.
+
+    Args:
+        cold: The cold start.
+        metric: What they are ordered by.
+        case: In which case.
+
+    Returns:
+        Their labels.
+    """
     value = {m: of[metric].value for (m, c), of in cold.tallies.items() if c == case}
     return sorted(value, key=lambda label: -value[label])
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from foretaste.data.dataset import Dataset
+from foretaste.data.features import ItemFeatures
 from foretaste.errors import UsageError
 from foretaste.models import MODELS, model_named
-from foretaste.models.base import Model, Shape
+from foretaste.models.als import AlignedALS
+from foretaste.models.base import Model, PlacesNewItems, Shape
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.content import MetadataSimilarity, PlotSimilarity
 
@@ -15,11 +17,20 @@ RECENT_DAYS = 30.0
 # quick and strong without any tuning
 USUAL = ("item-knn", "als", "graph-filter", "ease", "bayesian-mf")
 SECONDS, MEMORY_BYTES = 60.0, 8 << 30  # estimates of one fit, above which a model must be named
+COLD_SECONDS = 15.0  # the same, of one fit in a cold start
 RECENT = "recent-popularity"
 
 
 def baselines(train: Dataset) -> dict[str, Model]:
-    """What any model has to beat, as far as it applies to the data."""
+    """Return what any model has to beat, as far as it applies to the data.
+
+    Args:
+        train: What the models will be fitted to.
+
+    Returns:
+        Models by label: chance and popularity, recent popularity where there are times, mean and
+        biases where there are ratings, similarities where items have texts or labels.
+    """
     found: dict[str, Model] = {}
     if train.explicit:
         found |= {"global-mean": GlobalMean(), "bias": Bias()}
@@ -30,7 +41,14 @@ def baselines(train: Dataset) -> dict[str, Model]:
 
 
 def plain_similarity(train: Dataset) -> dict[str, Model]:
-    """What models of new items have to beat: cosines of texts and labels, where there are any."""
+    """Return what models of new items have to beat: cosines of texts and labels.
+
+    Args:
+        train: What the models will be fitted to.
+
+    Returns:
+        Models by label; none where items have neither texts nor labels.
+    """
     known = set(train.item_frame.columns)
     plot, metadata = PlotSimilarity(), MetadataSimilarity()
     found: dict[str, Model] = {plot.name: plot} if plot.column in known else {}
@@ -40,10 +58,18 @@ def plain_similarity(train: Dataset) -> dict[str, Model]:
 def entrants(
     train: Dataset, models: Sequence[str | Model] | Mapping[str, Model] | None = None
 ) -> tuple[dict[str, Model], list[str]]:
-    """The baselines and the models asked for, by label, quick ones first; and who stays out, and why.
+    """Choose the baselines and the models asked for.
 
-    models: names, models with fields of their own, or labels of such; None takes the USUAL ones
-    that the data allow and whose estimated fit is short enough.
+    Args:
+        train: What they will be fitted to.
+        models: Names, models with fields of their own, or labels of such; None for the USUAL ones
+            that the data allow and whose estimated fit is short enough.
+
+    Returns:
+        Models by label, quick ones first; and who stays out, and why.
+
+    Raises:
+        UsageError: A name is unknown, two models have one label, or a class is not in MODELS.
     """
     chosen, left_out = baselines(train), []
     if models is not None:
@@ -61,6 +87,48 @@ def entrants(
         else:
             left_out.append(f"{name} ({why})" if why else name)
     return chosen, left_out
+
+
+def cold_entrants(
+    train: Dataset, models: Mapping[str, Model], kind: str, *, slow: bool
+) -> tuple[dict[str, Model], list[str]]:
+    """Choose who takes part in a cold start.
+
+    Only models that know items by their columns, and the baselines, take part for new items;
+    aligned ALS does where no model of the comparison can.
+
+    Args:
+        train: What items and users are held out of.
+        models: Label to model: those that a comparison has measured.
+        kind: "users" or "items".
+        slow: Whether models take part whose fit is estimated at more than COLD_SECONDS.
+
+    Returns:
+        Models by label, and notes of who does not take part.
+    """
+    shape = Shape(len(train.users), len(train.items), len(train))
+    able, unable, late = {}, [], []
+    ranked, basic = (
+        [Random.name, Popularity.name, RECENT, *plain_similarity(train)],
+        baselines(train),
+    )
+    for label, model in models.items():
+        if label in basic and label not in ranked:
+            continue  # a mean of ratings orders no list
+        if kind == "items" and not (isinstance(model, PlacesNewItems) or label in ranked[:2]):
+            unable += [] if label in basic else [label]
+        elif not slow and model.cost(shape).seconds > COLD_SECONDS:
+            late.append(label)
+        else:
+            able[label] = model
+    notes = [f"Cannot tell new items by their columns: {', '.join(unable)}."] if unable else []
+    if late:
+        notes.append(f"Slow to fit, not in until asked for (--cold): {', '.join(late)}.")
+    if kind == "items" and set(able) <= set(ranked):
+        if not ItemFeatures.learn(train.item_table).columns:
+            return {}, [*notes, "Nothing is known of items but who had them (--items)."]
+        able[AlignedALS.name] = AlignedALS()
+    return able, notes
 
 
 def _why_not(model: type[Model], train: Dataset, shape: Shape) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from foretaste import __version__
 from foretaste.bundle import atomic_write
+from foretaste.evaluation.statistics import number
 from foretaste.experiments.comparison import Comparison
 from foretaste.experiments.conclusion import conclusion
 from foretaste.experiments.report.sections import Cell, Section, sections
@@ -76,13 +77,13 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "protocol": comparison.parts.protocol,
         "metric": comparison.metric,
         "conclusion": conclusion(comparison),
-        "ceilings": comparison.ceilings,
+        "ceilings": {name: number(value) for name, value in comparison.ceilings.items()},
         "baselines": comparison.baselines,
         "models": {
             label: {
                 "model": comparison.models[label].name,
                 "fields": comparison.models[label].hyperparameters(),
-                "metrics": {name: vars(m) for name, m in found.items()},
+                "metrics": {name: m.summary() for name, m in found.items()},
             }
             for label, found in comparison.values.items()
         },

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,8 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.evaluation.cold_start import ColdStart
 from foretaste.evaluation.statistics import Interval
-from foretaste.experiments.cold import CASES, FEW, METRIC
 from foretaste.experiments.comparison import Comparison
-from foretaste.experiments.conclusion import conclusion, metric_name, ranked, rivals
+from foretaste.experiments.conclusion import FEW, conclusion, metric_name, ranked, rivals
 from foretaste.experiments.report.drawings import (
     accuracy_against_cost,
     curves,
@@ -23,9 +23,11 @@ from foretaste.experiments.report.drawings import (
     new_users,
     rank_lines,
 )
-from foretaste.experiments.trials import example_users
+from foretaste.experiments.results import example_users
+from foretaste.experiments.trials import CASES, METRIC
 from foretaste.models.base import default_threshold
 
+NOBODY = "–"  # where a number would stand: nothing is known
 SHOWN = 5  # items of each list of an example user
 NEW_USERS = (
     "People who were not in training, of whom the models are shown a few interactions, drawn at "
@@ -71,9 +73,14 @@ def sections(comparison: Comparison) -> list[Section]:
 
 
 def _value(found: Interval | None, digits: int = 3) -> Cell:
-    if found is None:
-        return "–"
+    if found is None or not found.known:
+        return NOBODY
     return f"{found.value:.{digits}f}", f"{found.low:.{digits}f}–{found.high:.{digits}f}"
+
+
+def _interval(row: Mapping[str, Any], value: str = "value") -> Interval | None:
+    """The interval of a line of a table; None where nobody was measured."""
+    return None if row[value] is None else Interval(row[value], row["low"], row["high"])
 
 
 def _models(comparison: Comparison) -> Section:
@@ -131,8 +138,7 @@ def _pairs(comparison: Comparison) -> Section:
     rows: list[list[Cell]] = [
         [
             row["b"], (f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}"),
-            "below 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}",
-            "chance" if row["better"] is None else "real",
+            _p(row["p_holm"]), "chance" if row["better"] is None else "real",
         ]
         for row in frame.iter_rows(named=True)
     ]  # fmt: skip
@@ -145,16 +151,19 @@ def _pairs(comparison: Comparison) -> Section:
     )
 
 
+def _p(value: float | None) -> str:
+    if value is None:  # there were no two resamples to tell
+        return NOBODY
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _segments(comparison: Comparison) -> Section:
     frame = comparison.segments()
     names = frame["segment"].unique(maintain_order=True).to_list()
     rows: list[list[Cell]] = []
     for label in comparison.values:
         own = {row["segment"]: row for row in frame.filter(model=label).iter_rows(named=True)}
-        rows.append(
-            [label, *(_value(Interval(*(own[n][c] for c in ("recall", "low", "high"))))
-                      for n in names)]
-        )  # fmt: skip
+        rows.append([label, *(_value(_interval(own[n], "recall")) for n in names)])
     heads = [name.partition(":")[0] for name in names]
     notes = [f"{head}: {name.partition(': ')[2]}." for head, name in zip(heads, names, strict=True)]
     words = [f"recall@{comparison.k} within each group."]
@@ -180,7 +189,7 @@ def _cold(comparison: Comparison) -> list[Section]:
             continue
         metric = f"{METRIC[kind]}@{comparison.k}"
         value = {
-            (row["model"], row["case"]): Interval(row["value"], row["low"], row["high"])
+            (row["model"], row["case"]): _interval(row)
             for row in cold.frame().filter(metric=metric).iter_rows(named=True)
         }
         rows: list[list[Cell]] = []
@@ -189,9 +198,10 @@ def _cold(comparison: Comparison) -> list[Section]:
             name = (label, "floor") if label in comparison.baselines else label
             rows.append([name, *(_value(value[label, case]) for case in CASES[kind])])
             if kind == "users":
-                own = label not in comparison.baselines and value[label, "all"].value > 0
-                rows[-1].append(_share(cold, metric, label) if own else "–")
-        picture = new_users(comparison, cold, metric, order) if kind == "users" else ""
+                own = label not in comparison.baselines
+                rows[-1].append(_share(cold, metric, label) if own else NOBODY)
+        drawn = kind == "users" and any(m is not None for m in value.values())
+        picture = new_users(comparison, cold, metric, order) if drawn else ""
         said = [f"{metric_name(metric)}. {words}"]
         notes = [f"Held out of the training data: {cold.protocol}.", *notes]
         found.append(Section(title, said, ["model", *heads], rows, picture, notes=notes))
@@ -200,13 +210,22 @@ def _cold(comparison: Comparison) -> list[Section]:
 
 def _share(cold: ColdStart, metric: str, label: str) -> Cell:
     found = cold.ratio(metric, (label, FEW), (label, "all"))
+    if not found.known:
+        return NOBODY
     return f"{found.value:.0%}", f"{found.low:.0%}–{found.high:.0%}"
 
 
 def _variety(comparison: Comparison) -> Section:
+    forms = ["{:.1%}", "{:.1f} bits", "{:.2f}", "{:.0%}"]
     rows: list[list[Cell]] = [
-        [label, f"{coverage:.1%}", f"{novelty:.1f} bits", f"{diversity:.2f}", f"{head:.0%}"]
-        for label, coverage, novelty, diversity, head in comparison.variety().iter_rows()
+        [
+            label,
+            *(
+                NOBODY if value is None else words.format(value)
+                for value, words in zip(values, forms, strict=True)
+            ),
+        ]
+        for label, *values in comparison.variety().iter_rows()
     ]
     notes = [
         "coverage: share of the catalogue in someone's list.",
