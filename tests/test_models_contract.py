@@ -138,6 +138,19 @@ def test_a_bundle_serves_what_the_model_served(fitted, tmp_path):
     assert loaded.recommend(history=history).equals(fitted.recommend(history=history))
 
 
+def test_learned_tensors_are_contiguous_after_fit_restore_and_with_items(fitted, tmp_path):
+    models = {"fit": fitted.model, "restore": ft.load(fitted.save(tmp_path / "bundle")).model}
+    if isinstance(fitted.model, PlacesNewItems):
+        models["with_items"] = fitted.with_items(films(2, first=100)).model
+    strided = [
+        f"{came}: {name} {tuple(tensor.shape)} with strides {tensor.stride()}"
+        for came, model in models.items()
+        for name, tensor in model.state()[0].items()
+        if not tensor.is_contiguous()
+    ]
+    assert strided == []
+
+
 def test_predicted_ratings_stay_on_the_scale_and_beat_the_mean(fitted, ratings):
     if not isinstance(fitted.model, PredictsRatings):
         with pytest.raises(ModelError, match="is no model that predicts ratings"):

@@ -91,9 +91,11 @@ def ease_weights(G_ij: Tensor, l2: float, dropout: float = 0.0) -> Tensor:
     single, zero diagonal.
     """
     G_ij.diagonal().mul_(1 / (1 - dropout)).add_(l2)
-    P_ij = torch.cholesky_inverse(torch.linalg.cholesky(G_ij))
+    # LAPACK fills columns.  P is symmetric, so its transpose is P in rows, which `score` sums: from
+    # columns, 500 users of ML-1M take 8.7 s for 0.12 s.
+    P_ij = torch.cholesky_inverse(torch.linalg.cholesky(G_ij)).T
     B_ij = (P_ij / -P_ij.diagonal()).float()  # column j divided by P_jj
-    return B_ij.fill_diagonal_(0.0)  # an item must not predict itself
+    return B_ij.fill_diagonal_(0.0).contiguous()  # an item must not predict itself
 
 
 def ease_weights_of_few(X_ui: Tensor, l2: float, dropout: float = 0.0) -> Tensor:
