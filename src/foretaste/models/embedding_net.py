@@ -13,6 +13,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
+from foretaste.errors import ModelError
 from foretaste.models.base import Model, RatingPrediction, Shape
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.training.batches import Batches
@@ -66,6 +67,12 @@ class EmbeddingModel(Model):
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Choose the number of epochs on validation data carved from train, then train on all."""
         self.scale_ = list(train.scale)
+        if not 0 < round(self.validation * len(train)) < len(train):
+            raise ModelError(
+                f"{self.name} holds out {self.validation:.3g} of the ratings to choose the epoch "
+                f"by, and trains on the others; of {len(train):,} one part would be empty.",
+                fix="Change validation, or use biased-mf, which holds out none.",
+            )
         parts = split(train, "random", test=self.validation, seed=engine.seed)
         # rows of the whole of train, so that every user and item has its place in the network
         fit_columns, valid_columns = (_columns(part, train) for part in (parts.train, parts.test))

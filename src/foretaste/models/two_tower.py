@@ -18,6 +18,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
 from foretaste.data.histories import Histories, histories_of
+from foretaste.errors import ModelError
 from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
@@ -264,6 +265,12 @@ class TwoTower(LearnsFromLikes):
         network = self._empty(sizes, engine.generator("weights")).to(engine.torch_device)
         # of users who like two items at least: one can be shown, and one found
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
+        if not len(users):
+            raise ModelError(
+                f"{self.name} learns from users who like two items at least: one is shown, one "
+                "found. Here nobody does.",
+                fix="Lower positive_threshold, or use als, for which one like will do.",
+            )
         size = min(self.batch_size, len(users) // 3 + 1)
         everyone = histories_of(train, np.arange(len(train.users)), train)
         X_ri = interleaved(X_ui, self.dislikes(everyone, X_ui.shape[1]))
