@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any, cast
 
 import numpy as np
@@ -149,6 +151,27 @@ def test_learned_tensors_are_contiguous_after_fit_restore_and_with_items(fitted,
         if not tensor.is_contiguous()
     ]
     assert strided == []
+
+
+def test_what_is_derived_is_neither_saved_copied_nor_kept_when_a_field_is_set(fitted):
+    model, batch = cast(Model, fitted.model), everyone(fitted)
+    names = {field.name for field in dataclasses.fields(model)}
+    scores = model.score(batch)
+    assert vars(copy.copy(model)).keys() <= names
+    assert vars(copy.deepcopy(model)).keys() <= names
+    assert {name.partition(".")[0] for name in model.state()[0]} <= names
+    again = configure(type(model), model.hyperparameters())
+    again.restore(*model.state())
+    assert torch.equal(again.score(batch), scores)
+
+
+def test_a_model_fitted_again_forgets_what_it_derived(fitted, ratings):
+    model = configure(MODELS[fitted.model.name], SMALL.get(fitted.model.name, {}))
+    half = ft.split(ratings, "random", test=0.5, seed=1).train
+    for train in (half, ratings):
+        model.fit(train, Engine(seed=3))
+        model.score(histories_of(train, np.arange(5), train))
+    assert torch.equal(model.score(everyone(fitted)), fitted.model.score(everyone(fitted)))
 
 
 def test_predicted_ratings_stay_on_the_scale_and_beat_the_mean(fitted, ratings):

@@ -32,7 +32,11 @@ class Shape:
 
 @dataclass(eq=False)
 class Model(ABC):
-    """Init fields are hyperparameters; fields ending in `_` are learned, and saved in bundles."""
+    """Init fields are hyperparameters; fields ending in `_` are learned, and saved in bundles.
+
+    What every score needs and no bundle does (matrices in another layout, scaled vectors) is a
+    `functools.cached_property`: it lasts until a field is set, and is neither saved nor copied.
+    """
 
     name: ClassVar[str]
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
@@ -54,6 +58,23 @@ class Model(ABC):
     @abstractmethod
     def cost(cls, shape: Shape) -> Cost:
         """Rough time and memory of `fit` with default fields on two cores."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a field, and drop what `cached_property` has derived from the fields so far.
+
+        What was learned is replaced, never changed in place, so nothing derived outlives it.
+
+        Args:
+            name: Of the field.
+            value: Its new value.
+        """
+        for derived in self.__dict__.keys() - self.__dataclass_fields__.keys():
+            del self.__dict__[derived]
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: copies and pickles derive again what is derived."""
+        return {n: v for n, v in self.__dict__.items() if n in self.__dataclass_fields__}
 
     def hyperparameters(self) -> dict[str, Any]:
         """The init fields and their values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any, ClassVar, Self
 
@@ -21,7 +22,7 @@ from foretaste.data.features import Column, ItemFeatures, column_width
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
 from foretaste.models.base import Shape
-from foretaste.models.item_knn import nearest, weighted_sum
+from foretaste.models.item_knn import nearest, square
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -152,7 +153,11 @@ class SparseEASE(LearnsFromLikes):
     def score(self, histories: Histories) -> Tensor:
         """One sparse product: (B, items)."""
         history_bj = self.likes(histories, len(self.pointer_j_) - 1)
-        return weighted_sum(history_bj, self.pointer_j_, self.item_n_, self.weight_n_)
+        return torch.from_numpy((history_bj @ self._weights_ji).toarray())
+
+    @cached_property
+    def _weights_ji(self) -> Any:
+        return square(self.pointer_j_, self.item_n_, self.weight_n_)
 
     @classmethod
     def cost(cls, shape: Shape) -> Cost:
@@ -238,8 +243,13 @@ class AlignedEASE(EASE):
 
     def cosines(self, item: int) -> Tensor:
         """Of the weights that predict one item to those of every item: (items,)."""
-        W_ij = self.weights_ij_
-        return nn.functional.cosine_similarity(W_ij, W_ij[:, [item]], dim=0)
+        norm_j = self._norm_j
+        return self.weights_ij_[:, item] @ self.weights_ij_ / (norm_j * norm_j[item])
+
+    @cached_property
+    def _norm_j(self) -> Tensor:
+        """Of the weights that predict each item: (items,)."""
+        return self.weights_ij_.norm(dim=0).clamp(min=1e-8)
 
     def _aligned(self, F_cf: Any) -> Tensor:
         """Weights that predict new items from the items trained on: (trained, new).

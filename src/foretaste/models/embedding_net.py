@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -203,13 +204,18 @@ class EmbeddingModel(Model):
         """Ratings of pairs; an unknown item is the mean item."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            item_id = self.network_.item.weight
-            item_id = torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])  # row -1
+            item_id = self._with_mean_item
             rated = [
                 self.network_.rate(user_bd[user_c], item_id[item_c])
                 for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
             ]
         return RatingPrediction(torch.cat(rated or [torch.empty(0)]).clamp(*self.scale_))
+
+    @cached_property
+    def _with_mean_item(self) -> Tensor:
+        """Item vectors, and behind them, as row -1, their mean: (items + 1, d)."""
+        item_id = self.network_.item.weight.detach()
+        return torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])
 
     def item_vectors(self) -> Tensor:
         """The vectors of the dot product (ours) or of the embedding (the article's): (items, d)."""
