@@ -234,9 +234,49 @@ def test_a_model_that_scores_by_dot_products_does(fitted):
 
 
 def test_the_cost_is_a_positive_estimate(fitted):
-    cost = type(fitted.model).cost(Shape(users=1000, items=500, interactions=20_000))
+    cost = fitted.model.cost(Shape(users=1000, items=500, interactions=20_000))
     assert cost.seconds > 0
     assert cost.memory_bytes > 0
+
+
+DRIVING = {
+    "n_factors", "hidden", "iterations", "steps", "epochs", "samples", "burn_in", "keep_every",
+    "implicit_rank", "drift_seconds", "neighbours", "refit", "window", "negatives",
+}  # fmt: skip
+FREE = {("item2vec", "negatives")}  # stand for drawn noise that a batch shares: a factor of the loss
+
+
+@pytest.mark.parametrize(
+    ("name", "drives"),
+    [
+        (name, field.name)
+        for name, model in MODELS.items()
+        for field in dataclasses.fields(model)
+        if field.init and field.name in DRIVING and (name, field.name) not in FREE
+    ],
+)
+def test_the_cost_grows_with_a_field_that_means_more_work(name, drives):
+    shape = Shape(users=60_000, items=50_000, interactions=1_000_000)
+    usual = MODELS[name]()
+    value = getattr(usual, drives)
+    less, more = (False, True) if drives == "refit" else (value, value * 2)
+    costs = [configure(MODELS[name], {drives: v}).cost(shape) for v in (less, more)]
+    assert costs[1].seconds >= costs[0].seconds
+    assert costs[1].memory_bytes >= costs[0].memory_bytes
+    assert costs[1] != costs[0]
+
+
+def test_a_large_als_costs_more_than_the_usual_one():
+    shape = Shape(users=6040, items=3706, interactions=1_000_209)
+    large = ft.ALS(n_factors=512, iterations=100).cost(shape)
+    assert large.seconds == pytest.approx(80 * ft.ALS().cost(shape).seconds)
+
+
+def test_a_hybrid_costs_what_its_two_models_cost():
+    shape = Shape(users=6040, items=3706, interactions=1_000_209)
+    hybrid = ft.Hybrid(rater="biased-mf", rater_fields={"iterations": 90})
+    parts = [ft.MetadataSimilarity().cost(shape), ft.BiasedMF(iterations=90).cost(shape)]
+    assert hybrid.cost(shape).seconds == pytest.approx(sum(part.seconds for part in parts))
 
 
 @pytest.mark.parametrize("name", MODELS)

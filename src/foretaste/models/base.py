@@ -54,10 +54,16 @@ class Model(ABC):
         The tensor is the caller's to overwrite.
         """
 
-    @classmethod
     @abstractmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Rough time and memory of `fit` with default fields on two cores."""
+    def cost(self, shape: Shape) -> Cost:
+        """Estimate what `fit` takes with these fields.
+
+        Args:
+            shape: The size of the Dataset that would be fitted to.
+
+        Returns:
+            Seconds on two cores and bytes at the peak, right to a factor of about two.
+        """
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set a field, and drop what `cached_property` has derived from the fields so far.

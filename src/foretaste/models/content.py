@@ -101,8 +101,7 @@ class ContentModel(LearnsFromLikes):
         self.feature_n_ = torch.from_numpy(X_if.indices)
         self.weight_n_ = torch.from_numpy(X_if.data)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Reading a few dozen words of each item."""
         return Cost(seconds=0.5 + 1e-4 * shape.items, memory_bytes=5e7 + 2_000 * shape.items)
 
@@ -130,6 +129,13 @@ class PlotSimilarity(ContentModel):
         text = pl.col(self.column).cast(pl.String)
         kind = "text" if self.encoder == "tfidf" else "sentence"
         return table.select(table.columns[0], text), kind
+
+
+    def cost(self, shape: Shape) -> Cost:
+        """As of any text; a network that reads it takes some 10 ms a text."""
+        cost = super().cost(shape)
+        reads = 1e-2 * shape.items if self.encoder == "sentence" else 0.0
+        return Cost(cost.seconds + reads, cost.memory_bytes)
 
 
 @dataclass(eq=False)

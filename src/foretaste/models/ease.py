@@ -72,8 +72,7 @@ class EASE(LearnsFromLikes):
             per_sample_weights=weight_h,
         )  # fmt: skip
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Items squared, times the smaller of users and items in time; quadratic in memory."""
         size = shape.users if few(shape.users, shape.items) else shape.items
         products = shape.items**2 * size
@@ -159,12 +158,12 @@ class SparseEASE(LearnsFromLikes):
     def _weights_ji(self) -> Any:
         return square(self.pointer_j_, self.item_n_, self.weight_n_)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """A system of 400 equations an item, and the search for the neighbours."""
+    def cost(self, shape: Shape) -> Cost:
+        """A system of `neighbours` equations an item, and the search for the neighbours."""
+        k = min(self.neighbours, shape.items)
         return Cost(
-            seconds=0.1 + 3e-3 * shape.items + 1e-9 * shape.items**2,
-            memory_bytes=(1 << 30) + 3 * 12 * 400 * shape.items + 40 * shape.interactions,
+            seconds=0.1 + 3e-3 * (k / 400) ** 2 * shape.items + 1e-9 * shape.items**2,
+            memory_bytes=(1 << 30) + 3 * 12 * k * shape.items + 40 * shape.interactions,
         )
 
 
@@ -313,10 +312,9 @@ class AlignedEASE(EASE):
         known = sparse.csr_matrix(arrays, (len(self.pointer_i_) - 1, width))
         return known[:, : self.users_].T.tocsr(), known[:, self.users_ :]
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """EASE, and sparse products with the similarities of some items by a few columns."""
-        ease, sample = EASE.cost(shape), min(SAMPLE, shape.items)
+        ease, sample = super().cost(shape), min(SAMPLE, shape.items)
         products = 10 * sample * (shape.interactions + shape.items + shape.users)
         return Cost(ease.seconds + 2e-10 * products, ease.memory_bytes + 2000 * shape.items)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -232,13 +233,24 @@ class EmbeddingModel(Model):
         self.network_.eval()
         return self
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Adam's moments triple the weights; the best epoch is a fourth copy."""
-        weights = 4 * 100 * (shape.users + shape.items)
+    def cost(self, shape: Shape) -> Cost:
+        """Estimate the layers for every rating, and the sums over histories for every batch.
+
+        Args:
+            shape: The size of the Dataset.
+
+        Returns:
+            Seconds of all epochs, and of those of the refit; in bytes, Adam's moments triple the
+            weights, and the best epoch is a fourth copy.
+        """
+        n, d = shape.interactions, self.n_factors
+        sizes = [2 * d, *self.hidden, 1]
+        layers = sum(a * b for a, b in pairwise(sizes)) / 24_640  # 1 at the defaults
+        batches = n / self.batch_size if self.batch_size else 100
+        sums = d / 64 * batches / 100 if self.architecture == "history" else 0.0
         return Cost(
-            seconds=1 + 6e-5 * shape.interactions,
-            memory_bytes=5 * weights + 80 * shape.interactions,
+            seconds=1 + self.epochs * (1 + self.refit) * 1.875e-6 * n * (layers + sums),
+            memory_bytes=5 * 4 * 1.5 * d * (shape.users + shape.items) + 80 * n,
         )
 
 

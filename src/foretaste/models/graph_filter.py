@@ -114,12 +114,12 @@ class GraphFilter(LearnsFromLikes):
     def _item_power(self, power: float) -> np.ndarray:
         return (self.degree_i_**power).numpy()
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Subspace iteration: sparse products and thin QR decompositions."""
-        width = 256 + OVERSAMPLED
+        width = min(self.n_factors + OVERSAMPLED, shape.users, shape.items)
+        each = 2e-9 * shape.interactions * width + 4e-11 * shape.items * width**2
         return Cost(
-            seconds=1 + 12 * (2e-9 * shape.interactions * width + 4e-11 * shape.items * width**2),
+            seconds=1 + self.iterations * each,
             memory_bytes=16 * width * (shape.users + shape.items) + 24 * shape.interactions,
         )
 

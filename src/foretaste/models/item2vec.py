@@ -160,10 +160,11 @@ class Item2Vec(LearnsFromLikes):
         """The vectors of items as centres, of unit length: (items, d)."""
         return normalize(self.centre_id_, dim=1)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Thirty epochs of products with the noise; three copies of both tables for Adam."""
+    def cost(self, shape: Shape) -> Cost:
+        """Products with contexts and noise in every epoch; three copies of both tables for Adam."""
+        products = self.n_factors / 64 * (2 * self.window + NOISE) / (6 + NOISE)
         return Cost(
-            seconds=1 + 30 * 2e-6 * shape.interactions,
-            memory_bytes=4 * 2 * 64 * 4 * shape.items + 80 * shape.interactions,
+            seconds=1 + self.epochs * 2e-6 * shape.interactions * products,
+            memory_bytes=4 * 2 * self.n_factors * 4 * shape.items
+            + (56 + 8 * self.window) * shape.interactions,
         )

@@ -64,13 +64,13 @@ class ItemKNN(LearnsFromLikes):
     def _similarity_ji(self) -> Any:
         return square(self.pointer_j_, self.item_n_, self.similarity_n_)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Every pair of items that a user has in common, and a dense block to choose from."""
         pairs = shape.interactions**2 / max(shape.users, 1)
+        k = min(self.neighbours, shape.items)
         return Cost(
             seconds=0.1 + 4e-9 * pairs + 1e-9 * shape.items**2,
-            memory_bytes=3 * CHUNK_BYTES + 3 * 12 * 100 * shape.items + 40 * shape.interactions,
+            memory_bytes=3 * CHUNK_BYTES + 3 * 12 * k * shape.items + 40 * shape.interactions,
         )
 
 

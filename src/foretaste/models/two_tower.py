@@ -364,10 +364,15 @@ class TwoTower(LearnsFromLikes):
         self.network_.eval()
         return self
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """All epochs' softmaxes of each user over all items; two tables and their moments."""
+    def cost(self, shape: Shape) -> Cost:
+        """Each user's softmax over the candidates, every epoch; two tables and their moments."""
+        batch = min(self.batch_size, shape.users)
+        theirs = batch * shape.interactions / max(shape.users, 1)
+        candidates = min(shape.items, self.negatives + theirs)
+        products = self.epochs * shape.users * candidates * self.n_factors
+        of_users = self.epochs * shape.users * self.n_factors * self.hidden
+        tables = 4 * 5 * (2 * self.n_factors + 1) * shape.items
         return Cost(
-            seconds=1 + 32 * 1.5e-8 * shape.users * shape.items,
-            memory_bytes=4 * (5 * 513 + 2 * 1024) * shape.items + 24 * shape.interactions,
+            seconds=1 + 6e-11 * (products + 2 * of_users),
+            memory_bytes=tables + 8 * batch * candidates + 24 * shape.interactions,
         )
