@@ -27,6 +27,7 @@ from foretaste.models.base import (
     Model,
     PlacesNewItems,
     PredictsRatings,
+    ScoresByDot,
     configure,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
@@ -35,7 +36,7 @@ from foretaste.recommending.ranking import Lists
 from foretaste.recommending.ranking import recommend as rank
 from foretaste.recommending.request import History, Id, allowed_items, batch_for, several
 from foretaste.recommending.reranking import diversify, pool_size
-from foretaste.recommending.retrieval import INDEXED_FROM, VectorIndex, top_k
+from foretaste.recommending.retrieval import INDEXED_FROM, ItemFactors, VectorIndex, top_k
 from foretaste.training.engine import Engine
 
 
@@ -99,7 +100,7 @@ class Recommender:
         n_items = len(self.dataset.items)
         best = rank(
             self.model, batch, pool_size(k, n_items) if diversity else k, n_items=n_items,
-            exclude_seen=exclude_seen, allowed_i=allowed_i, probe=probe,
+            exclude_seen=exclude_seen, allowed_i=allowed_i, probe=probe, factors=self._factors,
         )  # fmt: skip
         if not diversity:
             return best
@@ -177,6 +178,12 @@ class Recommender:
         if isinstance(self.model, HasItemVectors):
             return self.model.item_vectors().float()
         return co_occurrence_vectors(self.dataset)
+
+    @cached_property
+    def _factors(self) -> ItemFactors | None:
+        if isinstance(self.model, ScoresByDot):
+            return ItemFactors(self.model.item_factors())
+        return None
 
     @cached_property
     def _exact_index(self) -> VectorIndex:
