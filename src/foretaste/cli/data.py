@@ -105,7 +105,7 @@ def checked(ratings: Dataset) -> CheckReport:
     """The report with the costs of every model that fits the data."""
     shape = Shape(len(ratings.users), len(ratings.items), len(ratings))
     able = {n: m for n, m in MODELS.items() if ratings.explicit or not m.needs_ratings}
-    return examine(ratings, {name: model.cost(shape) for name, model in able.items()})
+    return examine(ratings, {name: model().cost(shape) for name, model in able.items()})
 
 
 def show_check(report: CheckReport) -> None:

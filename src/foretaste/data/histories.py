@@ -216,10 +216,11 @@ class Histories:
             known_uf: Features of the users of training, (users, f).
             read: Makes features of lines of the user table, for users who were not in training.
         """
-        of_bf = torch.cat([known_uf, torch.zeros_like(known_uf[:1])])[self.train_row_b]
+        known_b = self.train_row_b >= 0
+        of_bf = known_uf.new_zeros(len(self), known_uf.shape[1])
+        of_bf[known_b] = known_uf[self.train_row_b[known_b]]  # a copy of all would take longer
         if self.user_features is not None:
-            new_b = self.train_row_b < 0
-            of_bf[new_b] = read(self.user_features)[new_b]
+            of_bf[~known_b] = read(self.user_features)[~known_b]
         return of_bf
 
     def dense(self, n_items: int, value_h: Tensor | None = None) -> Tensor:

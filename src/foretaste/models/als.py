@@ -120,13 +120,21 @@ class ALS(LearnsFromLikes):
         """The item factors: (items, d)."""
         return self.item_id_
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Ten iterations of 64 factors: eight products with what each row likes."""
+    def cost(self, shape: Shape) -> Cost:
+        """Estimate two products with what each row likes for every step of every iteration.
+
+        Args:
+            shape: The size of the Dataset.
+
+        Returns:
+            Seconds linear in factors and steps (ML-100K: 5.6 s of processor time at 64 factors, 12.8
+            at 128, 26 at 256, 45 at 512).
+        """
         rows = shape.users + shape.items
+        each = 2e-7 * shape.interactions + 3e-6 * rows  # at 64 factors and 3 steps
         return Cost(
-            seconds=10 * (2e-7 * shape.interactions + 3e-6 * rows),
-            memory_bytes=8 * 64 * rows + 40 * shape.interactions + 12 * BATCH_FLOATS,
+            seconds=self.iterations * (self.steps + 1) / 4 * self.n_factors / 64 * each,
+            memory_bytes=8 * self.n_factors * rows + 40 * shape.interactions + 12 * BATCH_FLOATS,
         )
 
 
@@ -215,10 +223,9 @@ class AlignedALS(ALS):
         F_rf = ItemFeatures(self.columns_).encode(table).astype(np.float64)
         return sparse.hstack([F_rf, np.ones((len(table), 1))], format="csr")
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """ALS, and sparse products of a hundred features an item."""
-        als = ALS.cost(shape)
+        als = super().cost(shape)
         return Cost(als.seconds + 1e-3 * shape.items, als.memory_bytes + 2000 * shape.items)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -146,19 +147,24 @@ class Item2Vec(LearnsFromLikes):
     def score(self, histories: Histories) -> Tensor:
         """Mean cosines to what was liked, and popularity: (B, items)."""
         X_bi = self.likes(histories, len(self.centre_id_))
-        unit_id = normalize(self.centre_id_ + self.context_id_, dim=1)
+        unit_id = self._unit_id
         mean_bd = torch.from_numpy(X_bi @ unit_id.numpy())
         mean_bd /= torch.from_numpy(np.asarray(X_bi.sum(axis=1))).clamp(min=1e-9)
         return mean_bd @ unit_id.T + self.popularity * self.log_count_i_
+
+    @cached_property
+    def _unit_id(self) -> Tensor:
+        return normalize(self.centre_id_ + self.context_id_, dim=1)
 
     def item_vectors(self) -> Tensor:
         """The vectors of items as centres, of unit length: (items, d)."""
         return normalize(self.centre_id_, dim=1)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Thirty epochs of products with the noise; three copies of both tables for Adam."""
+    def cost(self, shape: Shape) -> Cost:
+        """Products with contexts and noise in every epoch; three copies of both tables for Adam."""
+        products = self.n_factors / 64 * (2 * self.window + NOISE) / (6 + NOISE)
         return Cost(
-            seconds=1 + 30 * 2e-6 * shape.interactions,
-            memory_bytes=4 * 2 * 64 * 4 * shape.items + 80 * shape.interactions,
+            seconds=1 + self.epochs * 2e-6 * shape.interactions * products,
+            memory_bytes=4 * 2 * self.n_factors * 4 * shape.items
+            + (56 + 8 * self.window) * shape.interactions,
         )

@@ -18,6 +18,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
 from foretaste.data.histories import Histories, histories_of
+from foretaste.errors import ModelError
 from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
@@ -264,6 +265,12 @@ class TwoTower(LearnsFromLikes):
         network = self._empty(sizes, engine.generator("weights")).to(engine.torch_device)
         # of users who like two items at least: one can be shown, and one found
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
+        if not len(users):
+            raise ModelError(
+                f"{self.name} learns from users who like two items at least: one is shown, one "
+                "found. Here nobody does.",
+                fix="Lower positive_threshold, or use als, for which one like will do.",
+            )
         size = min(self.batch_size, len(users) // 3 + 1)
         everyone = histories_of(train, np.arange(len(train.users)), train)
         X_ri = interleaved(X_ui, self.dislikes(everyone, X_ui.shape[1]))
@@ -357,10 +364,15 @@ class TwoTower(LearnsFromLikes):
         self.network_.eval()
         return self
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """All epochs' softmaxes of each user over all items; two tables and their moments."""
+    def cost(self, shape: Shape) -> Cost:
+        """Each user's softmax over the candidates, every epoch; two tables and their moments."""
+        batch = min(self.batch_size, shape.users)
+        theirs = batch * shape.interactions / max(shape.users, 1)
+        candidates = min(shape.items, self.negatives + theirs)
+        products = self.epochs * shape.users * candidates * self.n_factors
+        of_users = self.epochs * shape.users * self.n_factors * self.hidden
+        tables = 4 * 5 * (2 * self.n_factors + 1) * shape.items
         return Cost(
-            seconds=1 + 32 * 1.5e-8 * shape.users * shape.items,
-            memory_bytes=4 * (5 * 513 + 2 * 1024) * shape.items + 24 * shape.interactions,
+            seconds=1 + 6e-11 * (products + 2 * of_users),
+            memory_bytes=tables + 8 * batch * candidates + 24 * shape.interactions,
         )

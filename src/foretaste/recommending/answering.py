@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from foretaste.data.dataset import Dataset, id_table
 from foretaste.data.histories import Histories
-from foretaste.models.base import Model
+from foretaste.models.base import Model, ScoresByDot
 from foretaste.recommending.explaining import reasons
 from foretaste.recommending.filters import matching
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.ranking import recommend as rank
 from foretaste.recommending.request import Id, Request, resolve_candidates, resolve_user
 from foretaste.recommending.reranking import diversify, pool_size
+from foretaste.recommending.retrieval import ItemFactors
 
 CONDITION_BYTES = 32 << 20  # of marks of items that satisfy a condition, remembered by its text
 
@@ -113,6 +115,12 @@ class Desk:
         matched = None if request.where is None else self.conditions.matching(request.where)
         return resolve_candidates(request, self.dataset, matched)
 
+    @cached_property
+    def _factors(self) -> ItemFactors | None:
+        """What lists of a model that scores by dot products need of its items, worked out once."""
+        model = self.model
+        return ItemFactors(model.item_factors()) if isinstance(model, ScoresByDot) else None
+
     def _together(
         self, requests: Sequence[Request], resolved: Sequence[tuple[Histories, list[Id]]]
     ) -> list[Answer]:
@@ -134,7 +142,7 @@ class Desk:
         best = rank(
             self.model, histories, pool_size(asked.k, n_items) if asked.diversity else asked.k,
             n_items=n_items, exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
-            probe=asked.probe,
+            probe=asked.probe, factors=self._factors,
         )  # fmt: skip
         if not asked.diversity:
             return best

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foretaste.data.histories import Histories
 from foretaste.models.base import ScoresByDot
-from foretaste.recommending.retrieval import Best, DotProducts, top_k
+from foretaste.recommending.retrieval import Best, DotProducts, ItemFactors, top_k
 
 CHUNK_BYTES = 256 << 20  # of scores at a time, whatever the number of users
 CHUNK_USERS = 8192  # whose vectors are asked for at a time
@@ -55,17 +55,22 @@ class Lists:
 def recommend(
     model: Scorer, histories: Histories, k: int, *, n_items: int, exclude_seen: bool = True,
     allowed_i: Tensor | None = None, probe: Histories | None = None,
+    factors: ItemFactors | None = None,
 ) -> Lists:  # fmt: skip
     """The k best items for every history, over the full catalogue, in chunks of users.
 
     exclude_seen: leave out what the history holds.  allowed_i: (items,) bool, the candidates; None
     for all.  probe: for the same users, items whose scores are wanted too.  A model that
-    `ScoresByDot` takes a faster way to the same lists.  Raises ModelError where a score is NaN.
+    `ScoresByDot` takes a faster way to the same lists; factors: what is kept of it from list to list
+    (of another model: not used).  Raises ModelError where a score is NaN.
     """
     k, parts = min(k, n_items), []
     dots = None
     if isinstance(model, ScoresByDot) and (allowed_i is None or allowed_i.any()):
-        dots = DotProducts(model.item_factors(), allowed_i, len(histories))
+        item_id = model.item_factors()
+        if factors is None or factors.item_id is not item_id:
+            factors = ItemFactors(item_id)
+        dots = DotProducts(factors, allowed_i, len(histories))
     rows = CHUNK_USERS if dots else max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
     for start in range(0, len(histories), rows):
         users = slice(start, start + rows)
@@ -77,8 +82,8 @@ def recommend(
             parts.append(_best(model.score(chunk), k, seen, asked, allowed_i))
     if not parts:
         return Lists(
-            torch.empty(0, k, dtype=torch.int64), torch.empty(0, k),
-            torch.empty(0, dtype=torch.int64), torch.empty(0),
+            torch.empty(0, k, dtype=torch.int64), torch.empty(0, k, dtype=torch.float32),
+            torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float32),
         )  # fmt: skip
     return Lists(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

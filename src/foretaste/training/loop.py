@@ -70,7 +70,8 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0
-    loss_sum: float = 0.0  # over the samples of the epoch so far
+    samples: int = 0  # served in the epoch so far: fewer than there are, where an epoch draws some
+    loss_sum: float = 0.0  # over these samples
     seconds: float = 0.0  # of training, before this process and in it
     best: float = float("inf")
     best_epoch: int = -1
@@ -155,6 +156,7 @@ class Loop:
                 loss = self.loss(*columns)
             loss.backward()
             self.optimizer.step()
+            state.samples += len(columns[0])
             state.loss_sum += float(loss.detach()) * len(columns[0])
             state.batch += 1
             meter.advance(1, self._note(state))
@@ -174,21 +176,23 @@ class Loop:
                 f"training diverged in epoch {state.epoch + 1}: the error is not a finite number.",
                 fix="Lower the learning rate, and start again with --fresh.",
             )
-        before = state.curve[-1]["seconds"] if state.curve else 0.0
+        samples = max(state.samples, 1)  # an epoch may draw none
+        seconds = state.seconds - (state.curve[-1]["seconds"] if state.curve else 0.0)
         state.curve.append(
             {
                 "epoch": state.epoch + 1,
-                "train_loss": state.loss_sum / self.batches.n_samples,
+                "train_loss": state.loss_sum / samples,
                 "validation": error,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "seconds": state.seconds,
-                "samples_per_second": self.batches.n_samples / max(state.seconds - before, 1e-9),
+                "samples_per_second": samples / max(seconds, 1e-9),
             }
         )
         improved = error is None or error < state.best
         if improved:
             state.best, state.best_epoch = error or 0.0, state.epoch
-        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        state.epoch, state.batch = state.epoch + 1, 0
+        state.samples, state.loss_sum = 0, 0.0
         return improved
 
     def _note(self, state: Progress) -> str:
