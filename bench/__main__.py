@@ -1,5 +1,7 @@
 """`make bench`: reading, training, recommending, evaluating, each beside the plain way; metrics.
 
+Then every model through every door, on MovieLens 100K and 1M, where its data are at hand.
+
 Last, and longest: 200 sweeps of myFM on MovieLens 1M, about three minutes of one core.
 """
 

@@ -113,8 +113,8 @@ def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
 
 
 def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
-    """Ratings of pairs, less the mean rating: (q,)."""
-    return (X_qk * V_qk)[:, :-1].sum(1) + X_qk[:, -1] + V_qk[:, -1]
+    """Ratings of pairs, less the mean rating and without drift: (..., q)."""
+    return (X_qk * V_qk)[..., :-1].sum(-1) + X_qk[..., -1] + V_qk[..., -1]
 
 
 def draw_rows(
