@@ -76,7 +76,7 @@ def retrain(
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     db: Database = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote without a comparison, or in spite of it.")
+        bool, typer.Option("--force", help="Promote it whatever the comparison says.")
     ] = False,
     back: Annotated[
         bool, typer.Option("--back", help="Serve again what was served before; trains nothing.")
@@ -86,7 +86,9 @@ def retrain(
 ) -> None:
     """Train again on the bundle's data and every event since; serve it if it is not worse.
 
-    Running services swap to it within a second, without dropping a request.
+    It is promoted unless it is worse with 95 % certainty on the newest events, and refused where too
+    few users have any (exit code 1). Running services swap to it within a second, without dropping
+    a request.
 
     Example: foretaste retrain bundle --out bundle-2
     """
@@ -101,22 +103,17 @@ def retrain(
     if out.resolve() == old.resolve():
         raise UsageError(f"--out {out} is what is served now.", fix="Choose another folder.")
     retraining, store = _service("retraining"), _service("store").Store.open(db or beside(bundle))
-    served, compared = load(old), None
-    if not force:
-        compared = retraining.compare(served, store, seed=seed)
+    served = load(old)
+    compared = retraining.compare(served, store, seed=seed)
     fitted = retraining.retrain(served, store, seed=seed)
-    if compared is not None:
-        fitted.metrics = {"newest_events": vars(compared)}
+    fitted.metrics = {"newest_events": compared.summary()}
     fitted.save(out)
-    if compared is None or compared.not_worse:
+    not_worse = compared.verdict == "promoted"
+    if promoted := not_worse or force:
         promotion.promote(bundle, out)
-    words = "Promoted without a comparison." if compared is None else (
-        f"NDCG@10 on the {compared.tested:,} newest events: {compared.old:.4f} as served, "
-        f"{compared.new:.4f} trained again: "
-        + ("promoted." if compared.not_worse else "not promoted (--force would).")
-    )  # fmt: skip
-    promoted = compared is None or compared.not_worse
-    _tell(as_json, f"{fitted.dataset!r} in {out}. {words}", promoted=promoted)
+    words = f"{fitted.dataset!r} in {out}. {compared.sentence}"
+    words += " Promoted all the same (--force)." if promoted and not not_worse else ""
+    _tell(as_json, words, promoted=promoted, **compared.summary())
     if not promoted:
         raise typer.Exit(1)
 
