@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -63,12 +66,13 @@ def serve(
     if not has_keys:
         say("No API keys: listening on loopback only. foretaste keys create makes one.")
     say(f"Serving {current} on http://{host}:{port}")
-    importlib.import_module("uvicorn").run(
-        "foretaste.service.app:from_environment", factory=True, host=host, port=port,
-        workers=workers, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS, timeout_worker_healthcheck=60,
-        h11_max_incomplete_event_size=32 << 10,
-    )  # fmt: skip
+    with _metrics_of(workers):
+        importlib.import_module("uvicorn").run(
+            "foretaste.service.app:from_environment", factory=True, host=host, port=port,
+            workers=workers, log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS, timeout_worker_healthcheck=60,
+            h11_max_incomplete_event_size=32 << 10,
+        )  # fmt: skip
 
 
 def retrain(
@@ -165,6 +169,21 @@ def beside(bundle: Path) -> str:
     """The URL of the SQLite file beside a bundle."""
     path = bundle.resolve()
     return f"sqlite:///{path.with_name(path.name + '.sqlite')}"
+
+
+@contextmanager
+def _metrics_of(workers: int) -> Iterator[None]:
+    """A folder where workers count together, empty at first and removed with them.
+
+    One worker counts in memory: it ends by its signal, and could not remove the folder.
+    """
+    name = _service("middleware").METRICS_FOLDER
+    if workers == 1:
+        yield
+        return
+    with TemporaryDirectory(prefix="foretaste-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder  # workers are processes, and read it as they start
+        yield
 
 
 def _tell(as_json: bool, words: str, **more: Any) -> None:

@@ -152,8 +152,9 @@ class Live:
         }
 
     def remember(
-        self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str
-    ) -> int:
+        self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str,
+        client: str = "",
+    ) -> int:  # fmt: skip
         """Keep what users did: on disk when this returns, and part of their next list."""
         now = _now()
         events = [
@@ -161,7 +162,7 @@ class Live:
                   now if f.time is None else f.time, f.request_id)
             for f in feedback
         ]  # fmt: skip
-        return self.store.add(events, overwrite=overwrite, key=key, body=body)
+        return self.store.add(events, overwrite=overwrite, key=key, body=body, client=client)
 
     def refresh(self) -> bool:
         """Serve what is current now, if that changed: whether it did.  Nobody waits meanwhile.
