@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -301,31 +302,34 @@ def counted(port: int, wanted: str) -> float:
 
 def workers_of(parent: int) -> list[int]:
     """Processes that the service has started to answer requests, by their command line."""
-    with open(f"/proc/{parent}/task/{parent}/children") as file:
-        children = [int(child) for child in file.read().split()]
-    return [c for c in children if b"spawn_main" in open(f"/proc/{c}/cmdline", "rb").read()]
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
 def test_counters_of_two_workers_never_go_down_though_one_is_killed(bundle):
     asked = 'foretaste_requests_total{method="GET",route="/api/card",status="200"}'
     pids: list[int] = []
     with service(bundle, "--workers", "2", pids=pids) as port:
+        first, second = both = workers_of(pids[0])
+        (folder,) = (Path(v) for v in environment(second) if "foretaste-metrics-" in v)
+
+        def all_count(workers: list[int]) -> bool:
+            return len(workers) == 2 and all((folder / f"counter_{w}.db").exists() for w in workers)
+
+        wait_for(lambda: all_count(both), seconds=180)
         for n in range(1, 21):
             httpx.get(f"http://127.0.0.1:{port}/api/card", timeout=30)
             assert counted(port, asked) == n
-        first, second = workers_of(pids[0])
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: len(now := workers_of(pids[0])) == 2 and first not in now)
+        wait_for(lambda: first not in (now := workers_of(pids[0])) and all_count(now), seconds=180)
         for n in range(21, 31):
             httpx.get(f"http://127.0.0.1:{port}/api/card", timeout=30)
             assert counted(port, asked) == n
         assert counted(port, "foretaste_requests_in_flight") == 1  # the one that asks
-        (folder,) = {path for path in environment(second) if "foretaste-metrics-" in path}
-        assert os.path.isdir(folder)
-    assert not os.path.exists(folder)
+    assert not folder.exists()
 
 
 def environment(pid: int) -> list[str]:
     """Values of the environment of a process."""
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        return [line.partition(b"=")[2].decode() for line in file.read().split(b"\0")]
+    lines = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return [line.partition(b"=")[2].decode() for line in lines]
