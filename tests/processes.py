@@ -128,19 +128,23 @@ def recommend_slowly(bundle: Path, out: Path, ready: Any) -> None:
 
 
 @contextmanager
-def service(bundle: Path, *, kill: bool = False) -> Iterator[int]:
+def service(
+    bundle: Path, *options: str, kill: bool = False, pids: list[int] | None = None
+) -> Iterator[int]:
     """The port of `foretaste serve` in a process of its own; ended by SIGTERM when done.
 
-    kill: it gets SIGKILL after a second instead.
+    options: of the command.  kill: it gets SIGKILL after a second instead.  pids: gets its id.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = "from foretaste.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", str(bundle), "--port", str(port)]
+    command = [sys.executable, "-c", program, "serve", str(bundle), "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if pids is not None:
+        pids.append(process.pid)
     try:
-        wait_for(lambda: _answers(process, port), seconds=60)
+        wait_for(lambda: _answers(process, port), seconds=180)  # two busy cores
         if kill:
             threading.Timer(1.0, process.kill).start()
         yield port

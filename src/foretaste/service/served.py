@@ -67,10 +67,13 @@ class Served:
             new = lines(table, newer)
             model, table, ids = model.with_items(new), pl.concat([table, new]), [*ids, *newer]
         now = replace(dataset, items=Ids(pl.Series("item", ids), "item"), item_table=table)
-        return cls(
+        fresh = cls(
             recommender, replace(recommender, model=model, dataset=now), version,
-            Catalogue(ids, table, dataset.interactions.item_r),
+            Catalogue(ids, table, dataset.interactions.item_r).prepare(),
         )  # fmt: skip
+        fresh.recommender.lists(together([fresh.nobody]), 1)  # what a model builds at first use
+        _ = fresh.row_of_user, fresh.rater, fresh.liked, now.pointers  # before any request waits
+        return fresh
 
     @cached_property
     def map(self) -> list[dict[str, Any]]:

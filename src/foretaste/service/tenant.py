@@ -176,15 +176,16 @@ class Live:
         }
 
     def remember(
-        self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str
-    ) -> int:
+        self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str,
+        client: str = "",
+    ) -> int:  # fmt: skip
         """Keep what users did: on disk when this returns, and part of their next list."""
         now = _now()
         events = [
             Event(f.user, f.item, self._checked(f), now if f.time is None else f.time, f.request_id)
             for f in feedback
         ]  # fmt: skip
-        return self.store.add(events, overwrite=overwrite, key=key, body=body)
+        return self.store.add(events, overwrite=overwrite, key=key, body=body, client=client)
 
     def refresh(self) -> bool:
         """Serve what is current now, if that changed: whether it did.  Nobody waits meanwhile.
