@@ -100,7 +100,7 @@ class Desk:
         for n, (request, (histories, _)) in enumerate(zip(requests, resolved, strict=True)):
             # histories with and without times are not mixed: one would take them from the other
             timed = not len(histories.item_h) or histories.time_h is not None
-            alone = n if request.probe is not None else None
+            alone = n if request.probe or request.seen else None
             candidates = None if request.candidates is None else tuple(request.candidates)
             key = (request.k, request.where, request.exclude_seen, request.diversity)
             alike.setdefault((key, tuple(request.exclude), candidates, timed, alone), []).append(n)
@@ -142,7 +142,7 @@ class Desk:
         best = rank(
             self.model, histories, pool_size(asked.k, n_items) if asked.diversity else asked.k,
             n_items=n_items, exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
-            probe=asked.probe, factors=self._factors,
+            seen=asked.seen, probe=asked.probe, factors=self._factors,
         )  # fmt: skip
         if not asked.diversity:
             return best

@@ -52,17 +52,26 @@ class Lists:
         return Lists(self.item_bk[users], self.score_bk[users], self.tied_b[users], none)
 
 
-def recommend(
+def recommend(  # noqa: PLR0913 -- what a Request resolves to, by name
     model: Scorer, histories: Histories, k: int, *, n_items: int, exclude_seen: bool = True,
-    allowed_i: Tensor | None = None, probe: Histories | None = None,
-    factors: ItemFactors | None = None,
+    seen: Histories | None = None, allowed_i: Tensor | None = None,
+    probe: Histories | None = None, factors: ItemFactors | None = None,
 ) -> Lists:  # fmt: skip
-    """The k best items for every history, over the full catalogue, in chunks of users.
+    """Return the k best items for every history, over the full catalogue, in chunks of users.
 
-    exclude_seen: leave out what the history holds.  allowed_i: (items,) bool, the candidates; None
-    for all.  probe: for the same users, items whose scores are wanted too.  A model that
-    `ScoresByDot` takes a faster way to the same lists; factors: what is kept of it from list to list
-    (of another model: not used).  Raises ModelError where a score is NaN.
+    Args:
+        model: Scores histories; one that `ScoresByDot` takes a faster way to the same lists.
+        histories: Of B users.
+        k: Length of the lists.
+        n_items: Items in the catalogue.
+        exclude_seen: Whether seen items are left out.
+        seen: What the users have seen; their histories where None.
+        allowed_i: The candidates, (items,) bool; None for all.
+        probe: Items of the same users whose scores are wanted too.
+        factors: What is kept of the model from list to list; of another model, it is not used.
+
+    Raises:
+        ModelError: Where a score is NaN.
     """
     k, parts = min(k, n_items), []
     dots = None
@@ -75,11 +84,11 @@ def recommend(
     for start in range(0, len(histories), rows):
         users = slice(start, start + rows)
         chunk, asked = histories[users], None if probe is None else probe[users]
-        seen = chunk if exclude_seen else None
+        left_out = (chunk if seen is None else seen[users]) if exclude_seen else None
         if isinstance(model, ScoresByDot) and dots is not None:
-            parts.extend(dots.best(model.user_factors(chunk), k, seen, asked))
+            parts.extend(dots.best(model.user_factors(chunk), k, left_out, asked))
         else:
-            parts.append(_best(model.score(chunk), k, seen, asked, allowed_i))
+            parts.append(_best(model.score(chunk), k, left_out, asked, allowed_i))
     if not parts:
         return Lists(
             torch.empty(0, k, dtype=torch.int64), torch.empty(0, k, dtype=torch.float32),

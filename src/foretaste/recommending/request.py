@@ -56,6 +56,8 @@ class Request:
         exclude: Items that must not be listed.
         candidates: The only items that may be listed; None for all.
         exclude_seen: Whether items of the history are left out.
+        seen: What is left out in place of the history, for the same users: where a model is shown
+            less than all that a user did.
         diversity: From 0 (the order of the scores) to 1; see `reranking.diversify`.
         explain: For how many entries of the history each listed item is explained; 0 for none.
         probe: Items of the same users whose scores are wanted too, for evaluation.
@@ -76,6 +78,7 @@ class Request:
     exclude_seen: bool = True
     diversity: float = 0.0
     explain: int = 0
+    seen: Histories | None = None
     probe: Histories | None = None
 
     def __post_init__(self) -> None:

@@ -115,14 +115,11 @@ async def _watch(live: Live, metrics: Metrics) -> None:
 
 
 def _asking(app: FastAPI, live: Live) -> None:
-    gatherings = {
-        kind: Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
-        for kind in ("users", "strangers")
-    }
+    gathering = Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
 
     async def listed(asked: s.Recommend, request: Request) -> Response:
-        if asked.alike:
-            listing = await gatherings[asked.alike].ask(asked)
+        if asked.plain:
+            listing = await gathering.ask(asked)
         else:  # a filter takes longer: others need not wait for it
             listing = await run_in_threadpool(live.recommend, asked)
         return _json_text(listing.json(request.state.request_id))

@@ -103,15 +103,10 @@ class Recommend(Person):
     )
 
     @property
-    def alike(self) -> str:
-        """Requests with the same word here differ in who asks and for how many; "" for others."""
-        if not self.exclude_seen or self.where or self.exclude or self.candidates is not None:
-            return ""
-        if self.diversity or self.explain:
-            return ""
-        if self.history is None:
-            return "users"
-        return "" if any(entry.time is not None for entry in self.history) else "strangers"
+    def plain(self) -> bool:
+        """Whether it has no filter and no re-ranking: such requests are answered together."""
+        filtered = self.where or self.exclude or self.candidates is not None
+        return self.exclude_seen and not (filtered or self.diversity or self.explain)
 
 
 class Predict(Person):

@@ -25,6 +25,7 @@ from foretaste.recommending.answering import Answer
 from foretaste.recommending.explaining import shares
 from foretaste.recommending.fitting import load
 from foretaste.recommending.recommender import Recommender
+from foretaste.recommending.request import Request
 from foretaste.service.search import Catalogue
 from foretaste.service.store import Event, Past
 
@@ -71,8 +72,9 @@ class Served:
             recommender, replace(recommender, model=model, dataset=now), version,
             Catalogue(ids, table, dataset.interactions.item_r).prepare(),
         )  # fmt: skip
-        fresh.recommender.lists(together([fresh.nobody]), 1)  # what a model builds at first use
-        _ = fresh.row_of_user, fresh.rater, fresh.liked, now.pointers  # before any request waits
+        # what is built at first use is built here, before any request waits for it
+        fresh.recommender.answer([Request(history=[], k=1)])
+        fresh.histories_of(str(now.users.values[0]) if len(now.users) else "", Past())
         return fresh
 
     @cached_property
