@@ -141,13 +141,14 @@ def test_the_parts_are_the_modules_and_folders_of_foretaste():
 
 def test_names_for_type_checkers_for_first_use_and_in_all_are_the_same():
     tree = ast.parse(Path(str(ft.__file__)).read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     assert ast.unparse(block.test) == "TYPE_CHECKING"
     for_checkers = {
         str(node.module).removeprefix("foretaste."): [alias.name for alias in node.names]
         for node in block.body
         if isinstance(node, ast.ImportFrom)
     }
+    assert for_checkers.pop("foretaste") == list(ft.PARTS)
     assert for_checkers == ft.PUBLIC
     named = [name for names in ft.PUBLIC.values() for name in names]
     assert sorted([*named, "__version__"]) == sorted(ft.__all__)

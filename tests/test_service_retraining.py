@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import httpx
@@ -20,7 +21,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.errors import UsageError
 from foretaste.recommending.recommender import Recommender
-from foretaste.service.releases import current, go_back, promote
+from foretaste.service.releases import current, go_back, promote, promoted
 from foretaste.service.retraining import LEAST_USERS, Comparison, compare, retrain
 from foretaste.service.store import Event, Store
 from tests.processes import service
@@ -390,3 +391,12 @@ def test_a_killed_service_has_every_event_it_acknowledged(bundle, store):
     assert len(told) > 10
     assert set(told) <= set(kept)
     assert len(kept) == len(set(kept))
+
+
+def test_of_promotions_at_once_none_is_lost(tmp_path):
+    bundle = tmp_path / "bundle"
+    successors = [tmp_path / f"bundle-{n}" for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda successor: promote(bundle, successor), successors))
+    assert sorted(promoted(bundle)) == successors
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.promoted.json"]

@@ -8,7 +8,7 @@ keeps them equal: for type checkers and editors, for `__getattr__`, and in `__al
 import importlib
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # A waiting thread spins for a part of a millisecond, then sleeps. The default of many makes threads
 # slow each other down beside any other work (two busy cores: 8 s of training became 121 s). A third
@@ -19,6 +19,18 @@ os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from foretaste import (
+        bundle,
+        cli,
+        data,
+        errors,
+        evaluation,
+        experiments,
+        models,
+        recommending,
+        service,
+        training,
+    )
     from foretaste.data.checking import check
     from foretaste.data.dataset import Dataset, items_only
     from foretaste.data.features import ItemFeatures
@@ -158,23 +170,26 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what a public name stands for, or a part of foretaste, when it is first used."""
-    if name in OLD_NAMES:
-        new = OLD_NAMES[name]
-        warnings.warn(
-            f"foretaste.{name} is now foretaste.{new}; the old name goes with the next release.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return __getattr__(new)
-    if name in _MODULE_OF:
-        module = importlib.import_module(f"foretaste.{_MODULE_OF[name]}")
-        globals()[name] = getattr(module, name)  # found without this function from now on
-        return globals()[name]
-    if name in PARTS:
-        return importlib.import_module(f"foretaste.{name}")
-    raise AttributeError(f"module 'foretaste' has no attribute {name!r}", name=name)
+if not TYPE_CHECKING:  # else a name that does not exist would be Any to a type checker
+
+    def __getattr__(name: str) -> object:
+        """Import what a public name stands for, or a part of foretaste, when it is first used."""
+        if name in OLD_NAMES:
+            new = OLD_NAMES[name]
+            warnings.warn(
+                f"foretaste.{name} is now foretaste.{new}; "
+                "the old name goes with the next release.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return __getattr__(new)
+        if name in _MODULE_OF:
+            module = importlib.import_module(f"foretaste.{_MODULE_OF[name]}")
+            globals()[name] = getattr(module, name)  # found without this function from now on
+            return globals()[name]
+        if name in PARTS:
+            return importlib.import_module(f"foretaste.{name}")
+        raise AttributeError(f"module 'foretaste' has no attribute {name!r}", name=name)
 
 
 def __dir__() -> list[str]:
