@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 import foretaste as ft
+from foretaste.errors import UsageError
 from foretaste.service import app as service_app
 from foretaste.service.app import build
 from foretaste.service.batching import Gathering
@@ -189,7 +190,7 @@ def test_a_catalogue_is_prepared_as_a_whole(live):
 
 def test_an_outage_is_one_line_in_the_log_and_its_end_another(live, monkeypatch, caplog):
     outcomes = iter([False, OSError("disk gone\nand more"), OSError("still"), OSError("still"),
-                     True, False, ft.errors.UsageError("again."), False])  # fmt: skip
+                     True, False, UsageError("again."), False])  # fmt: skip
     over = threading.Event()
 
     def refresh() -> bool:
@@ -285,6 +286,7 @@ def test_two_clients_may_use_the_same_idempotency_key(live):
             mine = {**event, "value": 4 - n}
             for _ in range(2):
                 assert client.post("/api/feedback", json=mine, headers=head).status_code == 200
+        head = {"Authorization": f"Bearer {tokens[1]}", "Idempotency-Key": "order-1"}
         changed = client.post("/api/feedback", json={**event, "value": 1}, headers=head)
         assert (changed.status_code, changed.json()["error"]["code"]) == (409, "conflict")
     assert [e.value for e in live.store.all_events()] == [4, 3]
