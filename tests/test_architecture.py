@@ -213,12 +213,21 @@ def test_no_module_outgrows_400_lines(file):
     assert lines <= MODULE_LINES, f"{name_of(file)} has {lines} lines: split by responsibility"
 
 
+def lines_of_code(function: Function) -> int:
+    """Lines of a function without its docstring, which may be as long as its arguments are many."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is not None:
+        lines -= (first.end_lineno or 0) - first.lineno + 1
+    return lines
+
+
 def test_no_function_outgrows_60_lines():
     long = {
         f"{name_of(file)}: {name}": lines
         for file in FILES
         for name, function in functions(file)
-        if (lines := (function.end_lineno or 0) - function.lineno + 1) > FUNCTION_LINES
+        if (lines := lines_of_code(function)) > FUNCTION_LINES
     }
     assert not long, f"split these: {long}"
 

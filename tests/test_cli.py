@@ -399,7 +399,7 @@ RECIPES = ", ".join(recipe_names())
             "For someone new, give a history: what they have seen or rated.",
         ),
         (
-            "recommend bundle --history i1,zz",
+            "similar bundle zz",
             1,
             f"unknown item 'zz'. {LOOK} i0, i1, i10 (20 in all).",
         ),
@@ -411,7 +411,7 @@ RECIPES = ", ".join(recipe_names())
         (
             "recommend bundle --history i1=9",
             2,
-            "history: item 'i1': got 9.0. Ratings lie in 1 to 5.",
+            "history: item 'i1': got the value 9.0. Ratings lie in 1 to 5.",
         ),
         ("recommend bundle --user u1 --k 0", 2, "k=0. Ask for at least one item."),
         (

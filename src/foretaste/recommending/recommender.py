@@ -76,13 +76,9 @@ class Recommender:
         """Return the lists that several requests ask for, in their order.
 
         This is the only way to a list: the evaluation, the export and the service come here too.
-        Requests that differ only in whom they are for are scored together.
 
         Args:
             requests: Questions; see `Request`.
-
-        Returns:
-            An Answer for each, in item rows.
 
         Raises:
             UnknownIdError: Where a user is asked for whom the data lack.
@@ -184,8 +180,7 @@ class Recommender:
         """Write the k best items of every user to a Parquet file: user, item, score, rank.
 
         Users pass through in chunks, so memory does not grow with their number.  The file takes
-        its name once it is complete: killed half-way, an older one is still there, and two runs
-        at once do not mix.
+        its name once it is complete: an older one stays until then, and two runs do not mix.
 
         Args:
             path: The file.
