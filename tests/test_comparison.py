@@ -335,23 +335,29 @@ def test_a_killed_comparison_leaves_no_process_and_no_half_result(parts, tmp_pat
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_for(lambda: kept_result(tmp_path, "quick"))
+        wait_for(lambda: bool(results(tmp_path, "quick")))
         quick = kept_result(tmp_path, "random")
         wait_for(lambda: len(working_on(tmp_path)) == 2)  # the one that forks, and its child
     finally:
         parent.send_signal(signal.SIGKILL)
         assert parent.wait() == -signal.SIGKILL
     wait_for(lambda: not working_on(tmp_path))
-    assert not kept_result(tmp_path, "slow")
+    assert not results(tmp_path, "slow")
     before = quick.stat().st_mtime_ns
     found = ft.compare_models(parts, {"quick": ft.Popularity()}, k=5, seeds=1, folder=tmp_path)
     assert quick.stat().st_mtime_ns == before
     assert "quick" in found.runs
 
 
-def kept_result(folder, name):
-    """The manifest of the result of a trial; None where there is none."""
-    return next((folder / "runs").glob(f"{name}-" + 12 * "[0-9a-f]" + "/manifest.json"), None)
+def results(folder: Path, name: str) -> list[Path]:
+    """The manifests of the results of trials of that name."""
+    return list((folder / "runs").glob(f"{name}-" + 12 * "[0-9a-f]" + "/manifest.json"))
+
+
+def kept_result(folder: Path, name: str) -> Path:
+    """The manifest of the one result of that name."""
+    (found,) = results(folder, name)
+    return found
 
 
 def working_on(folder):

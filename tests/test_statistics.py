@@ -85,7 +85,7 @@ def test_p_is_two_sided_and_normal_with_the_standard_error_of_the_bootstrap():
     a, b = tally(list(rng.random(40))), tally(list(rng.random(40)))
     row = contrasts({"a": {"x": a}, "b": {"x": b}}, ["x"]).row(0, named=True)
     drawn_s = resampled([a])[0] - resampled([b])[0]
-    error = np.std(drawn_s, ddof=1)
+    error = float(np.std(drawn_s, ddof=1))
     assert row["difference"] == pytest.approx(a.value - b.value)
     assert row["p"] == pytest.approx(2 * NormalDist().cdf(-abs(a.value - b.value) / error))
     assert row["p_holm"] == row["p"]
@@ -145,6 +145,7 @@ def test_one_resample_with_a_value_gives_no_p():
 
 def test_holm_keeps_the_order_of_the_tests_and_stops_at_1():
     assert holm([0.6, 0.001, 0.7]) == pytest.approx([1.0, 0.003, 1.0])
+    assert holm([math.nan, 0.02, 0.01])[1:] == pytest.approx([0.02, 0.02])  # NaN is no test
     assert holm([0.02, 0.01]) == pytest.approx([0.02, 0.02])
 
 

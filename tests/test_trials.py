@@ -30,7 +30,7 @@ from foretaste.experiments.trials import (
     write_split,
 )
 from tests.processes import wait_for
-from tests.test_comparison import kept_result, working_on
+from tests.test_comparison import results, working_on
 
 SLOW = ft.ALS(n_factors=4, iterations=100_000)
 
@@ -49,7 +49,7 @@ def kill_what_starts_trials(folder: Path, done: str) -> threading.Thread:
     """Kill the process that forks, once a result is there and another trial is being worked on."""
 
     def kill() -> None:
-        wait_for(lambda: kept_result(folder, done))
+        wait_for(lambda: bool(results(folder, done)))
         wait_for(lambda: len(working_on(folder)) == 2)
         os.kill(next(n for n in working_on(folder) if parent_of(n) == os.getpid()), signal.SIGKILL)
 
@@ -70,7 +70,7 @@ def test_the_death_of_what_starts_the_trials_fails_one_model_and_the_next_goes_o
     assert lines[-2] == f"slow: failed. {found.failed['slow']}"
     assert "later" in found.runs
     assert not working_on(tmp_path)  # the trial that it had started ended with it
-    assert not kept_result(tmp_path, "slow")
+    assert not results(tmp_path, "slow")
 
 
 def test_what_dies_twice_in_a_row_is_the_end_with_the_reason(parts, tmp_path, monkeypatch):
@@ -123,6 +123,7 @@ def test_a_trial_finds_what_evaluate_finds_and_is_kept(parts, tmp_path):
     assert again.seconds == found.seconds
     assert again.variety == found.variety
     assert again.lists is not None
+    assert found.lists is not None
     assert again.lists.equals(found.lists)
 
 
