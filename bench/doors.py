@@ -105,15 +105,14 @@ def timed(door: Callable[[int], object], limit: float, clock: Clock) -> float:
 
 def short(model: str, data: str) -> dict[str, Any]:
     """Fields that fit a model quickly and change nothing at its doors: as many draws, too."""
-    sweeps = SWEEPS | {"samples": DRAWS[data]}
-    return SHORT.get(
-        model, {"bayesian-mf": sweeps, "hybrid": {"rater_fields": sweeps}}.get(model, {})
-    )
+    sweeps: dict[str, Any] = SWEEPS | {"samples": DRAWS[data]}
+    chains: dict[str, dict[str, Any]] = {"bayesian-mf": sweeps, "hybrid": {"rater_fields": sweeps}}
+    return (SHORT | chains).get(model, {})
 
 
 def split_of(name: str) -> ft.Split:
     """A data set whose items have every column that a model asks for, 80/20 at random."""
-    load = getattr(ft, "load_dataset", None) or ft.load_data  # its name in 0.1.0
+    load = getattr(ft, "load_dataset", None) or vars(ft)["load_data"]  # its name in 0.1.0
     ratings = load(name)
     table, x = ratings.item_frame, ratings.interactions
     votes_i = np.bincount(x.item_r, minlength=len(table))

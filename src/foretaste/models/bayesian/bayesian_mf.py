@@ -39,12 +39,27 @@ MOST_LEVELS = 32  # of a discrete scale
 class BayesianMF(Model):
     """Posterior mean of ratings over draws of a block Gibbs sampler, with a standard deviation.
 
-    implicit_rank: principal directions kept of who rated what, 0 for none.  features: whether the
-    columns of the item and user tables shift the prior means.  drift_seconds: time scales of a
-    user's drift, [] for none; a rating is then interpolated from the user's ratings before and
-    after it.  user_noise, item_noise: degrees of freedom of individual noise, 0 for one noise.
-    After burn_in sweeps every keep_every-th draw is kept, until the Monte Carlo error of the
-    posterior means is below `tolerance` standard deviations of the noise, or there are `samples`.
+    It does not know why items were rated: a rating that is missing says nothing of its value, so
+    that lists are by expected rating alone, and popularity counts no more than it moves a prior
+    mean.  Tastes and items are the same at all times but for a user's drift, which is interpolated
+    between ratings and forecasts nothing.  Intervals are those of the model: kept draws of one
+    chain, noise that is Gaussian (or a probit's), a user's vector given its drift and noise at
+    their means.
+
+    Args:
+        n_factors: Factors of a user and of an item.
+        implicit_rank: Principal directions kept of who rated what, 0 for none.
+        features: Whether the columns of the item and user tables shift the prior means.
+        drift_seconds: Time scales of a user's drift, [] for none; a rating is then interpolated
+            from the user's ratings before and after it.
+        user_noise: Degrees of freedom of each user's noise, 0 for one noise.
+        item_noise: The same of each item's noise.
+        burn_in: Sweeps before the first draw is kept.
+        samples: Draws kept where the chain does not settle sooner.
+        keep_every: Sweeps from one kept draw to the next.
+        tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
+            which the chain stops; 0 never stops it.
+        likelihood: "gaussian", or "probit" for the levels of a discrete scale.
     """
 
     name: ClassVar[str] = "bayesian-mf"
