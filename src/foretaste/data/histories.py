@@ -89,7 +89,7 @@ class Histories:
 
     def dense(self, n_items: int, value_h: Tensor | None = None) -> Tensor:
         """Histories as a matrix: (B, items), value_h (default: ones) where there is an entry."""
-        x_bi = torch.zeros(len(self), n_items)
+        x_bi = torch.zeros(len(self), n_items, dtype=torch.float32)
         x_bi[self.user_h, self.item_h] = 1.0 if value_h is None else value_h
         return x_bi
 

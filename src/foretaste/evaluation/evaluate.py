@@ -221,7 +221,13 @@ def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> Histories:
     """Pairs sorted by user as a Histories."""
     pointer_b = torch.from_numpy(np.searchsorted(user_p, np.arange(n_users + 1)))
     none = torch.full((n_users,), -1)
-    return Histories(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
+    return Histories(
+        pointer_b,
+        torch.from_numpy(item_p),
+        torch.ones(len(item_p), dtype=torch.float32),
+        None,
+        none,
+    )
 
 
 def peak_memory() -> int:

@@ -130,7 +130,6 @@ class PlotSimilarity(ContentModel):
         kind = "text" if self.encoder == "tfidf" else "sentence"
         return table.select(table.columns[0], text), kind
 
-
     def cost(self, shape: Shape) -> Cost:
         """As of any text; a network that reads it takes some 10 ms a text."""
         cost = super().cost(shape)

@@ -68,7 +68,7 @@ def _stranger(dataset: Dataset, history: History) -> Histories:
         rated[int(row)] = float(value)
     return Histories(
         torch.tensor([0, len(rated)]), torch.tensor(list(rated), dtype=torch.int64),
-        torch.tensor(list(rated.values())), None, torch.tensor([-1]),
+        torch.tensor(list(rated.values()), dtype=torch.float32), None, torch.tensor([-1]),
     )  # fmt: skip
 
 
