@@ -56,9 +56,14 @@ class ALS(LearnsFromLikes):
         """Solve for users, then for items, in turn, each from where it stands."""
         X_ui = self.learn_likes(train)
         X_iu = X_ui.T.tocsr()
-        draw = torch.randn(len(train.items), self.n_factors, generator=engine.generator("items"))
+        draw = torch.randn(
+            len(train.items),
+            self.n_factors,
+            generator=engine.generator("items"),
+            dtype=torch.float32,
+        )
         item_id = draw * 0.1 / self.n_factors**0.5
-        user_ud = torch.zeros(len(train.users), self.n_factors)
+        user_ud = torch.zeros(len(train.users), self.n_factors, dtype=torch.float32)
         with engine.meter("als", self.iterations) as meter:
             for _ in range(self.iterations):
                 item_id, user_ud, square_d = principal_axes(item_id, user_ud, self.unseen)
@@ -86,7 +91,7 @@ class ALS(LearnsFromLikes):
         pointer_b, index_h, weight_h = map(torch.from_numpy, (X_bj.indptr, X_bj.indices, X_bj.data))
         length_b = pointer_b.diff()
         n_unseen = len(y_jd) if n_unseen is None else n_unseen
-        l2_b = self.l2 * (length_b + self.unseen * n_unseen) ** self.nu
+        l2_b = self.l2 * (length_b.float() + self.unseen * n_unseen) ** self.nu
         prior_d = torch.zeros_like(square_d) if prior_d is None else prior_d
         x_bd = prior_d / (square_d + l2_b[:, None]).clamp(min=1e-12)
         order = length_b.argsort(descending=True, stable=True)
@@ -109,7 +114,7 @@ class ALS(LearnsFromLikes):
     def user_factors(self, histories: Histories) -> Tensor:
         """The factors of histories: (B, d)."""
         X_bi = self.likes(histories, len(self.item_id_))
-        start_bd = torch.zeros(len(histories), self.item_id_.shape[1])
+        start_bd = torch.zeros(len(histories), self.item_id_.shape[1], dtype=torch.float32)
         return self.solve(X_bi, self.item_id_, self.square_d_, start_bd, self.prior_d_)
 
     def item_factors(self) -> Tensor:
@@ -142,7 +147,7 @@ def principal_axes(
     y_jd: Tensor, x_bd: Tensor, weight_j: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both sides turned so that Y^T W Y is diagonal, which no score notices; and that diagonal."""
-    weight_j1 = torch.as_tensor(weight_j).reshape(-1, 1)
+    weight_j1 = torch.as_tensor(weight_j, dtype=torch.float32).reshape(-1, 1)
     square_d, Q_dd = torch.linalg.eigh((y_jd.T @ (weight_j1 * y_jd)).double())
     return y_jd @ Q_dd.float(), x_bd @ Q_dd.float(), square_d.clamp(min=0).float()
 
@@ -205,7 +210,7 @@ class AlignedALS(ALS):
     def user_factors(self, histories: Histories) -> Tensor:
         """The factors of histories, to which new items matter only where they are liked: (B, d)."""
         X_bi = self.likes(histories, len(self.item_id_))
-        start_bd = torch.zeros(len(histories), self.item_id_.shape[1])
+        start_bd = torch.zeros(len(histories), self.item_id_.shape[1], dtype=torch.float32)
         return self.solve(
             X_bi, self.item_id_, self.square_d_, start_bd, self.prior_d_, self.trained_
         )

@@ -39,13 +39,13 @@ class GlobalMean(Model):
 
     def score(self, histories: Histories) -> Tensor:
         """The same score everywhere: (B, items)."""
-        return torch.full((len(histories), self.n_items_), self.mean_)
+        return torch.full((len(histories), self.n_items_), self.mean_, dtype=torch.float32)
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """The mean, for every pair."""
-        return RatingPrediction(torch.full((len(item_p),), self.mean_))
+        return RatingPrediction(torch.full((len(item_p),), self.mean_, dtype=torch.float32))
 
     def cost(self, shape: Shape) -> Cost:
         """One pass over the ratings."""
@@ -78,7 +78,7 @@ class Bias(Model):
         self.mean_ = float(x.value_r.mean(dtype="float64"))
         self.scale_ = list(train.scale)
         rest_r = torch.from_numpy(x.value_r) - self.mean_
-        user_u = torch.zeros(len(train.users))
+        user_u = torch.zeros(len(train.users), dtype=torch.float32)
         for _ in range(self.iterations):
             self.item_i_ = shrunk_mean(
                 rest_r - user_u[user_r], item_r, len(train.items), self.l2_item

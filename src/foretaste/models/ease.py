@@ -234,7 +234,7 @@ class AlignedEASE(EASE):
         n_known, trained = len(self.weights_ij_), len(B_ic)
         n_items = n_known + len(table)
         grown = copy.copy(self)
-        grown.weights_ij_ = torch.zeros(n_items, n_items)
+        grown.weights_ij_ = torch.zeros(n_items, n_items, dtype=torch.float32)
         grown.weights_ij_[:n_known, :n_known] = self.weights_ij_
         grown.weights_ij_[:trained, n_known:] = B_ic
         grown.weights_ij_[n_known:, :trained] = B_ic.T
@@ -262,7 +262,7 @@ class AlignedEASE(EASE):
         K = torch.from_numpy((X_ui @ X_ui.T if by_users else X_ui.T @ X_ui).toarray())
         K.diagonal().add_(self.l2 / (1 + self.beta))
         triangle = torch.linalg.cholesky(K)
-        B_ic = torch.empty(n_items, F_cf.shape[0])
+        B_ic = torch.empty(n_items, F_cf.shape[0], dtype=torch.float32)
         for part in blocks(F_cf.shape[0], BLOCK // ((len(self.columns_) + 3) * n_items)):
             g_ic = np.zeros((n_items, part.stop - part.start))
             for mu, S_ic in zip(

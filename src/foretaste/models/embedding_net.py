@@ -187,7 +187,11 @@ class EmbeddingModel(Model):
             error_h = (
                 network.rate((own_bd + prior_bd)[user_h], item_hd) - histories.value_h
             ).square()
-            pull_b = self.l2 * histories.length_b * own_bd[:, : self.n_factors].square().sum(dim=1)
+            pull_b = (
+                self.l2
+                * histories.length_b.float()
+                * own_bd[:, : self.n_factors].square().sum(dim=1)
+            )
             pull_b = pull_b + self.fold_in_pull * own_bd.square().sum(dim=1)
             own_bd.grad = torch.autograd.grad(error_h.sum() + pull_b.sum(), own_bd)[0]
             optimizer.step()
@@ -210,7 +214,9 @@ class EmbeddingModel(Model):
                 self.network_.rate(user_bd[user_c], item_id[item_c])
                 for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
             ]
-        return RatingPrediction(torch.cat(rated or [torch.empty(0)]).clamp(*self.scale_))
+        return RatingPrediction(
+            torch.cat(rated or [torch.empty(0, dtype=torch.float32)]).clamp(*self.scale_)
+        )
 
     @cached_property
     def _with_mean_item(self) -> Tensor:

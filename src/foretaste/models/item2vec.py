@@ -44,7 +44,7 @@ class SkipGrams(Batches):
         """
         rng, device = self.engine.generator("skip-grams", number), self.engine.torch_device
         item_r, user_r = self.columns
-        kept_r = torch.rand(len(item_r), generator=rng) < self.keep_i[item_r]
+        kept_r = torch.rand(len(item_r), generator=rng, dtype=torch.float32) < self.keep_i[item_r]
         item_n, user_n = item_r[kept_r], user_r[kept_r]
         reach_n = torch.randint(1, self.window + 1, (len(item_n),), generator=rng)
         context_nc = torch.full((len(item_n), 2 * self.window), -1, dtype=torch.int64)
@@ -68,9 +68,11 @@ class SkipGramNet(nn.Module):
     def __init__(self, n_items: int, n_factors: int, generator: torch.Generator | None) -> None:
         super().__init__()
         shape = (n_items, n_factors)
-        self.centre = nn.Parameter(torch.empty(shape).uniform_(-1, 1, generator=generator))
+        self.centre = nn.Parameter(
+            torch.empty(shape, dtype=torch.float32).uniform_(-1, 1, generator=generator)
+        )
         self.centre.data /= 2 * n_factors  # word2vec's start
-        self.context = nn.Parameter(torch.zeros(shape))
+        self.context = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
     def forward(self, centre_b: Tensor, context_bc: Tensor, noise_n: Tensor) -> tuple[Tensor, ...]:
         """Products of centres with their contexts (B, C), and with the noise (B, N)."""
@@ -137,7 +139,7 @@ class Item2Vec(LearnsFromLikes):
             torch.arange(n_users), torch.from_numpy(np.diff(X_ui.indptr)).long()
         )
         count_i = torch.bincount(item_r, minlength=n_items).float()
-        keep_i = torch.ones(n_items)
+        keep_i = torch.ones(n_items, dtype=torch.float32)
         if self.subsample is not None:
             keep_i = (self.subsample * len(item_r) / count_i.clamp(min=1)).sqrt().clamp(max=1)
         noise_i = count_i.clamp(min=1).pow(self.noise_exponent) * (count_i > 0)

@@ -170,7 +170,9 @@ class Towers(nn.Module):
         n_items, n_features, n_user_features = sizes
 
         def table(rows: int, columns: int, std: float) -> Tensor:
-            return torch.empty(rows, columns).normal_(std=std, generator=generator)
+            return torch.empty(rows, columns, dtype=torch.float32).normal_(
+                std=std, generator=generator
+            )
 
         def of_items(width: int) -> nn.Parameter:
             ids = table(n_items, width, 0.5 / n_factors**0.5)
@@ -178,11 +180,13 @@ class Towers(nn.Module):
 
         self.as_history, self.as_candidate = of_items(n_factors), of_items(n_factors + 1)
         self.user_features = nn.Parameter(table(n_user_features, n_factors, 0.1 / n_factors**0.5))
-        self.disliked = nn.Parameter(torch.eye(n_factors) * 0.3)  # seen, which says something good
+        self.disliked = nn.Parameter(
+            torch.eye(n_factors, dtype=torch.float32) * 0.3
+        )  # seen, which says something good
         self.into = nn.Parameter(table(n_factors, hidden, n_factors**-0.5))
-        self.into_bias = nn.Parameter(torch.zeros(hidden))
+        self.into_bias = nn.Parameter(torch.zeros(hidden, dtype=torch.float32))
         self.out = nn.Parameter(table(hidden, n_factors, 0.1 * hidden**-0.5))
-        self.out_bias = nn.Parameter(torch.zeros(n_factors))
+        self.out_bias = nn.Parameter(torch.zeros(n_factors, dtype=torch.float32))
         self.id_drop, self.drop = Dropout(id_dropout), Dropout(dropout)
 
     def items(self, features: Sparse) -> tuple[Tensor, Tensor]:
@@ -211,7 +215,9 @@ class Towers(nn.Module):
 
     def _kept(self, rows: int) -> Tensor:
         """1, or 0 where training hides the id of an item or the features of a user: (rows,)."""
-        return (self.id_drop(torch.ones(rows, device=self.into.device)) > 0).float()
+        return (
+            self.id_drop(torch.ones(rows, device=self.into.device, dtype=torch.float32)) > 0
+        ).float()
 
 
 def pool(shown_rc: Any, history_cd: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def reasons(
     """
     length = len(histories.item_h)
     if length == 0:
-        return torch.zeros(0, len(item_k))
+        return torch.zeros(0, len(item_k), dtype=torch.float32)
     rows = max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
     # without the row in training: all scores come from the history alone, and can be compared
     whole_k = score(_without(histories, torch.tensor([length])))[0, item_k]

@@ -125,7 +125,10 @@ class Served:
             bundled = replace(bundled, user_features=dataset.user_table[row])
         return bundled.with_events(
             torch.tensor([self.catalogue.row_of[item] for item in since]),
-            torch.tensor([self.liked if e.value is None else e.value for e in since.values()]),
+            torch.tensor(
+                [self.liked if e.value is None else e.value for e in since.values()],
+                dtype=torch.float32,
+            ),
             torch.tensor([event.time for event in since.values()]),
         )
 
