@@ -133,18 +133,21 @@ def _evaluated(chunk: pl.DataFrame, expr: pl.Expr) -> np.ndarray:
 
 
 def _chunks(table: pl.DataFrame, made_bytes: int) -> Iterator[slice]:
-    """Runs of rows of at most `LARGEST_CHUNK` bytes, or of one row."""
-    byte_r = np.full(len(table), 16 + made_bytes, dtype=np.int64)
-    for column in table:
-        if column.dtype == pl.String:
-            byte_r += column.str.len_bytes().fill_null(0).to_numpy()
-        elif column.dtype in (pl.Categorical, pl.Enum):
-            byte_r += column.cat.len_bytes().fill_null(0).to_numpy()
+    """Runs of rows of at most `LARGEST_CHUNK` bytes, or of one row; a number has eight bytes."""
+    texts = [column.str for column in table if column.dtype == pl.String]
+    texts += [column.cat for column in table if column.dtype in (pl.Categorical, pl.Enum)]
+    width, rows = 8 + made_bytes, len(table)
+    if not texts:
+        length = max(LARGEST_CHUNK // width, 1)
+        yield from (slice(start, min(start + length, rows)) for start in range(0, rows, length))
+        return
+    byte_r = np.full(rows, width, dtype=np.int64)
+    for text in texts:
+        byte_r += text.len_bytes().fill_null(0).to_numpy()
     end_r = byte_r.cumsum()
     start = 0
-    while start < len(table):
-        before = end_r[start] - byte_r[start]
-        stop = int(np.searchsorted(end_r, before + LARGEST_CHUNK, side="right"))
-        stop = max(stop, start + 1)
+    while start < rows:
+        most = end_r[start] - byte_r[start] + LARGEST_CHUNK
+        stop = max(int(np.searchsorted(end_r, most, side="right")), start + 1)
         yield slice(start, stop)
         start = stop
