@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import datetime as dt
+import doctest
 import resource
 import socket
 import sqlite3
@@ -256,6 +257,11 @@ def test_a_condition_can_be_kept_for_tables_with_its_columns():
     for other in (FILMS.drop("year"), FILMS.with_columns(pl.col("year").cast(pl.String))):
         with pytest.raises(UsageError, match="column 'year' is not Int64 in this table"):
             kept.matching(other)
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(filters).failed == 0
+    assert doctest.testmod(filters).attempted > 0
 
 
 # What is refused, and how

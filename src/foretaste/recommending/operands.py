@@ -146,7 +146,7 @@ def alike(values: Sequence[Value], node: exp.Expr) -> tuple[list[pl.Expr], pl.Da
     elif dtypes == {pl.String(), TIME}:
         fits = all(v.dtype == TIME or v.constant is not None for v in values if v.dtype != pl.Null)
         dtype = TIME if fits else None
-    if dtype not in (*_NUMBERS, pl.Boolean(), pl.String(), TIME):
+    if dtype is None or dtype not in (*_NUMBERS, pl.Boolean(), pl.String(), TIME):
         kinds = " beside ".join(sorted({v.kind for v in values if v.dtype != pl.Null}))
         raise UsageError(
             f"where: {quoted(node)} has {kinds}.",
