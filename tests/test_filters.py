@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import datetime as dt
+import doctest
+import re
 import resource
 import socket
 import sqlite3
@@ -256,6 +258,11 @@ def test_a_condition_can_be_kept_for_tables_with_its_columns():
     for other in (FILMS.drop("year"), FILMS.with_columns(pl.col("year").cast(pl.String))):
         with pytest.raises(UsageError, match="column 'year' is not Int64 in this table"):
             kept.matching(other)
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(filters).failed == 0
+    assert doctest.testmod(filters).attempted > 0
 
 
 # What is refused, and how
@@ -536,6 +543,25 @@ def test_a_deep_stack_of_the_caller_is_no_traceback():
 )  # fmt: skip
 def test_what_is_just_within_the_limits_is_answered(where):
     assert matching(where, FILMS).shape == (6,)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [f"rank + 1 IN ({'rank,' * 99} 1)", f"CASE rank + 1 {'WHEN rank THEN 1 ' * 90} END = 1",
+     " OR ".join(["LOWER(title) = 'a'"] * 29), " OR ".join(["title LIKE 'a'"] * 65),
+     " OR ".join(["rank % 2 % 2 % 2 = 1"] * 9)],
+)  # fmt: skip
+def test_what_takes_more_steps_than_it_has_words_is_refused(where):
+    assert re.search(r"takes more than 256 steps|nested more than 16 deep", refused(where))
+
+
+@pytest.mark.parametrize(
+    ("where", "made"),
+    [("title = 'abcd'", 0), ("CASE WHEN seen THEN 'é' ELSE title END = 'abcd'", 2),
+     ("COALESCE(title, 'abc') = COALESCE(user, 'a', 'abcd')", 7), ("COALESCE(year, 1) = 1", 0)],
+)  # fmt: skip
+def test_text_that_a_condition_gives_to_rows_counts_as_theirs(where, made):
+    assert Condition.parse(where, FILMS.schema)._made_bytes == made
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ class Builder:
             )
         x, *others = parts = self._values([node.this, *node.expressions])
         (needle, *exprs), dtype = alike(parts, node)
-        at_once = [x.varies and v.constant is not None for v in others]
+        at_once = [v.constant is not None for v in others]
         tests = [needle == e for e, listed in zip(exprs, at_once, strict=True) if not listed]
         if any(at_once):
             constants = [constant_of(v, dtype) for v in others if v.constant is not None]

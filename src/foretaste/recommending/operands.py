@@ -30,19 +30,17 @@ class Value:
     """A part of a condition, which knows how it is computed and not what it is called.
 
     Attributes:
-        expr: What computes it: one value per row, or one for all rows if it does not vary.
+        expr: What computes it: one value per row, or one for all of them.
         dtype: Boolean, Int64, Int128, Float64, String, Datetime in microseconds, or Null; another
             one for a column that can only be asked for IS NULL.
         steps: What it costs, with all that is below it.
         constant: Its value, where it is written in the text; None elsewhere.
-        varies: Whether it reads a column.
     """
 
     expr: pl.Expr
     dtype: pl.DataType
     steps: int = 0
     constant: Any = None
-    varies: bool = False
 
     @property
     def kind(self) -> str:
@@ -74,7 +72,7 @@ def column(expr: pl.Expr, dtype: pl.DataType) -> Value:
         if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
             expr = expr.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         to, expr = TIME, expr.cast(TIME)
-    return Value(expr, to, varies=True)
+    return Value(expr, to)
 
 
 def computed(expr: pl.Expr, dtype: pl.DataType, parts: Sequence[Value], steps: int = 1) -> Value:
@@ -96,7 +94,7 @@ def computed(expr: pl.Expr, dtype: pl.DataType, parts: Sequence[Value], steps: i
             fix="Write x IN (1, 2) in place of x = 1 OR x = 2, or give items as candidates. A LIKE "
             f"counts {SEARCH}, a LOWER {REWRITE}.",
         )
-    return Value(expr, dtype, steps, varies=any(part.varies for part in parts))
+    return Value(expr, dtype, steps)
 
 
 def number(value: float, node: exp.Expr) -> Value:
@@ -146,7 +144,7 @@ def alike(values: Sequence[Value], node: exp.Expr) -> tuple[list[pl.Expr], pl.Da
     elif dtypes == {pl.String(), TIME}:
         fits = all(v.dtype == TIME or v.constant is not None for v in values if v.dtype != pl.Null)
         dtype = TIME if fits else None
-    if dtype not in (*_NUMBERS, pl.Boolean(), pl.String(), TIME):
+    if dtype is None or dtype not in (*_NUMBERS, pl.Boolean(), pl.String(), TIME):
         kinds = " beside ".join(sorted({v.kind for v in values if v.dtype != pl.Null}))
         raise UsageError(
             f"where: {quoted(node)} has {kinds}.",
