@@ -243,7 +243,9 @@ DRIVING = {
     "n_factors", "hidden", "iterations", "steps", "epochs", "samples", "burn_in", "keep_every",
     "implicit_rank", "drift_seconds", "neighbours", "refit", "window", "negatives",
 }  # fmt: skip
-FREE = {("item2vec", "negatives")}  # stand for drawn noise that a batch shares: a factor of the loss
+FREE = {
+    ("item2vec", "negatives")
+}  # stand for drawn noise that a batch shares: a factor of the loss
 
 
 @pytest.mark.parametrize(

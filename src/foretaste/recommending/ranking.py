@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foretaste.data.histories import Histories
+from foretaste.errors import refuse_fork
 from foretaste.models.base import ScoresByDot
 from foretaste.recommending.retrieval import Best, DotProducts, ItemFactors, top_k
 
@@ -56,9 +57,10 @@ def recommend(
 
     exclude_seen: leave out what the history holds.  allowed_i: (items,) bool, the candidates; None
     for all.  probe: for the same users, items whose scores are wanted too.  A model that
-    `ScoresByDot` takes a faster way to the same lists; factors: what is kept of it from list to list
-    (of another model: not used).  Raises ModelError where a score is NaN.
+    `ScoresByDot` takes a faster way to the same lists; factors: what is kept of it from one list to the
+    next (of another model: not used).  Raises ModelError where a score is NaN.
     """
+    refuse_fork()
     k, parts = min(k, n_items), []
     dots = None
     if isinstance(model, ScoresByDot) and (allowed_i is None or allowed_i.any()):

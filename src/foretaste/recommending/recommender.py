@@ -19,7 +19,7 @@ from foretaste.bundle import __version__
 from foretaste.data.dataset import Dataset, from_tables
 from foretaste.data.histories import Histories
 from foretaste.data.reading import read_items
-from foretaste.errors import BundleError, ModelError, UsageError
+from foretaste.errors import BundleError, ModelError, UsageError, refuse_fork
 from foretaste.models import MODELS
 from foretaste.models.base import (
     ComparesItems,
@@ -297,6 +297,7 @@ def fit(
             f"{model.name} learns from interactions, and {train.name} has items alone.",
             fix=f"Give ratings or clicks, or train one of {', '.join(able)}.",
         )
+    refuse_fork()
     started = time.monotonic()
     model.fit(train, engine)
     seconds = time.monotonic() - started

@@ -13,7 +13,7 @@ import torch
 
 from foretaste.data.dataset import Dataset, id_table
 from foretaste.data.histories import Histories, histories_of
-from foretaste.errors import UnknownIdError, UsageError
+from foretaste.errors import UnknownIdError, UsageError, refuse_fork
 from foretaste.recommending.filters import matching
 
 Id = str | int
@@ -28,6 +28,7 @@ def batch_for(
 
     user_features: what else is known of the latter, by the columns of the user table.
     """
+    refuse_fork()
     if sum(x is not None for x in (user, users, history)) != 1:
         raise UsageError(
             "give exactly one of user, users and history.", fix="A stranger is a history."
