@@ -57,8 +57,8 @@ def recommend(
 
     exclude_seen: leave out what the history holds.  allowed_i: (items,) bool, the candidates; None
     for all.  probe: for the same users, items whose scores are wanted too.  A model that
-    `ScoresByDot` takes a faster way to the same lists; factors: what is kept of it from one list to the
-    next (of another model: not used).  Raises ModelError where a score is NaN.
+    `ScoresByDot` takes a faster way to the same lists; factors: what is kept of it for the next one
+    (of another model: not used).  Raises ModelError where a score is NaN.
     """
     refuse_fork()
     k, parts = min(k, n_items), []

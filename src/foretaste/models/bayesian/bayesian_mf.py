@@ -242,10 +242,9 @@ class BayesianMF(Model):
     def cost(self, shape: Shape) -> Cost:
         """Outer products of padded ratings, a Cholesky factor for each row; kept draws."""
         n, rows, k = shape.interactions, shape.users + shape.items, self.n_factors + 1
-        sweeps = (self.burn_in + self.samples * self.keep_every) / 350  # 1 at the defaults
-        of_rating = 0.7 * (k / 33) ** 2 + 0.1 * len(self.drift_seconds)
-        of_row = 0.7 * (k / 33) ** 3 + 0.3 * self.implicit_rank / 128 * k / 33
-        seconds = 2 + sweeps * (4.5e-5 * n * of_rating + 1e-3 * rows * of_row)
+        of_rating = 1.3e-7 * n * (0.7 * (k / 33) ** 2 + 0.1 * len(self.drift_seconds))
+        of_row = 2.9e-6 * rows * (0.7 * (k / 33) ** 3 + 0.3 * self.implicit_rank / 128 * k / 33)
+        seconds = 2 + (self.burn_in + self.samples * self.keep_every) * (of_rating + of_row)
         return Cost(seconds, memory_bytes=600 * n + 120 * rows * self.samples * k / 33)
 
 
