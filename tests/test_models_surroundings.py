@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +58,42 @@ def test_the_default_dtype_of_torch_changes_no_bit(name, ratings, tmp_path):
             found[what] = found[what].float()
         assert found[what].dtype == torch.float32, what
         assert torch.equal(found[what], tensor), what
+
+
+FORKED = """
+import os, sys
+import foretaste as ft
+from tests.conftest import synthetic
+
+def read():
+    return synthetic(n_users=9, n_items=9, n_rows=40)
+
+def fit(ratings=None):
+    return ft.fit(ft.EASE(), ratings or read(), progress=False)
+
+before = {"imported": lambda: None, "read": read, "fitted": fit}[sys.argv[1]]()
+if os.fork() == 0:
+    try:
+        before.recommend("u1") if sys.argv[1] == "fitted" else fit(before)
+        print("served", flush=True)
+    except ft.ForetasteError as error:
+        print(error, flush=True)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+REFUSED = (
+    "this process was forked off one that had already used foretaste, whose threads did not come "
+    "along: it would hang. Start processes by multiprocessing.get_context('spawn'), or fork before "
+    "any data is read."
+)
+
+
+@pytest.mark.parametrize(
+    ("did", "answer"), [("imported", "served"), ("read", REFUSED), ("fitted", REFUSED)]
+)
+def test_a_forked_process_serves_or_says_that_it_cannot_but_never_hangs(did, answer):
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, did],
+        capture_output=True, check=False, text=True, timeout=60,
+    )  # fmt: skip
+    assert child.stdout.strip() == answer, child.stderr

@@ -28,7 +28,7 @@ OLD = [
 @pytest.mark.parametrize(("name", "old", "new"), OLD)
 @pytest.mark.parametrize("make", [lambda model, fields: model(**fields), configure])
 def test_old_names_of_fields_are_understood_and_warned_of(make, name, old, new):
-    with pytest.warns(DeprecationWarning) as warned:
+    with pytest.warns(DeprecationWarning, match="the old name goes with") as warned:
         model = make(MODELS[name], old)
     assert len(warned) == len(old)
     for said, (before, value), (after, meant) in zip(warned, old.items(), new.items(), strict=True):

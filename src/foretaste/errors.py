@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -96,3 +97,26 @@ def did_you_mean(name: str, known: Iterable[str], *, else_say: str) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {close[0]}?" if close else else_say.format(", ".join(names) or "none")
+
+
+_used_by: list[int] = []  # the process that holds data or models: its threads are not forked along
+
+
+def refuse_fork() -> None:
+    """Note that this process uses data or models; refuse where its parent did before it forked.
+
+    The thread pools of torch and polars do not survive a fork: the child would wait for them for
+    ever.  A fork of a process that has only imported foretaste is fine.
+
+    Raises:
+        ModelError: This process was forked off one that held data or models.
+    """
+    if not _used_by:
+        _used_by.append(os.getpid())
+    elif _used_by[0] != os.getpid():
+        raise ModelError(
+            "this process was forked off one that had already used foretaste, whose threads did "
+            "not come along: it would hang.",
+            fix="Start processes by multiprocessing.get_context('spawn'), or fork before any data "
+            "is read.",
+        )

@@ -20,7 +20,7 @@ from foretaste.data.interactions import (
     map_ids,
     stable_order,
 )
-from foretaste.errors import DataError, UsageError
+from foretaste.errors import DataError, UsageError, refuse_fork
 
 DUPLICATES = ("last", "mean", "sum", "keep", "error")
 FINGERPRINT_ROWS = 100_000  # lines of a table that are text at a time
@@ -62,6 +62,10 @@ class Dataset:
     item_table: pl.DataFrame | None = None
     user_table: pl.DataFrame | None = None
     report: ReadReport = field(default_factory=ReadReport)
+
+    def __post_init__(self) -> None:
+        """Refuse a process that was forked off one which had used foretaste (ModelError)."""
+        refuse_fork()
 
     def __len__(self) -> int:
         return len(self.interactions)

@@ -132,7 +132,7 @@ class ALS(LearnsFromLikes):
             shape: The size of the Dataset.
 
         Returns:
-            Seconds linear in factors and steps (ML-100K: 5.6 s of processor time at 64 factors, 12.8
+            Seconds linear in factors and steps (ML-100K: 5.6 s at 64 factors on one core, 12.8
             at 128, 26 at 256, 45 at 512).
         """
         rows = shape.users + shape.items

@@ -240,8 +240,8 @@ def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:
             )
         if (new, new_value) != (name, value):
             warnings.warn(
-                f"{model.name}: {name}={value!r} is now {new}={new_value!r}; the old name goes with "
-                "the next release.", DeprecationWarning, stacklevel=3,
+                f"{model.name}: {name}={value!r} is now {new}={new_value!r}; the old name goes "
+                "with the next release.", DeprecationWarning, stacklevel=3,
             )  # fmt: skip
         renamed[new] = new_value
     return renamed

@@ -96,6 +96,10 @@ class ContentModel(LearnsFromLikes):
         X_if = sparse.csr_matrix(arrays, shape)
         return X_if, X_if.T.tocsr()
 
+    def features_if(self) -> Any:
+        """What is known of each item: CSR (items, features), single."""
+        return self._features[0]
+
     def _keep(self, X_if: Any) -> None:
         self.pointer_i_ = torch.from_numpy(X_if.indptr)
         self.feature_n_ = torch.from_numpy(X_if.indices)

@@ -27,8 +27,8 @@ class GraphFilter(LearnsFromLikes):
 
     s = x (P + alpha D_i^-1/2 V V^T D_i^1/2) with P = R^T R, R = D_u^-user_power X D_i^-1/2 and V
     its leading right singular vectors.  history_power and target_power generalise the two D_i^-1/2
-    of P; all powers 0.5 and alpha 0.3 are the paper's.  iterations: of subspace iteration; few of them
-    leave V short of the true subspace, a softer filter that is not the same model.
+    of P; all powers 0.5 and alpha 0.3 are the paper's.  iterations: of subspace iteration; few
+    of them leave V short of the true subspace, a softer filter that is not the same model.
 
     sharpen: the time for which what was blurred is sharpened again, ds/dt = -s P (BSPM, Choi et al.
     2023); 0 for not at all.  sharpen_order: of the solver's one step, the terms of the series of

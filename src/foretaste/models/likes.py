@@ -21,10 +21,10 @@ DAY_MS = 86_400_000
 class LearnsFromLikes(Model):
     """A model that sees histories as weighted likes, and nothing else of them.
 
-    positive_threshold: the lowest rating that counts as liked; None for three quarters up the scale (4
-    of 5 stars).  Clicks all count.  weighting: "uniform"; "graded", a rating as a share of the scale (4
-    of 5 stars: 0.8); "log", log2(1 + value), for counts.  half_life_days: what is this much older
-    than the newest interaction of the training weighs half; None: age does not matter.
+    positive_threshold: the lowest rating that counts as liked; None for three quarters up the scale
+    (4 of 5 stars).  Clicks all count.  weighting: "uniform"; "graded", a rating as a share of the
+    scale (4 of 5 stars: 0.8); "log", log2(1 + value), for counts.  half_life_days: what is this
+    much older than the newest interaction of the training weighs half; None: age does not matter.
     activity_power: a user of n likes, where training's mean is m, weighs each (n / m)^-power as
     much; 0: users who like much say as much more, 1: they say no more in all than others.
     """

@@ -11,7 +11,7 @@ import polars as pl
 
 from foretaste import bundle
 from foretaste.data.dataset import Dataset, from_tables
-from foretaste.errors import BundleError, ModelError, UsageError
+from foretaste.errors import BundleError, ModelError, UsageError, refuse_fork
 from foretaste.models import MODELS
 from foretaste.models.base import Model, configure
 from foretaste.recommending.recommender import Recommender
@@ -79,6 +79,7 @@ def fit(
             f"{model.name} learns from interactions, and {train.name} has items alone.",
             fix=f"Give ratings or clicks, or train one of {', '.join(able)}.",
         )
+    refuse_fork()
     started = time.monotonic()
     fitted = model.unfitted().fit(train, engine)
     training: dict[str, Any] = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foretaste.data.histories import Histories
+from foretaste.errors import refuse_fork
 from foretaste.models.base import ScoresByDot
 from foretaste.recommending.retrieval import Best, DotProducts, ItemFactors, top_k
 
@@ -73,6 +74,7 @@ def recommend(  # noqa: PLR0913 -- what a Request resolves to, by name
     Raises:
         ModelError: Where a score is NaN.
     """
+    refuse_fork()
     k, parts = min(k, n_items), []
     dots = None
     if isinstance(model, ScoresByDot) and (allowed_i is None or allowed_i.any()):

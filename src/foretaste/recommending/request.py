@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
-from foretaste.errors import UnknownIdError, UsageError
+from foretaste.errors import UnknownIdError, UsageError, refuse_fork
 
 K = 10  # items in a list where nobody says how many
 
@@ -110,6 +110,7 @@ def resolve_user(request: Request, dataset: Dataset) -> tuple[Histories, list[Id
         UnknownIdError: Where a user is asked for whom the data lack.
         UsageError: Where a value is off the scale, or a user feature does not exist.
     """
+    refuse_fork()
     if request.histories is not None:
         return request.histories, []
     if request.history is not None:

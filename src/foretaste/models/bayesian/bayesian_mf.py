@@ -269,15 +269,7 @@ class BayesianMF(Model):
         return gibbs.project(T_bc, self.user_table_cf_)
 
     def cost(self, shape: Shape) -> Cost:
-        """Estimate outer products of padded ratings, then a Cholesky factor for each row.
-
-        Args:
-            shape: The size of the Dataset.
-
-        Returns:
-            Seconds of all sweeps, for the mean of them that `tolerance` lets the default take; in
-            bytes, what a sweep needs for each rating and the kept draws of each row.
-        """
+        """Outer products of padded ratings, a Cholesky factor for each row; kept draws."""
         n, rows, k = shape.interactions, shape.users + shape.items, self.n_factors + 1
         sweeps = (self.burn_in + self.samples * self.keep_every) / 350  # 1 at the defaults
         of_rating = 0.7 * (k / 33) ** 2 + 0.1 * len(self.drift_seconds)
