@@ -128,18 +128,8 @@ def evaluate_cold_items(
         >>> found.frame()["case"].unique(maintain_order=True).to_list()
         ['cold', 'warm', 'cold in all', 'warm in all', 'all']
     """
-    x, n_items = dataset.interactions, len(dataset.items)
-    rng = np.random.default_rng(seed)
-    held_i = np.isin(np.arange(n_items), rng.permutation(n_items)[: round(test * n_items)])
-    test_r = held_i[x.item_r] | (rng.random(len(x)) < test)
-    if test_r.all() or not held_i.any():
-        raise DataError(
-            f"holding out {test:.0%} of {n_items} items leaves nothing to learn or to find.",
-            where=dataset.name, fix="Choose another fraction.",
-        )  # fmt: skip
-    train, rest = dataset.take(~test_r), dataset.take(test_r)
-    row_i = train.items.find(rest.items.values)
-    new_i = row_i < 0
+    train, rest = _without_some_items(dataset, test, seed)
+    new_i = (row_i := train.items.find(rest.items.values)) < 0
     n_known, n_new = len(train.items), int(new_i.sum())
     row_i = np.where(new_i, n_known + np.cumsum(new_i) - 1, row_i)
     table = rest.item_frame.filter(new_i)
@@ -165,6 +155,20 @@ def evaluate_cold_items(
         f"{test:.0%} of the other interactions, seed {seed}"
     )
     return ColdStart(protocol, rest.users.values, tallies)
+
+
+def _without_some_items(dataset: Dataset, test: float, seed: int) -> tuple[Dataset, Dataset]:
+    """What is learned from, and what is tested on: some items, and some of the interactions."""
+    x, n_items = dataset.interactions, len(dataset.items)
+    rng = np.random.default_rng(seed)
+    held_i = np.isin(np.arange(n_items), rng.permutation(n_items)[: round(test * n_items)])
+    test_r = held_i[x.item_r] | (rng.random(len(x)) < test)
+    if test_r.all() or not held_i.any():
+        raise DataError(
+            f"holding out {test:.0%} of {n_items} items leaves nothing to learn or to find.",
+            where=dataset.name, fix="Choose another fraction.",
+        )  # fmt: skip
+    return dataset.take(~test_r), dataset.take(test_r)
 
 
 def evaluate_cold_users(
@@ -213,8 +217,8 @@ def evaluate_cold_users(
             f"no held-out user has {max(lengths)} interactions to show.",
             where=dataset.name, fix="Choose shorter lengths, or hold out more users.",
         )  # fmt: skip
-    row_i = train.items.find(parts.test.items.values)
-    wanted = _wanted(parts.test, row_i, default_threshold(train, None))
+    row_i, threshold = train.items.find(parts.test.items.values), default_threshold(train, None)
+    wanted = _wanted(parts.test, row_i, threshold)
     kept = enough_b.nonzero()[:, 0]
     batch, wanted = whole.take(kept), wanted.take(kept)
     drawn = batch

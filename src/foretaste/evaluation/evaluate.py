@@ -140,25 +140,27 @@ def evaluate(
         raise UsageError(f"k={k}.", fix="Lists have at least one item.")
     started = time.monotonic()
     rows = parts.history.users.find(parts.test.users.values)
-    history = train if parts.history is parts.train else parts.history
-    batch = histories_of(history, rows, train)
-    tallies: dict[str, Tally] = {}
-    served = None
+    batch = histories_of(train if parts.history is parts.train else parts.history, rows, train)
+    tallies, served = dict[str, Tally](), None
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
         tallies |= _rating_tallies(recommender, batch, parts, rows)
     if ranking:
         relevant = _relevant(parts, relevance_threshold)
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
-    per_user = pl.DataFrame({"user": parts.test.users.values}).with_columns(
-        pl.Series(name, t.of(t.total_b, t.weight_b), nan_to_null=True)
-        for name, t in tallies.items()
-    )
     return Report(
-        recommender.model.name, parts.protocol, intervals(tallies), per_user,
+        recommender.model.name, parts.protocol, intervals(tallies), _per_user(parts, tallies),
         recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(),
         (*_unseen(parts), *recommender.training.get("notes", ())), tallies, served,
     )  # fmt: skip
+
+
+def _per_user(split: Split, tallies: Mapping[str, Tally]) -> pl.DataFrame:
+    """Each metric of each test user; null where it does not apply to the user."""
+    return pl.DataFrame({"user": split.test.users.values}).with_columns(
+        pl.Series(name, t.of(t.total_b, t.weight_b), nan_to_null=True)
+        for name, t in tallies.items()
+    )
 
 
 def _unseen(split: Split) -> tuple[str, ...]:

@@ -77,10 +77,10 @@ def work(task: Mapping[str, Any]) -> None:
             fields of a Trial but its split).
     """
     started, trial = time.monotonic(), task["trial"]
+    found: dict[str, Any]
     try:
-        split, model = read_split(Path(task["split"])), configure(
-            model_named(trial["model"]), trial["fields"]
-        )  # fmt: skip
+        split = read_split(Path(task["split"]))
+        model = configure(model_named(trial["model"]), trial["fields"])
         if trial["measure"] == "split":
             found = _measured(model, split, trial)
         else:
