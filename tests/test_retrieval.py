@@ -9,7 +9,7 @@ import torch
 import foretaste as ft
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError, UsageError
-from foretaste.recommending import recommender, retrieval
+from foretaste.recommending import retrieval
 from foretaste.recommending.ranking import recommend
 from foretaste.recommending.retrieval import DotProducts, ItemFactors, VectorIndex, recall_of
 
@@ -85,12 +85,12 @@ def test_similar_uses_the_graph_where_asked_and_where_items_are_many(ratings, mo
     exact = fitted.similar(item, k=3)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
     assert fitted.similar(item, k=3, approximate=True).equals(exact)  # few items: no graph
-    monkeypatch.setattr(recommender, "INDEXED_FROM", 1)
+    monkeypatch.setattr(retrieval, "INDEXED_FROM", 1)
     assert fitted.similar(item, k=3).equals(exact)
     with pytest.raises(UsageError, match="foretaste\\[vectors\\]"):
         fitted.similar(item, k=3, approximate=True)
     monkeypatch.undo()
-    monkeypatch.setattr(recommender, "INDEXED_FROM", 1)
+    monkeypatch.setattr(retrieval, "INDEXED_FROM", 1)
     near = fitted.similar(item, k=3, approximate=True)
     assert near["item"].equals(exact["item"])
     np.testing.assert_allclose(near["score"], exact["score"], atol=1e-6)

@@ -100,7 +100,7 @@ class Desk:
         for n, (request, (histories, _)) in enumerate(zip(requests, resolved, strict=True)):
             # histories with and without times are not mixed: one would take them from the other
             timed = not len(histories.item_h) or histories.time_h is not None
-            alone = n if request.probe or request.seen else None
+            alone = n if request.probe is not None or request.seen is not None else None
             candidates = None if request.candidates is None else tuple(request.candidates)
             key = (request.k, request.where, request.exclude_seen, request.diversity)
             alike.setdefault((key, tuple(request.exclude), candidates, timed, alone), []).append(n)
