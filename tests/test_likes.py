@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -25,6 +27,21 @@ def stars(*values: float) -> ft.Dataset:
 def test_ratings_below_the_border_weigh_nothing_and_the_rest_alike():
     assert weights(ft.EASE(), stars(1, 3, 4, 5)).tolist() == [[0, 0, 1, 1]]
     assert weights(ft.EASE(positive_threshold=3), stars(1, 3, 4, 5)).tolist() == [[0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "liked"),
+    [((-3, 1, 7), [0, 1, 1]), ((1, 1, 1), [1, 1, 1]), ((-3.0, 0.0, 0.5), [0, 0, 1])],
+)
+def test_clicks_are_liked_where_their_weight_is_above_zero(values, liked):
+    clicks = replace(stars(*values), explicit=False)
+    assert weights(ft.EASE(), clicks).tolist() == [liked]
+
+
+def test_no_click_is_liked_where_no_weight_is_above_zero():
+    clicks = replace(stars(-3, -1, 0), explicit=False)
+    with pytest.raises(ModelError, match=r"ease learns from what is liked, and nothing is"):
+        ft.fit(ft.EASE(), clicks, progress=False)
 
 
 def test_graded_weights_are_shares_of_the_scale():

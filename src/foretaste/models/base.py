@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
+import numpy as np
 import polars as pl
 import pydantic
 from torch import Tensor, nn
@@ -209,11 +210,20 @@ class ScoresByDot(Protocol):
 
 
 def default_threshold(train: Dataset, positive_threshold: float | None) -> float:
-    """The lowest value that counts as liked: three quarters up the scale of ratings; any click."""
+    """Return the lowest value that counts as liked.
+
+    Args:
+        train: The data trained on. Of ratings, three quarters up the scale are liked (4 of 5
+            stars); of clicks, all with a weight above 0.
+        positive_threshold: What the caller chose; None for the rule above.
+    """
     if positive_threshold is not None:
         return positive_threshold
-    low, high = train.scale
-    return low + 0.75 * (high - low) if train.explicit else low
+    if train.explicit:
+        low, high = train.scale
+        return low + 0.75 * (high - low)
+    above_zero = train.levels[train.levels > 0]
+    return float(above_zero[0] if len(above_zero) else np.finfo(np.float32).tiny)
 
 
 def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:
