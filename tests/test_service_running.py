@@ -23,9 +23,9 @@ from foretaste.service.app import build
 from foretaste.service.batching import Gathering
 from foretaste.service.middleware import Rules
 from foretaste.service.search import Catalogue
-from foretaste.service.served import Served
+from foretaste.service.snapshot import Snapshot
 from foretaste.service.store import SCOPES, Store
-from foretaste.service.tenant import Live
+from foretaste.service.tenant import Tenant
 from tests.processes import service, wait_for
 from tests.test_service import described, served
 
@@ -39,8 +39,8 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture
-def live(bundle, tmp_path) -> Live:
-    return Live(Store.open(f"sqlite:///{tmp_path / 'events.sqlite'}"), bundle)
+def tenant(bundle, tmp_path) -> Tenant:
+    return Tenant(Store.open(f"sqlite:///{tmp_path / 'events.sqlite'}"), bundle)
 
 
 # -- a slow model
@@ -64,18 +64,18 @@ class Slow:
 
 
 @contextlib.asynccontextmanager
-async def asking(live: Live) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build(live, Rules(needs_key=False)))
+async def asking(tenant: Tenant) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(build(tenant, Rules(needs_key=False)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
-def test_the_service_is_alive_while_a_slow_model_makes_a_list(live, monkeypatch):
-    slow = Slow(live.recommend_all)
-    monkeypatch.setattr(live, "recommend_all", slow)
+def test_the_service_is_alive_while_a_slow_model_makes_a_list(tenant, monkeypatch):
+    slow = Slow(tenant.recommend_all)
+    monkeypatch.setattr(tenant, "recommend_all", slow)
 
     async def ask() -> None:
-        async with asking(live) as client:
+        async with asking(tenant) as client:
             list_ = asyncio.create_task(client.post("/api/recommend", json={"user": "u7"}))
             await slow.begins()
             assert (await client.get("/health/live")).status_code == 200
@@ -86,13 +86,13 @@ def test_the_service_is_alive_while_a_slow_model_makes_a_list(live, monkeypatch)
     asyncio.run(ask())
 
 
-def test_the_service_is_alive_while_every_thread_is_taken(live, monkeypatch):
-    slow = Slow(live.recommend)
-    monkeypatch.setattr(live, "recommend", slow)
+def test_the_service_is_alive_while_every_thread_is_taken(tenant, monkeypatch):
+    slow = Slow(tenant.recommend)
+    monkeypatch.setattr(tenant, "recommend", slow)
     asked = {"user": "u7", "where": "year > 1970"}
 
     async def ask() -> None:
-        async with asking(live) as client:
+        async with asking(tenant) as client:
             lists = [
                 asyncio.create_task(client.post("/api/recommend", json=asked)) for _ in range(60)
             ]
@@ -159,28 +159,28 @@ def test_someone_who_stopped_waiting_does_no_harm_to_the_others():
 # -- swaps and outages
 
 
-def missing(served: Served) -> set[str]:
+def missing(snapshot: Snapshot) -> set[str]:
     """What the first request after a swap would have to build."""
     return {
         name
-        for one in (served, served.catalogue)
+        for one in (snapshot, snapshot.catalogue)
         for name, value in vars(type(one)).items()
         if isinstance(value, cached_property) and name not in vars(one)
     } - {"map"}  # for the page alone, which can wait
 
 
-def test_nothing_is_left_to_be_built_by_the_first_request_after_a_swap(live):
-    assert missing(live.served) == set()
-    before = live.served
-    live.store.describe("items", "i1", {"title": "Renamed"})
-    assert live.refresh()
-    assert live.served is not before
-    assert missing(live.served) == set()
-    assert live.served.catalogue.fields[live.served.rows(["i1"])[0]]["title"] == "Renamed"
+def test_nothing_is_left_to_be_built_by_the_first_request_after_a_swap(tenant):
+    assert missing(tenant.snapshot) == set()
+    before = tenant.snapshot
+    tenant.store.describe("items", "i1", {"title": "Renamed"})
+    assert tenant.refresh()
+    assert tenant.snapshot is not before
+    assert missing(tenant.snapshot) == set()
+    assert tenant.snapshot.catalogue.fields[tenant.snapshot.row("i1")]["title"] == "Renamed"
 
 
-def test_a_catalogue_is_prepared_as_a_whole(live):
-    old = live.served.catalogue
+def test_a_catalogue_is_prepared_as_a_whole(tenant):
+    old = tenant.snapshot.catalogue
     fresh = Catalogue(old.ids, old.table, old.item_r)
     assert fresh.prepare() is fresh
     lazy = {name for name, v in vars(Catalogue).items() if isinstance(v, cached_property)}
@@ -188,7 +188,7 @@ def test_a_catalogue_is_prepared_as_a_whole(live):
     assert lazy <= set(vars(fresh))
 
 
-def test_an_outage_is_one_line_in_the_log_and_its_end_another(live, monkeypatch, caplog):
+def test_an_outage_is_one_line_in_the_log_and_its_end_another(tenant, monkeypatch, caplog):
     outcomes = iter([False, OSError("disk gone\nand more"), OSError("still"), OSError("still"),
                      True, False, UsageError("again."), False])  # fmt: skip
     over = threading.Event()
@@ -202,10 +202,10 @@ def test_an_outage_is_one_line_in_the_log_and_its_end_another(live, monkeypatch,
             raise outcome
         return outcome
 
-    monkeypatch.setattr(live, "refresh", refresh)
+    monkeypatch.setattr(tenant, "refresh", refresh)
     monkeypatch.setattr(service_app, "WATCH_SECONDS", 0.001)
     caplog.set_level("INFO", "foretaste.service")
-    with served(live):
+    with served(tenant):
         assert over.wait(PATIENCE)
     logged = [
         (r.levelname, r.getMessage()) for r in caplog.records if r.name == "foretaste.service"
@@ -245,9 +245,9 @@ NEEDED = {
 }
 
 
-def test_every_route_needs_the_scope_that_the_table_says(live):
-    tokens = {scope: live.store.create_key(scope, scope) for scope in SCOPES}
-    with served(live, needs_key=True) as client:
+def test_every_route_needs_the_scope_that_the_table_says(tenant):
+    tokens = {scope: tenant.store.create_key(scope, scope) for scope in SCOPES}
+    with served(tenant, needs_key=True) as client:
         head = {"Authorization": f"Bearer {tokens['read']}"}
         paths = client.get("/api/openapi.json", headers=head).json()["paths"]
         routes = {(m.upper(), path) for path, methods in paths.items() for m in methods}
@@ -265,9 +265,9 @@ def test_every_route_needs_the_scope_that_the_table_says(live):
                 assert status < 500, (method, path, scope, status)
 
 
-def test_a_write_key_cannot_make_the_service_forget(live):
-    head = {"Authorization": f"Bearer {live.store.create_key('shop', 'write')}"}
-    with served(live, needs_key=True) as client:
+def test_a_write_key_cannot_make_the_service_forget(tenant):
+    head = {"Authorization": f"Bearer {tenant.store.create_key('shop', 'write')}"}
+    with served(tenant, needs_key=True) as client:
         before = client.get("/api/users/u7/feedback", headers=head).json()["entries"]
         answer = client.delete("/api/users/u7/feedback", headers=head)
         assert answer.json()["error"] == {
@@ -277,10 +277,10 @@ def test_a_write_key_cannot_make_the_service_forget(live):
         assert client.get("/api/users/u7/feedback", headers=head).json()["entries"] == before != []
 
 
-def test_two_clients_may_use_the_same_idempotency_key(live):
-    tokens = [live.store.create_key(name, "write") for name in ("shop", "app")]
+def test_two_clients_may_use_the_same_idempotency_key(tenant):
+    tokens = [tenant.store.create_key(name, "write") for name in ("shop", "app")]
     event = {"user": "u1", "item": "i1", "value": 4}
-    with served(live, needs_key=True) as client:
+    with served(tenant, needs_key=True) as client:
         for n, token in enumerate(tokens):
             head = {"Authorization": f"Bearer {token}", "Idempotency-Key": "order-1"}
             mine = {**event, "value": 4 - n}
@@ -289,7 +289,7 @@ def test_two_clients_may_use_the_same_idempotency_key(live):
         head = {"Authorization": f"Bearer {tokens[1]}", "Idempotency-Key": "order-1"}
         changed = client.post("/api/feedback", json={**event, "value": 1}, headers=head)
         assert (changed.status_code, changed.json()["error"]["code"]) == (409, "conflict")
-    assert [e.value for e in live.store.all_events()] == [4, 3]
+    assert [e.value for e in tenant.store.all_events()] == [4, 3]
 
 
 # -- several workers

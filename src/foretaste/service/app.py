@@ -28,7 +28,7 @@ from foretaste.service import schemas as s
 from foretaste.service.batching import Gathering
 from foretaste.service.middleware import Guard, JsonLines, Metrics, Rules, log, refusal
 from foretaste.service.store import ConflictError, Store
-from foretaste.service.tenant import Listing, Live
+from foretaste.service.tenant import Listing, Tenant
 
 TOGETHER = 16  # lists made at once: more would make the first wait too long
 SETTINGS = "FORETASTE_SERVE"  # environment of the workers
@@ -57,26 +57,26 @@ def from_environment() -> FastAPI:
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     log.setLevel(settings["log_level"])
-    live = Live(Store.open(settings["db"]), Path(settings["bundle"]))
-    return build(live, Rules(settings["needs_key"], settings["origins"]))
+    tenant = Tenant(Store.open(settings["db"]), Path(settings["bundle"]))
+    return build(tenant, Rules(settings["needs_key"], settings["origins"]))
 
 
-def build(live: Live, rules: Rules) -> FastAPI:
+def build(tenant: Tenant, rules: Rules) -> FastAPI:
     """The application that serves a bundle and a store."""
     metrics = Metrics()
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_watch(live, metrics))
+        watching = asyncio.create_task(_watch(tenant, metrics))
         yield
         watching.cancel()
-        live.store.close()
+        tenant.store.close()
 
     app = FastAPI(
         title="foretaste", version=__version__, lifespan=running, responses=REFUSALS,
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
     )  # fmt: skip
-    app.add_middleware(Guard, store=live.store, rules=rules, metrics=metrics)
+    app.add_middleware(Guard, store=tenant.store, rules=rules, metrics=metrics)
     if rules.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=rules.origins,
@@ -87,21 +87,21 @@ def build(live: Live, rules: Rules) -> FastAPI:
     app.add_exception_handler(ForetasteError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
-    _asking(app, live)
-    _telling(app, live)
-    _health(app, live, metrics)
+    _asking(app, tenant)
+    _telling(app, tenant)
+    _health(app, tenant, metrics)
     if WEB.is_dir():
         app.mount("/", StaticFiles(directory=WEB, html=True))
     return app
 
 
-async def _watch(live: Live, metrics: Metrics) -> None:
+async def _watch(tenant: Tenant, metrics: Metrics) -> None:
     """Swap in what is promoted or described while requests go on; one line an outage."""
     failing = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
-            if await run_in_threadpool(live.refresh):
+            if await run_in_threadpool(tenant.refresh):
                 metrics.swaps.inc()
         except Exception as error:
             if not failing:
@@ -114,14 +114,14 @@ async def _watch(live: Live, metrics: Metrics) -> None:
             failing = False
 
 
-def _asking(app: FastAPI, live: Live) -> None:
-    gathering = Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
+def _asking(app: FastAPI, tenant: Tenant) -> None:
+    gathering = Gathering[s.Recommend, Listing](tenant.recommend_all, most=TOGETHER)
 
     async def listed(asked: s.Recommend, request: Request) -> Response:
         if asked.plain:
             listing = await gathering.ask(asked)
         else:  # a filter takes longer: others need not wait for it
-            listing = await run_in_threadpool(live.recommend, asked)
+            listing = await run_in_threadpool(tenant.recommend, asked)
         return _json_text(listing.json(request.state.request_id))
 
     @app.post("/api/recommend", response_model=s.Recommended)
@@ -138,45 +138,45 @@ def _asking(app: FastAPI, live: Live) -> None:
 
     @app.post("/api/predict", response_model=s.Predictions)
     def predict(asked: s.Predict) -> Response:
-        return _json(live.predict(asked))
+        return _json(tenant.predict(asked))
 
     @app.post("/api/explain", response_model=s.Explained)
     def explain(asked: s.Explain) -> Response:
-        return _json(live.explain(asked))
+        return _json(tenant.explain(asked))
 
     @app.get("/api/items/{item}", response_model=s.Item)
     def item(item: s.PathId) -> Response:
-        return _json(live.item(item))
+        return _json(tenant.item(item))
 
     @app.get("/api/items/{item}/similar", response_model=s.Similar)
     def similar(item: s.PathId, k: s.Many = 10) -> Response:
-        return _json_text(live.similar(item, k).json())
+        return _json_text(tenant.similar(item, k).json())
 
     @app.get("/api/items", response_model=s.Items)
     def items(
         q: Text = "", where: s.Condition | None = None, cursor: Cursor = "0", limit: Limit = 20
     ) -> Response:
-        return _json(live.find(q, where, int(cursor), limit))
+        return _json(tenant.find(q, where, int(cursor), limit))
 
     @app.get("/api/columns", response_model=list[s.Column], response_model_exclude_none=True)
     def columns() -> Response:
-        return _json(live.served.catalogue.columns)
+        return _json(tenant.snapshot.catalogue.columns)
 
     @app.get("/api/map", response_model=s.Map)
     def places() -> Response:
-        return _json({"items": live.served.map})
+        return _json({"items": tenant.snapshot.map})
 
     @app.get("/api/card")
     def card() -> dict[str, Any]:
-        return live.card()
+        return tenant.card()
 
 
-def _telling(app: FastAPI, live: Live) -> None:
+def _telling(app: FastAPI, tenant: Tenant) -> None:
     def tell(request: Request, feedback: s.Feedbacks, key: Once, overwrite: bool) -> s.Accepted:
         many = feedback if isinstance(feedback, list) else [feedback]
         body = json.dumps([one.model_dump() for one in many])
         client = request.state.client
-        accepted = live.remember(many, overwrite=overwrite, key=key, body=body, client=client)
+        accepted = tenant.remember(many, overwrite=overwrite, key=key, body=body, client=client)
         return s.Accepted(accepted=accepted)
 
     @app.put("/api/feedback")
@@ -189,36 +189,36 @@ def _telling(app: FastAPI, live: Live) -> None:
 
     @app.get("/api/users/{user}/feedback", response_model=s.History)
     def feedback_of(user: s.PathId) -> Response:
-        return _json({"user": user, "entries": live.history(user)})
+        return _json({"user": user, "entries": tenant.history(user)})
 
     @app.delete("/api/users/{user}/feedback")
     def remove_feedback(user: s.PathId) -> s.Removed:
-        return s.Removed(removed=live.store.remove_events(user))
+        return s.Removed(removed=tenant.store.remove_events(user))
 
     @app.delete("/api/users/{user}")
     def remove_user(user: s.PathId) -> s.Removed:
-        return s.Removed(removed=live.store.remove_events(user, and_user=True))
+        return s.Removed(removed=tenant.store.remove_events(user, and_user=True))
 
     @app.put("/api/users/{user}")
     def describe_user(user: s.PathId, description: s.Description) -> s.Accepted:
-        live.store.describe("users", user, description.fields)
+        tenant.store.describe("users", user, description.fields)
         return s.Accepted(accepted=1)
 
     @app.put("/api/items/{item}")
     def describe_item(item: s.PathId, description: s.Description) -> s.Accepted:
-        live.store.describe("items", item, description.fields)
+        tenant.store.describe("items", item, description.fields)
         return s.Accepted(accepted=1)
 
 
-def _health(app: FastAPI, live: Live, metrics: Metrics) -> None:
+def _health(app: FastAPI, tenant: Tenant, metrics: Metrics) -> None:
     @app.get("/health/live")
     async def alive() -> dict[str, str]:  # on the loop: it needs no free thread
         return {"status": "live"}
 
     @app.get("/health/ready")
     def ready() -> dict[str, str]:
-        live.store.ping()
-        return {"status": "ready", "model_version": live.served.version}
+        tenant.store.ping()
+        return {"status": "ready", "model_version": tenant.snapshot.version}
 
     @app.get("/metrics", include_in_schema=False)
     def prometheus() -> Response:

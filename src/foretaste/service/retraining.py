@@ -16,7 +16,7 @@ from foretaste.evaluation.statistics import Tally, resampled
 from foretaste.models.base import configure, default_threshold
 from foretaste.recommending.fitting import fit
 from foretaste.recommending.recommender import Recommender
-from foretaste.service.served import lines
+from foretaste.service.snapshot import lines
 from foretaste.service.store import Store
 
 TESTED = 0.2  # share of the new events that is put aside, the newest of them

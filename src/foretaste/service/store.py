@@ -182,7 +182,7 @@ class Store:
 
     def _first_time(self, db: sa.Connection, asked: Mapping[str, str]) -> bool:
         """Whether the client's key is new, which it is not any more then; ConflictError."""
-        now = _now()
+        now = now_ms()
         db.execute(_answered.delete().where(_answered.c.time < now - ANSWERED_FOR))
         insert = _insert(self._engine)(_answered).values(**asked, time=now)
         kept = insert.on_conflict_do_nothing().returning(_answered.c.key)
@@ -249,7 +249,7 @@ class Store:
             name: The external id.
             fields: JSON values by the names of columns.
         """
-        row = {"id": name, "fields": json.dumps(fields), "updated": _now()}
+        row = {"id": name, "fields": json.dumps(fields), "updated": now_ms()}
         insert = _insert(self._engine)(_described[kind]).values(row)
         changed = {"fields": insert.excluded.fields, "updated": insert.excluded.updated}
         count = _insert(self._engine)(_changes).values(kind=kind, n=1)
@@ -278,7 +278,7 @@ class Store:
         if scope not in SCOPES:
             raise UsageError(f"scope {scope!r}.", fix=f"Use one of {', '.join(SCOPES)}.")
         token = "ft_" + secrets.token_urlsafe(32)
-        row = {"name": name, "digest": digest(token), "scope": scope, "created": _now()}
+        row = {"name": name, "digest": digest(token), "scope": scope, "created": now_ms()}
         try:
             with self._writing() as db:
                 db.execute(_keys.insert(), row)
@@ -297,7 +297,7 @@ class Store:
     def revoke_key(self, name: str) -> None:
         """The key opens nothing any more; UnknownIdError where there is none of that name."""
         with self._writing() as db:
-            revoke = _keys.update().where(_keys.c.name == name).values(revoked=_now())
+            revoke = _keys.update().where(_keys.c.name == name).values(revoked=now_ms())
             if not db.execute(revoke).rowcount:
                 raise UnknownIdError("key", [name], fix="foretaste keys list shows them.")
 
@@ -372,5 +372,6 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _now() -> int:
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970 UTC."""
     return time.time_ns() // 1_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,11 +26,11 @@ from foretaste.recommending.fitting import load
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.request import Request
 from foretaste.service.search import Catalogue
-from foretaste.service.store import Event, Past
+from foretaste.service.store import Event, Past, now_ms
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class Snapshot:
     """A bundle with the fields of items as they are now: never changed, replaced as a whole.
 
     bundled: what was in the bundle.  recommender: it, knowing the items described since where its
@@ -42,10 +41,10 @@ class Served:
     recommender: Recommender
     version: str
     catalogue: Catalogue
-    loaded: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    loaded: int = field(default_factory=now_ms)
 
     @classmethod
-    def read(cls, bundle: Path, described: Mapping[str, Mapping[str, Any]]) -> Served:
+    def read(cls, bundle: Path, described: Mapping[str, Mapping[str, Any]]) -> Snapshot:
         """The bundle in a folder, verified, and the fields that items got since."""
         digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
         recommender = load(bundle)
@@ -54,7 +53,7 @@ class Served:
     @classmethod
     def of(
         cls, recommender: Recommender, version: str, described: Mapping[str, Mapping[str, Any]]
-    ) -> Served:
+    ) -> Snapshot:
         """A recommender with the fields that items got since."""
         dataset, model = recommender.dataset, recommender.model
         table = id_table(dataset.items, dataset.item_table)
