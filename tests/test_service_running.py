@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -17,11 +18,14 @@ import httpx
 import pytest
 
 import foretaste as ft
-from foretaste.errors import UsageError
+from foretaste.bundle import atomic_write
+from foretaste.errors import BundleError, UsageError
 from foretaste.service import app as service_app
+from foretaste.service import snapshot as service_snapshot
 from foretaste.service.app import build
 from foretaste.service.batching import Gathering
 from foretaste.service.middleware import Rules
+from foretaste.service.releases import go_back, promote
 from foretaste.service.search import Catalogue
 from foretaste.service.snapshot import Snapshot
 from foretaste.service.store import SCOPES, Store
@@ -186,6 +190,103 @@ def test_a_catalogue_is_prepared_as_a_whole(tenant):
     lazy = {name for name, v in vars(Catalogue).items() if isinstance(v, cached_property)}
     assert lazy == {"row_of", "fields", "written", "label", "group", "columns", "popularity"}
     assert lazy <= set(vars(fresh))
+
+
+class Broken:
+    """A service over a copy of a bundle, one of whose files was damaged after it was read."""
+
+    def __init__(self, bundle: Path, folder: Path, damaged: str, monkeypatch: Any) -> None:
+        here = Path(shutil.copytree(bundle, folder / "bundle"))
+        self.tenant = Tenant(Store.open(f"sqlite:///{folder / 'events.sqlite'}"), here)
+        self.before, self.readings = self.tenant.snapshot, 0
+        self.manifest, (self.file, *_) = here / "manifest.json", here.glob(damaged)
+        self.content = self.file.read_bytes()
+        atomic_write(self.manifest, self.manifest.read_bytes())  # as if written anew
+        atomic_write(self.file, self.content[:-1] + b"#")
+        monkeypatch.setattr(service_snapshot, "load", self.load)
+
+    def load(self, bundle: Path) -> Any:
+        self.readings += 1
+        return ft.load(bundle)
+
+    def refreshes(self) -> str:
+        """Refresh, and return the words of the error."""
+        with pytest.raises(BundleError) as error:
+            self.tenant.refresh()
+        return str(error.value)
+
+
+@pytest.fixture(params=["manifest.json", "model-*.safetensors", "items-*.parquet"])
+def broken(bundle, tmp_path, monkeypatch, request) -> Broken:
+    return Broken(bundle, tmp_path, request.param, monkeypatch)
+
+
+def test_a_broken_bundle_is_read_once_and_remains_an_error(broken):
+    errors = {broken.refreshes() for _ in range(5)}
+    assert len(errors) == 1
+    assert broken.readings == 1
+    assert broken.tenant.snapshot is broken.before
+
+
+def test_a_broken_bundle_is_read_again_when_any_of_its_files_changes(broken):
+    broken.refreshes()
+    atomic_write(broken.file, broken.content + b"#")  # still not what the manifest has
+    broken.refreshes()
+    broken.refreshes()
+    assert broken.readings == 2
+    atomic_write(broken.file, broken.content)
+    assert broken.tenant.refresh()
+    assert not broken.tenant.refresh()
+    assert broken.readings == 3
+    assert broken.tenant.snapshot is not broken.before
+
+
+def test_a_bundle_that_is_gone_is_looked_for_until_it_is_back(broken):
+    hidden = broken.manifest.rename(broken.manifest.with_name("hidden"))
+    assert "there is no bundle here" in broken.refreshes()
+    assert "there is no bundle here" in broken.refreshes()
+    assert broken.readings == 1
+    atomic_write(broken.file, broken.content)
+    if not broken.manifest.exists():
+        hidden.rename(broken.manifest)
+    assert broken.tenant.refresh()
+
+
+def test_beside_a_broken_bundle_described_items_are_served(broken):
+    broken.refreshes()
+    broken.tenant.store.describe("items", "i1", {"title": "Renamed"})
+    broken.refreshes()
+    assert broken.tenant.item("i1")["fields"]["title"] == "Renamed"
+    assert broken.readings == 1
+
+
+def test_going_back_from_a_broken_bundle_reads_nothing_and_is_no_error(broken, bundle, tmp_path):
+    atomic_write(broken.file, broken.content)
+    assert broken.tenant.refresh()
+    successor = Path(shutil.copytree(bundle, tmp_path / "successor"))
+    (successor / "manifest.json").write_text("{}")
+    promote(broken.manifest.parent, successor)
+    broken.refreshes()
+    go_back(broken.manifest.parent)
+    readings = broken.readings
+    assert not broken.tenant.refresh()
+    assert broken.readings == readings
+
+
+def test_a_store_that_fails_once_does_not_condemn_the_bundle(broken, monkeypatch):
+    atomic_write(broken.file, broken.content)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken.tenant.store, "described", Failing())
+        with pytest.raises(OSError, match="gone"):
+            broken.tenant.refresh()
+    assert broken.tenant.refresh()
+
+
+class Failing:
+    """A call that fails."""
+
+    def __call__(self, *_: Any) -> Any:
+        raise OSError("gone")
 
 
 def test_an_outage_is_one_line_in_the_log_and_its_end_another(tenant, monkeypatch, caplog):
