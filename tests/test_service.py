@@ -118,6 +118,28 @@ def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path
         assert "user_features go with a history" in both.text
 
 
+ASKED = {"recommend": {}, "predict": {"items": ["i1"]}, "explain": {"item": "i1"}}
+
+
+@pytest.mark.parametrize("route", ASKED)
+def test_about_is_still_understood_as_user_features_and_the_schema_has_the_new_name(client, route):
+    asked = {"history": [], **ASKED[route]}
+    old, new = (
+        client.post(f"/api/{route}", json={**asked, name: {"town": "York"}}).json()
+        for name in ("about", "user_features")
+    )
+    assert old == new
+    assert old["error"]["code"] in (
+        "bad_request",
+        "not_found",
+    )  # understood: there is no such column
+    both = {**asked, "about": {"town": "York"}, "user_features": {"town": "York"}}
+    assert client.post(f"/api/{route}", json=both).status_code == 422
+    fields = client.get("/api/openapi.json").json()["components"]["schemas"][route.capitalize()]
+    assert "user_features" in fields["properties"]
+    assert "about" not in fields["properties"]
+
+
 def test_an_event_changes_the_next_list(client):
     before = listed(client.post("/api/recommend", json={"user": "u7", "k": 5}))
     event = {"user": "u7", "item": before[0], "value": 5}

@@ -119,7 +119,7 @@ def test_while_one_batch_is_answered_the_next_gathers():
     slow = Slow(answer)
 
     async def ask() -> list[int]:
-        gathering = Gathering[int, int](slow, most=3)
+        gathering = Gathering[int, int](slow, batch_size=3)
         first = [asyncio.create_task(gathering.ask(n)) for n in (1, 2)]
         await slow.begins()
         later = [asyncio.create_task(gathering.ask(n)) for n in (3, 4, 5, 6)]
@@ -138,7 +138,7 @@ def test_an_error_of_a_batch_goes_to_all_who_asked_and_the_next_batch_is_answere
         return [ValueError("odd") if question == 2 else question for question in questions]
 
     async def ask() -> list[Any]:
-        gathering = Gathering[int, int](answer, most=2)
+        gathering = Gathering[int, int](answer, batch_size=2)
         asked = [gathering.ask(n) for n in (1, 3, 2, 4)]
         return list(await asyncio.gather(*asked, return_exceptions=True))
 
@@ -150,7 +150,7 @@ def test_someone_who_stopped_waiting_does_no_harm_to_the_others():
     slow = Slow(lambda questions: [-question for question in questions])
 
     async def ask() -> int:
-        gathering = Gathering[int, int](slow, most=3)
+        gathering = Gathering[int, int](slow, batch_size=3)
         gone, stays = (asyncio.create_task(gathering.ask(n)) for n in (1, 2))
         await slow.begins()
         gone.cancel()
@@ -312,10 +312,10 @@ def test_an_outage_is_one_line_in_the_log_and_its_end_another(tenant, monkeypatc
         (r.levelname, r.getMessage()) for r in caplog.records if r.name == "foretaste.service"
     ]
     assert logged == [
-        ("ERROR", "what is current cannot be served, what was is served on: disk gone"),
-        ("WARNING", "what is current is served again"),
-        ("ERROR", "what is current cannot be served, what was is served on: again."),
-        ("WARNING", "what is current is served again"),
+        ("ERROR", "the current bundle cannot be served, the former one is served on: disk gone"),
+        ("WARNING", "the current bundle is served again"),
+        ("ERROR", "the current bundle cannot be served, the former one is served on: again."),
+        ("WARNING", "the current bundle is served again"),
     ]
     assert not any(record.exc_info for record in caplog.records)
 

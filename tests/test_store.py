@@ -18,7 +18,8 @@ from alembic.config import Config
 from sqlalchemy.event import listens_for
 
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.service.store import ANSWERED_FOR, ConflictError, Event, Past, Store, StoreError
+from foretaste.service.records import Event, Past
+from foretaste.service.store import ANSWERED_FOR, ConflictError, Store, StoreError
 from tests.processes import KILLED, started, write_events
 
 

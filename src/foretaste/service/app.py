@@ -1,4 +1,4 @@
-"""The routes: convert, call one function, convert back."""
+"""The routes: each converts a request, calls one function of the tenant, and converts back."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from foretaste.service.middleware import Guard, JsonLines, Metrics, Rules, log, 
 from foretaste.service.store import ConflictError, Store
 from foretaste.service.tenant import Listing, Tenant
 
-TOGETHER = 16  # lists made at once: more would make the first wait too long
-SETTINGS = "FORETASTE_SERVE"  # environment of the workers
+BATCH_SIZE = 16  # lists made at once: with more the first would wait too long
+SETTINGS = "FORETASTE_SERVE"  # the environment variable that workers are started with
 WATCH_SECONDS = 0.5
 WEB = Path(__file__).parent / "web"
 STATUS = {ConflictError: 409, UnknownIdError: 404, ModelError: 404, UsageError: 400}
@@ -50,7 +50,7 @@ Once = Annotated[
 
 
 def from_environment() -> FastAPI:
-    """The application as `foretaste serve` describes it, in each of its worker processes."""
+    """Return the application that `foretaste serve` describes, in a worker process."""
     settings = json.loads(os.environ[SETTINGS])
     torch.set_num_threads(1)  # requests run beside each other, not each on every core
     handler = logging.StreamHandler()
@@ -62,7 +62,12 @@ def from_environment() -> FastAPI:
 
 
 def build(tenant: Tenant, rules: Rules) -> FastAPI:
-    """The application that serves a bundle and a store."""
+    """Return the application that serves a bundle and a store.
+
+    Args:
+        tenant: The bundle and the store. The store is closed when the application ends.
+        rules: Who may ask.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
@@ -87,16 +92,16 @@ def build(tenant: Tenant, rules: Rules) -> FastAPI:
     app.add_exception_handler(ForetasteError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
-    _asking(app, tenant)
-    _telling(app, tenant)
-    _health(app, tenant, metrics)
+    _add_questions(app, tenant)
+    _add_feedback(app, tenant)
+    _add_health(app, tenant, metrics)
     if WEB.is_dir():
         app.mount("/", StaticFiles(directory=WEB, html=True))
     return app
 
 
 async def _watch(tenant: Tenant, metrics: Metrics) -> None:
-    """Swap in what is promoted or described while requests go on; one line an outage."""
+    """Swap in what is promoted or described while requests go on; log when that fails or works."""
     failing = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
@@ -106,16 +111,19 @@ async def _watch(tenant: Tenant, metrics: Metrics) -> None:
         except Exception as error:
             if not failing:
                 why = (str(error) or type(error).__name__).splitlines()[0]
-                log.error("what is current cannot be served, what was is served on: %s", why)
+                log.error(
+                    "the current bundle cannot be served, the former one is served on: %s", why
+                )
             failing = True
         else:
             if failing:
-                log.warning("what is current is served again")
+                log.warning("the current bundle is served again")
             failing = False
 
 
-def _asking(app: FastAPI, tenant: Tenant) -> None:
-    gathering = Gathering[s.Recommend, Listing](tenant.recommend_all, most=TOGETHER)
+def _add_questions(app: FastAPI, tenant: Tenant) -> None:
+    """Add the routes that change nothing."""
+    gathering = Gathering[s.Recommend, Listing](tenant.recommend_all, batch_size=BATCH_SIZE)
 
     async def listed(asked: s.Recommend, request: Request) -> Response:
         if asked.plain:
@@ -171,8 +179,10 @@ def _asking(app: FastAPI, tenant: Tenant) -> None:
         return tenant.card()
 
 
-def _telling(app: FastAPI, tenant: Tenant) -> None:
-    def tell(request: Request, feedback: s.Feedbacks, key: Once, overwrite: bool) -> s.Accepted:
+def _add_feedback(app: FastAPI, tenant: Tenant) -> None:
+    """Add the routes that read and change what is known of users and items."""
+
+    def accept(request: Request, feedback: s.Feedbacks, key: Once, overwrite: bool) -> s.Accepted:
         many = feedback if isinstance(feedback, list) else [feedback]
         body = json.dumps([one.model_dump() for one in many])
         client = request.state.client
@@ -181,11 +191,11 @@ def _telling(app: FastAPI, tenant: Tenant) -> None:
 
     @app.put("/api/feedback")
     def overwrite_feedback(request: Request, feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
-        return tell(request, feedback, key, overwrite=True)
+        return accept(request, feedback, key, overwrite=True)
 
     @app.post("/api/feedback")
     def add_feedback(request: Request, feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
-        return tell(request, feedback, key, overwrite=False)
+        return accept(request, feedback, key, overwrite=False)
 
     @app.get("/api/users/{user}/feedback", response_model=s.History)
     def feedback_of(user: s.PathId) -> Response:
@@ -210,7 +220,9 @@ def _telling(app: FastAPI, tenant: Tenant) -> None:
         return s.Accepted(accepted=1)
 
 
-def _health(app: FastAPI, tenant: Tenant, metrics: Metrics) -> None:
+def _add_health(app: FastAPI, tenant: Tenant, metrics: Metrics) -> None:
+    """Add the routes for orchestrators and Prometheus."""
+
     @app.get("/health/live")
     async def alive() -> dict[str, str]:  # on the loop: it needs no free thread
         return {"status": "live"}
@@ -226,30 +238,34 @@ def _health(app: FastAPI, tenant: Tenant, metrics: Metrics) -> None:
 
 
 def _json(value: Any) -> Response:
-    """Values of our own making: checked by tests against the schema, not at every request."""
+    """Return values as JSON; tests check them against the schema, not every answer does."""
     return _json_text(json.dumps(value, allow_nan=False))
 
 
 def _json_text(text: str) -> Response:
+    """Return a text that is JSON already."""
     return Response(text, media_type="application/json")
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
+    """Answer an error that the client can mend."""
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
     if status is None or not isinstance(error, ForetasteError):
-        raise error  # not the client's fault: the guard logs it and says nothing of it
+        raise error  # not the client's fault: the guard logs it and answers without details
     return JSONResponse(refusal(CODES[status], error.what, fix=error.fix), status)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that does not fit the schema: the first fault of it."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = f"{first['msg']}."
-    return JSONResponse(refusal("invalid", said, where=where, fix="See /api/openapi.json."), 422)
+    what = f"{first['msg']}."
+    return JSONResponse(refusal("invalid", what, where=where, fix="See /api/openapi.json."), 422)
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request for which there is no route."""
     assert isinstance(error, HTTPException)
     what = str(error.detail).lower().rstrip(".") + "."
     code = what.rstrip(".").replace(" ", "_")

@@ -29,8 +29,8 @@ from foretaste.recommending.explaining import shares
 from foretaste.recommending.fitting import load
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.request import Request
+from foretaste.service.records import Event, Past, now_ms
 from foretaste.service.search import Catalogue
-from foretaste.service.store import Event, Past, now_ms
 
 
 @dataclass(frozen=True, eq=False)

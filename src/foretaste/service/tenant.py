@@ -22,10 +22,11 @@ from foretaste.recommending.answering import Answer
 from foretaste.recommending.explaining import reasons
 from foretaste.recommending.rating import rate
 from foretaste.recommending.request import Entry, Id, Request, check_value, new_user
+from foretaste.service.records import Event, Past, now_ms
 from foretaste.service.releases import current, stamps
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
 from foretaste.service.snapshot import Listing, Snapshot
-from foretaste.service.store import Event, Past, Store, now_ms
+from foretaste.service.store import Store
 
 REASONS = 3  # of each item in a list
 Resolved = tuple[Histories, list[Id]]  # a history, and ids of the request that were ignored
