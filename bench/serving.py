@@ -22,7 +22,8 @@ import httpx
 import numpy as np
 
 import foretaste as ft
-from foretaste.service.store import Event, Store
+from foretaste.service.records import Event
+from foretaste.service.store import Store
 
 WARM = 1.0  # seconds before counting
 

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 import foretaste as ft
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.recommending import export
-from foretaste.service.store import Event, Store
+from foretaste.service.records import Event
+from foretaste.service.store import Store
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
 

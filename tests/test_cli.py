@@ -249,6 +249,16 @@ def test_predict_rates_items_for_a_user_or_a_stranger(answer, home):
     assert rows == bundle.predict(items=["i1"], history={"i3": 1}).to_dicts()
 
 
+@pytest.mark.parametrize("command", ["recommend", "predict --item i1", "explain --item i1"])
+def test_about_is_still_understood_as_user_features(run, command):
+    name, _, rest = command.partition(" ")
+    line = f"{name} bundle {rest} --history i3=1"
+    new, old = (run(f"{line} {option} town=York") for option in ("--user-features", "--about"))
+    assert new == old
+    assert new[0] == 2
+    assert "this data set knows nothing of its users" in new[2]
+
+
 def test_similar_lists_neighbours(answer, run):
     assert run(f"{SMALL_NET} --out near --fresh")[0] == 0
     rows = answer("similar near i3 -k 5")["rows"]

@@ -19,7 +19,7 @@ from foretaste.recommending.request import Request
 from foretaste.service.app import build
 from foretaste.service.middleware import Rules
 from foretaste.service.store import Store
-from foretaste.service.tenant import Live
+from foretaste.service.tenant import Tenant
 from tests.conftest import synthetic
 from tests.test_models_contract import films, small
 
@@ -39,8 +39,8 @@ def described():
     return ratings.with_items(table)
 
 
-def served(live: Live, **rules) -> TestClient:
-    app = build(live, Rules(**{"needs_key": False, **rules}))
+def served(tenant: Tenant, **rules) -> TestClient:
+    app = build(tenant, Rules(**{"needs_key": False, **rules}))
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
@@ -51,13 +51,13 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture
-def live(bundle, tmp_path) -> Live:
-    return Live(Store.open(f"sqlite:///{tmp_path / 'events.sqlite'}"), bundle)
+def tenant(bundle, tmp_path) -> Tenant:
+    return Tenant(Store.open(f"sqlite:///{tmp_path / 'events.sqlite'}"), bundle)
 
 
 @pytest.fixture
-def client(live) -> Iterator[TestClient]:
-    with served(live) as client:
+def client(tenant) -> Iterator[TestClient]:
+    with served(tenant) as client:
         yield client
 
 
@@ -97,7 +97,7 @@ def camps(folder) -> ft.Recommender:
 
 def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path):
     fitted = camps(tmp_path / "bundle")
-    with served(Live(Store.open(f"sqlite:///{tmp_path / 'e.sqlite'}"), tmp_path / "bundle")) as c:
+    with served(Tenant(Store.open(f"sqlite:///{tmp_path / 'e.sqlite'}"), tmp_path / "bundle")) as c:
         for camp in ("even", "odd"):
             answer = c.post("/api/recommend", json={"history": [], "user_features": {"camp": camp}})
             ours = fitted.recommend(history=[], user_features={"camp": camp})
@@ -118,6 +118,28 @@ def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path
         assert "user_features go with a history" in both.text
 
 
+ASKED = {"recommend": {}, "predict": {"items": ["i1"]}, "explain": {"item": "i1"}}
+
+
+@pytest.mark.parametrize("route", ASKED)
+def test_about_is_still_understood_as_user_features_and_the_schema_has_the_new_name(client, route):
+    asked = {"history": [], **ASKED[route]}
+    old, new = (
+        client.post(f"/api/{route}", json={**asked, name: {"town": "York"}}).json()
+        for name in ("about", "user_features")
+    )
+    assert old == new
+    assert old["error"]["code"] in (
+        "bad_request",
+        "not_found",
+    )  # understood: there is no such column
+    both = {**asked, "about": {"town": "York"}, "user_features": {"town": "York"}}
+    assert client.post(f"/api/{route}", json=both).status_code == 422
+    fields = client.get("/api/openapi.json").json()["components"]["schemas"][route.capitalize()]
+    assert "user_features" in fields["properties"]
+    assert "about" not in fields["properties"]
+
+
 def test_an_event_changes_the_next_list(client):
     before = listed(client.post("/api/recommend", json={"user": "u7", "k": 5}))
     event = {"user": "u7", "item": before[0], "value": 5}
@@ -126,12 +148,12 @@ def test_an_event_changes_the_next_list(client):
     assert before[0] not in after
 
 
-def test_a_user_the_bundle_never_saw_is_their_events(client, live):
+def test_a_user_the_bundle_never_saw_is_their_events(client, tenant):
     client.put("/api/feedback", json=[{"user": "new", "item": i, "value": 5} for i in ("i1", "i4")])
     by_user = listed(client.post("/api/recommend", json={"user": "new"}))
     history = [{"item": "i1", "value": 5}, {"item": "i4", "value": 5}]
     assert by_user == listed(client.post("/api/recommend", json={"history": history}))
-    expected = live.served.recommender.recommend(history={"i1": 5.0, "i4": 5.0})
+    expected = tenant.snapshot.recommender.recommend(history={"i1": 5.0, "i4": 5.0})
     assert by_user == expected["item"].to_list()
 
 
@@ -232,12 +254,12 @@ def test_a_hostile_condition_is_a_400_that_says_which_part(client, where, said):
         assert "/" not in answer.json()["error"]["what"].replace("/etc/passwd", "")
 
 
-def test_keys_open_what_they_are_for(live):
-    tokens = {scope: live.store.create_key(scope, scope) for scope in ("read", "write", "admin")}
+def test_keys_open_what_they_are_for(tenant):
+    tokens = {scope: tenant.store.create_key(scope, scope) for scope in ("read", "write", "admin")}
     asks = [("GET", "/api/recommend/u1", None), ("POST", "/api/recommend", {"user": "u1"})]
     tells = [("PUT", "/api/feedback", {"user": "u", "item": "i1"})]
     removes = [("DELETE", "/api/users/u", None)]
-    with served(live, needs_key=True) as client:
+    with served(tenant, needs_key=True) as client:
         for token, allowed in (("read", 2), ("write", 3), ("admin", 4)):
             for n, (method, path, body) in enumerate(asks + tells + removes):
                 head = {"Authorization": f"Bearer {tokens[token]}"}
@@ -252,12 +274,12 @@ def test_keys_open_what_they_are_for(live):
         assert client.get("/health/ready").status_code == 200
 
 
-def test_a_revoked_key_opens_nothing(live, monkeypatch):
+def test_a_revoked_key_opens_nothing(tenant, monkeypatch):
     monkeypatch.setattr("foretaste.service.middleware.TRUSTED_FOR", 0.0)
-    head = {"Authorization": f"Bearer {live.store.create_key('a', 'admin')}"}
-    with served(live, needs_key=True) as client:
+    head = {"Authorization": f"Bearer {tenant.store.create_key('a', 'admin')}"}
+    with served(tenant, needs_key=True) as client:
         assert client.get("/api/card", headers=head).status_code == 200
-        live.store.revoke_key("a")
+        tenant.store.revoke_key("a")
         assert client.get("/api/card", headers=head).status_code == 401
 
 
@@ -266,20 +288,20 @@ def test_without_keys_only_this_machine_is_answered(client):
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
 
 
-def test_other_sites_may_call_only_where_they_are_named(live):
+def test_other_sites_may_call_only_where_they_are_named(tenant):
     ask = {"origin": "https://shop.example", "access-control-request-method": "POST"}
-    with served(live) as client:
+    with served(tenant) as client:
         assert "access-control-allow-origin" not in client.get("/api/card", headers=ask).headers
-    with served(live, origins=["https://shop.example"]) as client:
+    with served(tenant, origins=["https://shop.example"]) as client:
         allowed = client.options("/api/recommend", headers=ask)
         assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
 
 
-def test_a_failure_inside_says_nothing_of_the_inside(client, live, monkeypatch, caplog):
+def test_a_failure_inside_says_nothing_of_the_inside(client, tenant, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(live, "card", fail)
+    monkeypatch.setattr(tenant, "card", fail)
     answer = client.get("/api/card")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in answer.text
@@ -306,16 +328,16 @@ def test_metrics_count_requests_by_route(client):
     assert counted in text
 
 
-def test_reasons_and_why_not_are_those_of_the_recommender(client, live):
+def test_reasons_and_why_not_are_those_of_the_recommender(client, tenant):
     answer = client.post("/api/recommend", json={"user": "u7", "k": 2, "explain": True}).json()
     first = answer["items"][0]
-    expected = live.served.bundled.explain("u7", item=first["id"])
+    expected = tenant.snapshot.bundled.explain("u7", item=first["id"])
     assert [r["item"] for r in first["reasons"]] == expected["item"].head(3).to_list()
     assert first["reasons"][0]["share"] == pytest.approx(expected["share"][0], rel=1e-5)
     why = client.post("/api/explain", json={"user": "u7", "item": first["id"]}).json()
     assert (why["rank"], why["candidates"]) == (
         1,
-        live.served.bundled.place(Request(user="u7"), first["id"]).candidates,
+        tenant.snapshot.bundled.place(Request(user="u7"), first["id"]).candidates,
     )
     seen = client.get("/api/users/u7/feedback").json()["entries"][0]["item"]
     assert (
@@ -327,10 +349,10 @@ def test_reasons_and_why_not_are_those_of_the_recommender(client, live):
 @pytest.mark.parametrize("name", MODELS)
 def test_lists_over_http_are_those_of_the_recommender(name, tmp_path):
     fitted = ft.fit(small(name), synthetic().with_items(films(40)), seed=3, progress=False)
-    live = Live(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
+    tenant = Tenant(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
     history = {"i1": 5.0, "i9": 1.0, "i4": 4.0}
     sent = [{"item": item, "value": value} for item, value in history.items()]
-    with served(live) as client:
+    with served(tenant) as client:
         for asked, expected in (
             ({"user": "u7", "k": 7}, fitted.recommend("u7", k=7)),
             ({"user": "u9", "where": "year < 1990"}, fitted.recommend("u9", where="year < 1990")),
@@ -352,31 +374,31 @@ def test_lists_over_http_are_those_of_the_recommender(name, tmp_path):
         assert scores == pytest.approx(expected["score"].to_list(), rel=1e-5, abs=1e-6)
 
 
-def test_requests_that_arrive_together_get_the_lists_they_would_get_alone(live):
+def test_requests_that_arrive_together_get_the_lists_they_would_get_alone(tenant):
     asked = [{"user": f"u{n}", "k": 3 + n % 5} for n in range(40)] + [
         {"history": [{"item": f"i{n}"}]} for n in range(20)
     ]
 
     async def together() -> list[list[str]]:
-        transport = httpx.ASGITransport(build(live, Rules(needs_key=False)))
+        transport = httpx.ASGITransport(build(tenant, Rules(needs_key=False)))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answers = [client.post("/api/recommend", json=one) for one in asked]
             return [listed(answer) for answer in await asyncio.gather(*answers)]
 
-    with served(live) as client:
+    with served(tenant) as client:
         alone = [listed(client.post("/api/recommend", json=one)) for one in asked]
-    live.store = Store.open(live.store.url)
+    tenant.store = Store.open(tenant.store.url)
     assert asyncio.run(together()) == alone
 
 
 def test_a_new_item_is_listed_by_a_model_that_knows_its_columns(tmp_path):
     fitted = ft.fit(small("bayesian-mf"), described(), progress=False)
-    live = Live(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
-    with served(live) as client:
+    tenant = Tenant(Store.open(f"sqlite:///{tmp_path / 'db'}"), fitted.save(tmp_path / "bundle"))
+    with served(tenant) as client:
         fields = {"title": "A new film", "year": 1999, "genres": "Drama|War", "unheard": 1}
         assert client.put("/api/items/brand%2Fnew", json={"fields": fields}).status_code == 200
         client.put("/api/items/i1", json={"fields": {"title": "Renamed"}})
-        live.refresh()
+        tenant.refresh()
         ask = {"user": "u7", "where": "title = 'A new film'", "k": 3}
         (new,) = client.post("/api/recommend", json=ask).json()["items"]
         assert new["id"] == "brand/new"
@@ -388,9 +410,9 @@ def test_a_new_item_is_listed_by_a_model_that_knows_its_columns(tmp_path):
         assert listed(client.post("/api/recommend", json=ask)) == []
 
 
-def test_an_item_the_model_cannot_place_is_not_listed_and_does_no_harm(client, live):
+def test_an_item_the_model_cannot_place_is_not_listed_and_does_no_harm(client, tenant):
     client.put("/api/items/new", json={"fields": {"title": "New"}})
-    live.refresh()
+    tenant.refresh()
     client.post("/api/feedback", json={"user": "u7", "item": "new", "value": 5})
     assert len(listed(client.post("/api/recommend", json={"user": "u7"}))) == 10
     answer = client.get("/api/items/new/similar")

@@ -20,7 +20,7 @@ import foretaste as ft
 from foretaste.service.app import build
 from foretaste.service.middleware import Rules
 from foretaste.service.store import Store
-from foretaste.service.tenant import Live
+from foretaste.service.tenant import Tenant
 from tests.test_service import described
 from tests.test_store import postgres, url
 
@@ -39,9 +39,9 @@ def bundle(tmp_path_factory):
 
 def fuzz(bundle, url: str, cases: int) -> Counter[int]:
     """Ask that many times, spread over every operation; how often each status came."""
-    live = Live(Store.open(url), bundle)
-    token = live.store.create_key("fuzz", "admin")
-    app = build(live, Rules(needs_key=True))
+    tenant = Tenant(Store.open(url), bundle)
+    token = tenant.store.create_key("fuzz", "admin")
+    app = build(tenant, Rules(needs_key=True))
     head = {"Authorization": f"Bearer {token}"}
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app, headers=head)
     operations = [found.ok() for found in schema.get_all_operations()]

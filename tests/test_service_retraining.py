@@ -21,9 +21,10 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.errors import UsageError
 from foretaste.recommending.recommender import Recommender
+from foretaste.service.records import Event
 from foretaste.service.releases import current, go_back, promote, promoted
 from foretaste.service.retraining import LEAST_USERS, Comparison, compare, retrain
-from foretaste.service.store import Event, Store
+from foretaste.service.store import Store
 from tests.processes import service
 from tests.test_service import described
 

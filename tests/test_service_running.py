@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -17,15 +18,18 @@ import httpx
 import pytest
 
 import foretaste as ft
-from foretaste.errors import UsageError
+from foretaste.bundle import atomic_write
+from foretaste.errors import BundleError, UsageError
 from foretaste.service import app as service_app
+from foretaste.service import snapshot as service_snapshot
 from foretaste.service.app import build
 from foretaste.service.batching import Gathering
 from foretaste.service.middleware import Rules
+from foretaste.service.releases import go_back, promote
 from foretaste.service.search import Catalogue
-from foretaste.service.served import Served
+from foretaste.service.snapshot import Snapshot
 from foretaste.service.store import SCOPES, Store
-from foretaste.service.tenant import Live
+from foretaste.service.tenant import Tenant
 from tests.processes import service, wait_for
 from tests.test_service import described, served
 
@@ -39,8 +43,8 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture
-def live(bundle, tmp_path) -> Live:
-    return Live(Store.open(f"sqlite:///{tmp_path / 'events.sqlite'}"), bundle)
+def tenant(bundle, tmp_path) -> Tenant:
+    return Tenant(Store.open(f"sqlite:///{tmp_path / 'events.sqlite'}"), bundle)
 
 
 # -- a slow model
@@ -64,18 +68,18 @@ class Slow:
 
 
 @contextlib.asynccontextmanager
-async def asking(live: Live) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build(live, Rules(needs_key=False)))
+async def asking(tenant: Tenant) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(build(tenant, Rules(needs_key=False)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
-def test_the_service_is_alive_while_a_slow_model_makes_a_list(live, monkeypatch):
-    slow = Slow(live.recommend_all)
-    monkeypatch.setattr(live, "recommend_all", slow)
+def test_the_service_is_alive_while_a_slow_model_makes_a_list(tenant, monkeypatch):
+    slow = Slow(tenant.recommend_all)
+    monkeypatch.setattr(tenant, "recommend_all", slow)
 
     async def ask() -> None:
-        async with asking(live) as client:
+        async with asking(tenant) as client:
             list_ = asyncio.create_task(client.post("/api/recommend", json={"user": "u7"}))
             await slow.begins()
             assert (await client.get("/health/live")).status_code == 200
@@ -86,13 +90,13 @@ def test_the_service_is_alive_while_a_slow_model_makes_a_list(live, monkeypatch)
     asyncio.run(ask())
 
 
-def test_the_service_is_alive_while_every_thread_is_taken(live, monkeypatch):
-    slow = Slow(live.recommend)
-    monkeypatch.setattr(live, "recommend", slow)
+def test_the_service_is_alive_while_every_thread_is_taken(tenant, monkeypatch):
+    slow = Slow(tenant.recommend)
+    monkeypatch.setattr(tenant, "recommend", slow)
     asked = {"user": "u7", "where": "year > 1970"}
 
     async def ask() -> None:
-        async with asking(live) as client:
+        async with asking(tenant) as client:
             lists = [
                 asyncio.create_task(client.post("/api/recommend", json=asked)) for _ in range(60)
             ]
@@ -115,7 +119,7 @@ def test_while_one_batch_is_answered_the_next_gathers():
     slow = Slow(answer)
 
     async def ask() -> list[int]:
-        gathering = Gathering[int, int](slow, most=3)
+        gathering = Gathering[int, int](slow, batch_size=3)
         first = [asyncio.create_task(gathering.ask(n)) for n in (1, 2)]
         await slow.begins()
         later = [asyncio.create_task(gathering.ask(n)) for n in (3, 4, 5, 6)]
@@ -134,7 +138,7 @@ def test_an_error_of_a_batch_goes_to_all_who_asked_and_the_next_batch_is_answere
         return [ValueError("odd") if question == 2 else question for question in questions]
 
     async def ask() -> list[Any]:
-        gathering = Gathering[int, int](answer, most=2)
+        gathering = Gathering[int, int](answer, batch_size=2)
         asked = [gathering.ask(n) for n in (1, 3, 2, 4)]
         return list(await asyncio.gather(*asked, return_exceptions=True))
 
@@ -146,7 +150,7 @@ def test_someone_who_stopped_waiting_does_no_harm_to_the_others():
     slow = Slow(lambda questions: [-question for question in questions])
 
     async def ask() -> int:
-        gathering = Gathering[int, int](slow, most=3)
+        gathering = Gathering[int, int](slow, batch_size=3)
         gone, stays = (asyncio.create_task(gathering.ask(n)) for n in (1, 2))
         await slow.begins()
         gone.cancel()
@@ -159,28 +163,28 @@ def test_someone_who_stopped_waiting_does_no_harm_to_the_others():
 # -- swaps and outages
 
 
-def missing(served: Served) -> set[str]:
+def missing(snapshot: Snapshot) -> set[str]:
     """What the first request after a swap would have to build."""
     return {
         name
-        for one in (served, served.catalogue)
+        for one in (snapshot, snapshot.catalogue)
         for name, value in vars(type(one)).items()
         if isinstance(value, cached_property) and name not in vars(one)
     } - {"map"}  # for the page alone, which can wait
 
 
-def test_nothing_is_left_to_be_built_by_the_first_request_after_a_swap(live):
-    assert missing(live.served) == set()
-    before = live.served
-    live.store.describe("items", "i1", {"title": "Renamed"})
-    assert live.refresh()
-    assert live.served is not before
-    assert missing(live.served) == set()
-    assert live.served.catalogue.fields[live.served.rows(["i1"])[0]]["title"] == "Renamed"
+def test_nothing_is_left_to_be_built_by_the_first_request_after_a_swap(tenant):
+    assert missing(tenant.snapshot) == set()
+    before = tenant.snapshot
+    tenant.store.describe("items", "i1", {"title": "Renamed"})
+    assert tenant.refresh()
+    assert tenant.snapshot is not before
+    assert missing(tenant.snapshot) == set()
+    assert tenant.snapshot.catalogue.fields[tenant.snapshot.row("i1")]["title"] == "Renamed"
 
 
-def test_a_catalogue_is_prepared_as_a_whole(live):
-    old = live.served.catalogue
+def test_a_catalogue_is_prepared_as_a_whole(tenant):
+    old = tenant.snapshot.catalogue
     fresh = Catalogue(old.ids, old.table, old.item_r)
     assert fresh.prepare() is fresh
     lazy = {name for name, v in vars(Catalogue).items() if isinstance(v, cached_property)}
@@ -188,7 +192,104 @@ def test_a_catalogue_is_prepared_as_a_whole(live):
     assert lazy <= set(vars(fresh))
 
 
-def test_an_outage_is_one_line_in_the_log_and_its_end_another(live, monkeypatch, caplog):
+class Broken:
+    """A service over a copy of a bundle, one of whose files was damaged after it was read."""
+
+    def __init__(self, bundle: Path, folder: Path, damaged: str, monkeypatch: Any) -> None:
+        here = Path(shutil.copytree(bundle, folder / "bundle"))
+        self.tenant = Tenant(Store.open(f"sqlite:///{folder / 'events.sqlite'}"), here)
+        self.before, self.readings = self.tenant.snapshot, 0
+        self.manifest, (self.file, *_) = here / "manifest.json", here.glob(damaged)
+        self.content = self.file.read_bytes()
+        atomic_write(self.manifest, self.manifest.read_bytes())  # as if written anew
+        atomic_write(self.file, self.content[:-1] + b"#")
+        monkeypatch.setattr(service_snapshot, "load", self.load)
+
+    def load(self, bundle: Path) -> Any:
+        self.readings += 1
+        return ft.load(bundle)
+
+    def refreshes(self) -> str:
+        """Refresh, and return the words of the error."""
+        with pytest.raises(BundleError) as error:
+            self.tenant.refresh()
+        return str(error.value)
+
+
+@pytest.fixture(params=["manifest.json", "model-*.safetensors", "items-*.parquet"])
+def broken(bundle, tmp_path, monkeypatch, request) -> Broken:
+    return Broken(bundle, tmp_path, request.param, monkeypatch)
+
+
+def test_a_broken_bundle_is_read_once_and_remains_an_error(broken):
+    errors = {broken.refreshes() for _ in range(5)}
+    assert len(errors) == 1
+    assert broken.readings == 1
+    assert broken.tenant.snapshot is broken.before
+
+
+def test_a_broken_bundle_is_read_again_when_any_of_its_files_changes(broken):
+    broken.refreshes()
+    atomic_write(broken.file, broken.content + b"#")  # still not what the manifest has
+    broken.refreshes()
+    broken.refreshes()
+    assert broken.readings == 2
+    atomic_write(broken.file, broken.content)
+    assert broken.tenant.refresh()
+    assert not broken.tenant.refresh()
+    assert broken.readings == 3
+    assert broken.tenant.snapshot is not broken.before
+
+
+def test_a_bundle_that_is_gone_is_looked_for_until_it_is_back(broken):
+    hidden = broken.manifest.rename(broken.manifest.with_name("hidden"))
+    assert "there is no bundle here" in broken.refreshes()
+    assert "there is no bundle here" in broken.refreshes()
+    assert broken.readings == 1
+    atomic_write(broken.file, broken.content)
+    if not broken.manifest.exists():
+        hidden.rename(broken.manifest)
+    assert broken.tenant.refresh()
+
+
+def test_beside_a_broken_bundle_described_items_are_served(broken):
+    broken.refreshes()
+    broken.tenant.store.describe("items", "i1", {"title": "Renamed"})
+    broken.refreshes()
+    assert broken.tenant.item("i1")["fields"]["title"] == "Renamed"
+    assert broken.readings == 1
+
+
+def test_going_back_from_a_broken_bundle_reads_nothing_and_is_no_error(broken, bundle, tmp_path):
+    atomic_write(broken.file, broken.content)
+    assert broken.tenant.refresh()
+    successor = Path(shutil.copytree(bundle, tmp_path / "successor"))
+    (successor / "manifest.json").write_text("{}")
+    promote(broken.manifest.parent, successor)
+    broken.refreshes()
+    go_back(broken.manifest.parent)
+    readings = broken.readings
+    assert not broken.tenant.refresh()
+    assert broken.readings == readings
+
+
+def test_a_store_that_fails_once_does_not_condemn_the_bundle(broken, monkeypatch):
+    atomic_write(broken.file, broken.content)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken.tenant.store, "described", Failing())
+        with pytest.raises(OSError, match="gone"):
+            broken.tenant.refresh()
+    assert broken.tenant.refresh()
+
+
+class Failing:
+    """A call that fails."""
+
+    def __call__(self, *_: Any) -> Any:
+        raise OSError("gone")
+
+
+def test_an_outage_is_one_line_in_the_log_and_its_end_another(tenant, monkeypatch, caplog):
     outcomes = iter([False, OSError("disk gone\nand more"), OSError("still"), OSError("still"),
                      True, False, UsageError("again."), False])  # fmt: skip
     over = threading.Event()
@@ -202,19 +303,19 @@ def test_an_outage_is_one_line_in_the_log_and_its_end_another(live, monkeypatch,
             raise outcome
         return outcome
 
-    monkeypatch.setattr(live, "refresh", refresh)
+    monkeypatch.setattr(tenant, "refresh", refresh)
     monkeypatch.setattr(service_app, "WATCH_SECONDS", 0.001)
     caplog.set_level("INFO", "foretaste.service")
-    with served(live):
+    with served(tenant):
         assert over.wait(PATIENCE)
     logged = [
         (r.levelname, r.getMessage()) for r in caplog.records if r.name == "foretaste.service"
     ]
     assert logged == [
-        ("ERROR", "what is current cannot be served, what was is served on: disk gone"),
-        ("WARNING", "what is current is served again"),
-        ("ERROR", "what is current cannot be served, what was is served on: again."),
-        ("WARNING", "what is current is served again"),
+        ("ERROR", "the current bundle cannot be served, the former one is served on: disk gone"),
+        ("WARNING", "the current bundle is served again"),
+        ("ERROR", "the current bundle cannot be served, the former one is served on: again."),
+        ("WARNING", "the current bundle is served again"),
     ]
     assert not any(record.exc_info for record in caplog.records)
 
@@ -245,9 +346,9 @@ NEEDED = {
 }
 
 
-def test_every_route_needs_the_scope_that_the_table_says(live):
-    tokens = {scope: live.store.create_key(scope, scope) for scope in SCOPES}
-    with served(live, needs_key=True) as client:
+def test_every_route_needs_the_scope_that_the_table_says(tenant):
+    tokens = {scope: tenant.store.create_key(scope, scope) for scope in SCOPES}
+    with served(tenant, needs_key=True) as client:
         head = {"Authorization": f"Bearer {tokens['read']}"}
         paths = client.get("/api/openapi.json", headers=head).json()["paths"]
         routes = {(m.upper(), path) for path, methods in paths.items() for m in methods}
@@ -265,9 +366,9 @@ def test_every_route_needs_the_scope_that_the_table_says(live):
                 assert status < 500, (method, path, scope, status)
 
 
-def test_a_write_key_cannot_make_the_service_forget(live):
-    head = {"Authorization": f"Bearer {live.store.create_key('shop', 'write')}"}
-    with served(live, needs_key=True) as client:
+def test_a_write_key_cannot_make_the_service_forget(tenant):
+    head = {"Authorization": f"Bearer {tenant.store.create_key('shop', 'write')}"}
+    with served(tenant, needs_key=True) as client:
         before = client.get("/api/users/u7/feedback", headers=head).json()["entries"]
         answer = client.delete("/api/users/u7/feedback", headers=head)
         assert answer.json()["error"] == {
@@ -277,10 +378,10 @@ def test_a_write_key_cannot_make_the_service_forget(live):
         assert client.get("/api/users/u7/feedback", headers=head).json()["entries"] == before != []
 
 
-def test_two_clients_may_use_the_same_idempotency_key(live):
-    tokens = [live.store.create_key(name, "write") for name in ("shop", "app")]
+def test_two_clients_may_use_the_same_idempotency_key(tenant):
+    tokens = [tenant.store.create_key(name, "write") for name in ("shop", "app")]
     event = {"user": "u1", "item": "i1", "value": 4}
-    with served(live, needs_key=True) as client:
+    with served(tenant, needs_key=True) as client:
         for n, token in enumerate(tokens):
             head = {"Authorization": f"Bearer {token}", "Idempotency-Key": "order-1"}
             mine = {**event, "value": 4 - n}
@@ -289,7 +390,7 @@ def test_two_clients_may_use_the_same_idempotency_key(live):
         head = {"Authorization": f"Bearer {tokens[1]}", "Idempotency-Key": "order-1"}
         changed = client.post("/api/feedback", json={**event, "value": 1}, headers=head)
         assert (changed.status_code, changed.json()["error"]["code"]) == (409, "conflict")
-    assert [e.value for e in live.store.all_events()] == [4, 3]
+    assert [e.value for e in tenant.store.all_events()] == [4, 3]
 
 
 # -- several workers

@@ -18,7 +18,8 @@ from alembic.config import Config
 from sqlalchemy.event import listens_for
 
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.service.store import ANSWERED_FOR, ConflictError, Event, Past, Store, StoreError
+from foretaste.service.records import Event, Past
+from foretaste.service.store import ANSWERED_FOR, ConflictError, Store, StoreError
 from tests.processes import KILLED, started, write_events
 
 
@@ -86,7 +87,7 @@ def test_a_key_makes_a_repeated_request_count_once(store):
 def test_a_key_is_forgotten_after_a_week(store, monkeypatch):
     store.add([event()], key="k", body="b")
     later = time.time_ns() // 1_000_000 + ANSWERED_FOR + 60_000
-    monkeypatch.setattr("foretaste.service.store._now", lambda: later)
+    monkeypatch.setattr("foretaste.service.store.now_ms", lambda: later)
     store.add([event()], key="k", body="another")
     assert len(store.all_events()) == 2
 
@@ -127,7 +128,7 @@ def test_a_person_removed_may_come_back_without_their_old_past(store):
 
 
 def test_fields_are_replaced_and_the_stamp_says_so(store, monkeypatch):
-    monkeypatch.setattr("foretaste.service.store._now", lambda: 1000)  # however fast they come
+    monkeypatch.setattr("foretaste.service.store.now_ms", lambda: 1000)  # however fast they come
     stamps = [store.items_stamp()]
     for fields in ({"title": "Älien", "year": 1979}, {"title": "Alien", "ok": True}, {}):
         store.describe("items", "x", fields)

@@ -21,7 +21,6 @@ from foretaste.cli.show import emit, say
 from foretaste.errors import UsageError
 from foretaste.recommending.fitting import load
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30
 Database = Annotated[
     str | None,
@@ -53,7 +52,7 @@ def serve(
     store = _service("store").Store.open(database)
     has_keys = bool(store.listed_keys())
     store.close()
-    if host not in LOOPBACK and not has_keys:
+    if host not in _service("middleware").LOOPBACK and not has_keys:
         raise UsageError(
             f"--host {host}: without API keys the service listens on loopback only.",
             fix="Make one first: foretaste keys create.",

@@ -1,1 +1,1 @@
-"""Recommendations served over HTTP: a store of events, a live bundle, routes, and a page."""
+"""Recommendations over HTTP: a store of events, a bundle, routes, and a page."""

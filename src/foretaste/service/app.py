@@ -1,4 +1,4 @@
-"""The routes: convert, call one function, convert back."""
+"""The routes: each converts a request, calls one function of the tenant, and converts back."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from foretaste.service import schemas as s
 from foretaste.service.batching import Gathering
 from foretaste.service.middleware import Guard, JsonLines, Metrics, Rules, log, refusal
 from foretaste.service.store import ConflictError, Store
-from foretaste.service.tenant import Listing, Live
+from foretaste.service.tenant import Listing, Tenant
 
-TOGETHER = 16  # lists made at once: more would make the first wait too long
-SETTINGS = "FORETASTE_SERVE"  # environment of the workers
+BATCH_SIZE = 16  # lists made at once: with more the first would wait too long
+SETTINGS = "FORETASTE_SERVE"  # the environment variable that workers are started with
 WATCH_SECONDS = 0.5
 WEB = Path(__file__).parent / "web"
 STATUS = {ConflictError: 409, UnknownIdError: 404, ModelError: 404, UsageError: 400}
@@ -50,33 +50,38 @@ Once = Annotated[
 
 
 def from_environment() -> FastAPI:
-    """The application as `foretaste serve` describes it, in each of its worker processes."""
+    """Return the application that `foretaste serve` describes, in a worker process."""
     settings = json.loads(os.environ[SETTINGS])
     torch.set_num_threads(1)  # requests run beside each other, not each on every core
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     log.setLevel(settings["log_level"])
-    live = Live(Store.open(settings["db"]), Path(settings["bundle"]))
-    return build(live, Rules(settings["needs_key"], settings["origins"]))
+    tenant = Tenant(Store.open(settings["db"]), Path(settings["bundle"]))
+    return build(tenant, Rules(settings["needs_key"], settings["origins"]))
 
 
-def build(live: Live, rules: Rules) -> FastAPI:
-    """The application that serves a bundle and a store."""
+def build(tenant: Tenant, rules: Rules) -> FastAPI:
+    """Return the application that serves a bundle and a store.
+
+    Args:
+        tenant: The bundle and the store. The store is closed when the application ends.
+        rules: Who may ask.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_watch(live, metrics))
+        watching = asyncio.create_task(_watch(tenant, metrics))
         yield
         watching.cancel()
-        live.store.close()
+        tenant.store.close()
 
     app = FastAPI(
         title="foretaste", version=__version__, lifespan=running, responses=REFUSALS,
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
     )  # fmt: skip
-    app.add_middleware(Guard, store=live.store, rules=rules, metrics=metrics)
+    app.add_middleware(Guard, store=tenant.store, rules=rules, metrics=metrics)
     if rules.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=rules.origins,
@@ -87,41 +92,44 @@ def build(live: Live, rules: Rules) -> FastAPI:
     app.add_exception_handler(ForetasteError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
-    _asking(app, live)
-    _telling(app, live)
-    _health(app, live, metrics)
+    _add_questions(app, tenant)
+    _add_feedback(app, tenant)
+    _add_health(app, tenant, metrics)
     if WEB.is_dir():
         app.mount("/", StaticFiles(directory=WEB, html=True))
     return app
 
 
-async def _watch(live: Live, metrics: Metrics) -> None:
-    """Swap in what is promoted or described while requests go on; one line an outage."""
+async def _watch(tenant: Tenant, metrics: Metrics) -> None:
+    """Swap in what is promoted or described while requests go on; log when that fails or works."""
     failing = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
-            if await run_in_threadpool(live.refresh):
+            if await run_in_threadpool(tenant.refresh):
                 metrics.swaps.inc()
         except Exception as error:
             if not failing:
                 why = (str(error) or type(error).__name__).splitlines()[0]
-                log.error("what is current cannot be served, what was is served on: %s", why)
+                log.error(
+                    "the current bundle cannot be served, the former one is served on: %s", why
+                )
             failing = True
         else:
             if failing:
-                log.warning("what is current is served again")
+                log.warning("the current bundle is served again")
             failing = False
 
 
-def _asking(app: FastAPI, live: Live) -> None:
-    gathering = Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
+def _add_questions(app: FastAPI, tenant: Tenant) -> None:
+    """Add the routes that change nothing."""
+    gathering = Gathering[s.Recommend, Listing](tenant.recommend_all, batch_size=BATCH_SIZE)
 
     async def listed(asked: s.Recommend, request: Request) -> Response:
         if asked.plain:
             listing = await gathering.ask(asked)
         else:  # a filter takes longer: others need not wait for it
-            listing = await run_in_threadpool(live.recommend, asked)
+            listing = await run_in_threadpool(tenant.recommend, asked)
         return _json_text(listing.json(request.state.request_id))
 
     @app.post("/api/recommend", response_model=s.Recommended)
@@ -138,87 +146,91 @@ def _asking(app: FastAPI, live: Live) -> None:
 
     @app.post("/api/predict", response_model=s.Predictions)
     def predict(asked: s.Predict) -> Response:
-        return _json(live.predict(asked))
+        return _json(tenant.predict(asked))
 
     @app.post("/api/explain", response_model=s.Explained)
     def explain(asked: s.Explain) -> Response:
-        return _json(live.explain(asked))
+        return _json(tenant.explain(asked))
 
     @app.get("/api/items/{item}", response_model=s.Item)
     def item(item: s.PathId) -> Response:
-        return _json(live.item(item))
+        return _json(tenant.item(item))
 
     @app.get("/api/items/{item}/similar", response_model=s.Similar)
     def similar(item: s.PathId, k: s.Many = 10) -> Response:
-        return _json_text(live.similar(item, k).json())
+        return _json_text(tenant.similar(item, k).json())
 
     @app.get("/api/items", response_model=s.Items)
     def items(
         q: Text = "", where: s.Condition | None = None, cursor: Cursor = "0", limit: Limit = 20
     ) -> Response:
-        return _json(live.find(q, where, int(cursor), limit))
+        return _json(tenant.find(q, where, int(cursor), limit))
 
     @app.get("/api/columns", response_model=list[s.Column], response_model_exclude_none=True)
     def columns() -> Response:
-        return _json(live.served.catalogue.columns)
+        return _json(tenant.snapshot.catalogue.columns)
 
     @app.get("/api/map", response_model=s.Map)
     def places() -> Response:
-        return _json({"items": live.served.map})
+        return _json({"items": tenant.snapshot.map})
 
     @app.get("/api/card")
     def card() -> dict[str, Any]:
-        return live.card()
+        return tenant.card()
 
 
-def _telling(app: FastAPI, live: Live) -> None:
-    def tell(request: Request, feedback: s.Feedbacks, key: Once, overwrite: bool) -> s.Accepted:
+def _add_feedback(app: FastAPI, tenant: Tenant) -> None:
+    """Add the routes that read and change what is known of users and items."""
+
+    def accept(request: Request, feedback: s.Feedbacks, key: Once, overwrite: bool) -> s.Accepted:
         many = feedback if isinstance(feedback, list) else [feedback]
         body = json.dumps([one.model_dump() for one in many])
         client = request.state.client
-        accepted = live.remember(many, overwrite=overwrite, key=key, body=body, client=client)
+        accepted = tenant.remember(many, overwrite=overwrite, key=key, body=body, client=client)
         return s.Accepted(accepted=accepted)
 
     @app.put("/api/feedback")
     def overwrite_feedback(request: Request, feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
-        return tell(request, feedback, key, overwrite=True)
+        return accept(request, feedback, key, overwrite=True)
 
     @app.post("/api/feedback")
     def add_feedback(request: Request, feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
-        return tell(request, feedback, key, overwrite=False)
+        return accept(request, feedback, key, overwrite=False)
 
     @app.get("/api/users/{user}/feedback", response_model=s.History)
     def feedback_of(user: s.PathId) -> Response:
-        return _json({"user": user, "entries": live.history(user)})
+        return _json({"user": user, "entries": tenant.history(user)})
 
     @app.delete("/api/users/{user}/feedback")
     def remove_feedback(user: s.PathId) -> s.Removed:
-        return s.Removed(removed=live.store.remove_events(user))
+        return s.Removed(removed=tenant.store.remove_events(user))
 
     @app.delete("/api/users/{user}")
     def remove_user(user: s.PathId) -> s.Removed:
-        return s.Removed(removed=live.store.remove_events(user, and_user=True))
+        return s.Removed(removed=tenant.store.remove_events(user, and_user=True))
 
     @app.put("/api/users/{user}")
     def describe_user(user: s.PathId, description: s.Description) -> s.Accepted:
-        live.store.describe("users", user, description.fields)
+        tenant.store.describe("users", user, description.fields)
         return s.Accepted(accepted=1)
 
     @app.put("/api/items/{item}")
     def describe_item(item: s.PathId, description: s.Description) -> s.Accepted:
-        live.store.describe("items", item, description.fields)
+        tenant.store.describe("items", item, description.fields)
         return s.Accepted(accepted=1)
 
 
-def _health(app: FastAPI, live: Live, metrics: Metrics) -> None:
+def _add_health(app: FastAPI, tenant: Tenant, metrics: Metrics) -> None:
+    """Add the routes for orchestrators and Prometheus."""
+
     @app.get("/health/live")
     async def alive() -> dict[str, str]:  # on the loop: it needs no free thread
         return {"status": "live"}
 
     @app.get("/health/ready")
     def ready() -> dict[str, str]:
-        live.store.ping()
-        return {"status": "ready", "model_version": live.served.version}
+        tenant.store.ping()
+        return {"status": "ready", "model_version": tenant.snapshot.version}
 
     @app.get("/metrics", include_in_schema=False)
     def prometheus() -> Response:
@@ -226,30 +238,34 @@ def _health(app: FastAPI, live: Live, metrics: Metrics) -> None:
 
 
 def _json(value: Any) -> Response:
-    """Values of our own making: checked by tests against the schema, not at every request."""
+    """Return values as JSON; tests check them against the schema, not every answer does."""
     return _json_text(json.dumps(value, allow_nan=False))
 
 
 def _json_text(text: str) -> Response:
+    """Return a text that is JSON already."""
     return Response(text, media_type="application/json")
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
+    """Answer an error that the client can mend."""
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
     if status is None or not isinstance(error, ForetasteError):
-        raise error  # not the client's fault: the guard logs it and says nothing of it
+        raise error  # not the client's fault: the guard logs it and answers without details
     return JSONResponse(refusal(CODES[status], error.what, fix=error.fix), status)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that does not fit the schema: the first fault of it."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = f"{first['msg']}."
-    return JSONResponse(refusal("invalid", said, where=where, fix="See /api/openapi.json."), 422)
+    what = f"{first['msg']}."
+    return JSONResponse(refusal("invalid", what, where=where, fix="See /api/openapi.json."), 422)
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request for which there is no route."""
     assert isinstance(error, HTTPException)
     what = str(error.detail).lower().rstrip(".") + "."
     code = what.rstrip(".").replace(" ", "_")

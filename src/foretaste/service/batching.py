@@ -1,4 +1,4 @@
-"""Requests that arrive together are answered together: one query, one matrix product."""
+"""Requests that arrive together are answered together: one query, one pass of the model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ A = TypeVar("A")
 class Gathering(Generic[Q, A]):
     """Answers questions in batches: while one is answered in a thread, the next gathers.
 
-    The event loop is never held, however slow the answers are.  It has one thread of its own, so
-    that batches do not wait for a place among other requests.  It does not know what a question
-    costs: all of a batch wait for the slowest of them.
-
-    Args:
-        answer: Questions to as many answers, or exceptions in their place; called in the thread.
-        most: Questions in a batch at most.
+    The event loop is never held, however slow the answers are. Batches have one thread of their
+    own, so that they do not wait for a place among other requests. What a question costs is not
+    known: all questions of a batch wait for the slowest of them.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[Any]], most: int) -> None:
-        self._answer, self._most = answer, most
+    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[Any]], batch_size: int) -> None:
+        """Start without questions.
+
+        Args:
+            answer: Turns questions into as many answers, or exceptions in their place. It is called
+                in the thread.
+            batch_size: The largest number of questions in a batch.
+        """
+        self._answer, self._batch_size = answer, batch_size
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lists")
         self._answering: asyncio.Task[None] | None = None  # the loop keeps only weak references
@@ -33,7 +36,10 @@ class Gathering(Generic[Q, A]):
         """Return the answer to one question.
 
         Args:
-            question: It is answered with all that are asked before the thread is free.
+            question: It is answered together with all that are asked before the thread is free.
+
+        Raises:
+            Exception: What stands in place of the answer.
         """
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
@@ -42,8 +48,12 @@ class Gathering(Generic[Q, A]):
         return await future
 
     async def _answer_all(self) -> None:
+        """Answer batch after batch until no question waits."""
         while self._waiting:
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            batch, self._waiting = (
+                self._waiting[: self._batch_size],
+                self._waiting[self._batch_size :],
+            )
             questions = [question for question, _ in batch]
             loop = asyncio.get_running_loop()
             try:
@@ -51,7 +61,7 @@ class Gathering(Generic[Q, A]):
             except Exception as error:
                 answers = [error] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
-                if future.done():  # whoever asked has stopped waiting
+                if future.done():  # the request was given up meanwhile
                     continue
                 if isinstance(answer, Exception):
                     future.set_exception(answer)

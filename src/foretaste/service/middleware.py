@@ -1,4 +1,7 @@
-"""What stands before every route: keys, limits, request ids, headers, metrics and the log."""
+"""What stands before every route: keys, limits, request ids, headers, metrics and the log.
+
+It knows nothing of recommendations: routes and the store are all that it sees.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foretaste.service.store import SCOPES, Store, digest
+from foretaste.service.records import digest
+from foretaste.service.store import SCOPES, Store
 
 log = logging.getLogger("foretaste.service")
 
 LARGEST_BODY = 1 << 20  # bytes
 LONGEST_TARGET = 16 << 10  # bytes of path and query
 BODY_SECONDS, ANSWER_SECONDS = 10.0, 30.0
-TRUSTED_FOR = 1.0  # seconds that a key is remembered; a revoked one is refused after them
+TRUSTED_FOR = 1.0  # seconds that a key is remembered: a revoked one is refused after that
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the name is prometheus_client's
 LOGGED = ("request_id", "method", "route", "status", "ms")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPEN = ("/health/",)  # needs no key; nor does the page, which holds no data
+OPEN = ("/health/",)  # needs no key; the page, which holds no data, needs none either
 HEADERS = [
     (name.encode(), value.encode())
     for name, value in {
@@ -50,47 +54,72 @@ HEADERS = [
 
 
 class Refused(Exception):
-    """The request stops here: status, code, what, fix."""
+    """A request is answered with a refusal before it reaches a route."""
 
     def __init__(self, status: int, code: str, what: str, fix: str = "") -> None:
+        """Keep what the answer says.
+
+        Args:
+            status: The HTTP status.
+            code: A word for programs, such as "unauthorized".
+            what: A sentence for people.
+            fix: What to do about it.
+        """
         self.status, self.code, self.what, self.fix = status, code, what, fix
         super().__init__(what)
 
 
 def refusal(code: str, what: str, *, where: str = "", fix: str = "") -> dict[str, Any]:
-    """The one body of every error."""
+    """Return the body that every error has.
+
+    Args:
+        code: A word for programs, such as "not_found".
+        what: A sentence for people.
+        where: The part of the request that is wrong.
+        fix: What to do about it.
+    """
     return {"error": {"code": code, "what": what, "where": where, "fix": fix}}
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Who may come in.  needs_key: False only on loopback.  origins: other sites' pages (CORS)."""
+    """Who may ask.
+
+    Attributes:
+        needs_key: Whether requests need an API key; without keys only loopback is answered.
+        origins: Other sites whose pages may call the service (CORS).
+    """
 
     needs_key: bool
     origins: Sequence[str] = ()
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: when, how bad, what, and what is known of the request."""
+    """Writes the log as one JSON object a line: time, level, message, and fields of the request."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line.
+
+        Args:
+            record: What was logged.
+        """
         line = {"time": round(record.created, 3), "level": record.levelname.lower()}
-        said = record.getMessage()
-        line |= {"message": said} if said else {}
+        message = record.getMessage()
+        line |= {"message": message} if message else {}
         line |= {k: v for k, v in vars(record).items() if k in LOGGED}
         line |= {"error": self.formatException(record.exc_info)} if record.exc_info else {}
         return json.dumps(line)
 
 
 class Metrics:
-    """What Prometheus asks for: of this process, or of all workers where they share a folder.
+    """Counts what Prometheus asks for, of this process or of all workers that share a folder.
 
     The folder is that of prometheus_client's multiprocess mode, PROMETHEUS_MULTIPROC_DIR, which
     must be set before prometheus_client is imported. Counters of workers that died still count.
     """
 
     def __init__(self) -> None:
+        """Start every metric at zero."""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "foretaste_requests", "Requests by route, method and status.",
@@ -114,15 +143,16 @@ class Metrics:
             return generate_latest(self.registry)
         for path in Path(folder).glob("gauge_live*_*.db"):
             if not _is_alive(pid := int(path.stem.rpartition("_")[2])):
-                mark_process_dead(pid, folder)  # what it was answering, it is not any more
+                mark_process_dead(pid, folder)  # it answers no request any more
         of_all = CollectorRegistry()
         MultiProcessCollector(of_all, folder)
         return generate_latest(of_all)
 
 
 def _is_alive(pid: int) -> bool:
+    """Return whether there is a process."""
     try:
-        os.kill(pid, 0)  # sends nothing
+        os.kill(pid, 0)  # signal 0 is not sent, only checked
     except ProcessLookupError:
         return False
     except PermissionError:  # it is another user's
@@ -132,7 +162,14 @@ def _is_alive(pid: int) -> bool:
 
 @dataclass
 class Exchange:
-    """One request and what became of it."""
+    """One request and what became of it.
+
+    Attributes:
+        scope: The request as ASGI describes it.
+        id: The request id.
+        status: The status that was sent; 0 before.
+        started: When it came, in seconds of a clock of its own.
+    """
 
     scope: Scope
     id: str
@@ -141,7 +178,7 @@ class Exchange:
 
     @property
     def route(self) -> str:
-        """The path as it is declared: few values, whatever clients ask for."""
+        """The path of its route as declared: few values, whatever clients ask for."""
         return getattr(self.scope.get("route"), "path", "other")
 
 
@@ -149,11 +186,25 @@ class Guard:
     """ASGI middleware: lets a request in, or answers it with a refusal."""
 
     def __init__(self, app: ASGIApp, *, store: Store, rules: Rules, metrics: Metrics) -> None:
+        """Stand before an application.
+
+        Args:
+            app: The application.
+            store: It holds the keys.
+            rules: Who may ask.
+            metrics: Where requests are counted.
+        """
         self.app, self.store, self.rules, self.metrics = app, store, rules, metrics
         self._trusted: dict[str, tuple[float, str | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, or hand it on to the application.
+
+        Args:
+            scope: The request as ASGI describes it.
+            receive: Gives the parts of its body.
+            send: Takes the parts of the answer.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -181,12 +232,13 @@ class Guard:
             self._note(exchange)
 
     async def _let_in(self, scope: Scope, headers: Headers) -> None:
+        """Refuse a request that may not come in; note the client of one that may."""
         path, method = scope["path"], scope["method"]
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_TARGET:
             raise Refused(414, "too_long", "the address is too long.", "Send a body instead.")
         if not self.rules.needs_key:
             host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
-            if host not in LOOPBACK:  # a site that renames itself to 127.0.0.1
+            if host not in LOOPBACK:  # DNS rebinding: a site that resolves to 127.0.0.1
                 raise Refused(403, "forbidden", "this service answers on loopback only.",
                               "Make a key: foretaste keys create.")  # fmt: skip
             return
@@ -205,15 +257,17 @@ class Guard:
         scope["state"]["client"] = digest(token)
 
     async def _scope_of(self, token: str) -> str | None:
+        """Return the scope of a key, from memory for a second; None for no key."""
         now = time.monotonic()
         until, held = self._trusted.get(token, (0.0, None))
         if until < now:
             held = await run_in_threadpool(self.store.scope_of, token)
-            if held is not None:  # guesses are not worth remembering
+            if held is not None:  # remembering wrong keys would let a client fill the memory
                 self._trusted[token] = (now + TRUSTED_FOR, held)
         return held
 
     def _note(self, exchange: Exchange) -> None:
+        """Count a request and log it."""
         seconds = time.perf_counter() - exchange.started
         method = exchange.scope["method"]
         method = method if method in ("GET", "POST", "PUT", "DELETE", "HEAD") else "other"
@@ -227,7 +281,7 @@ class Guard:
 
 
 class _Answer:
-    """Sends, with our headers on; remembers whether anything has gone out."""
+    """Sends an answer with our headers, and remembers whether its beginning was sent."""
 
     def __init__(self, send: Send, exchange: Exchange) -> None:
         self._send, self._exchange = send, exchange
@@ -240,7 +294,7 @@ class _Answer:
         await self._send(message)
 
     async def refuse(self, refused: Refused) -> None:
-        if self._exchange.status:  # half an answer is out: nothing can be added to it
+        if self._exchange.status:  # half an answer was sent: a refusal cannot follow
             return
         body = json.dumps(refusal(refused.code, refused.what, fix=refused.fix)).encode()
         head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -253,20 +307,21 @@ class _Answer:
 
 
 def _scope_for(method: str, path: str) -> str:
+    """Return the scope that a request needs."""
     if method in ("GET", "HEAD") or path in ("/api/recommend", "/api/predict", "/api/explain"):
         return "read"
-    return "admin" if method == "DELETE" else "write"  # what is removed does not come back
+    return "admin" if method == "DELETE" else "write"  # what is deleted does not come back
 
 
 def _route_undecoded(scope: Scope) -> None:
-    """Ids may hold any character, "/" too: the path is split before it is decoded."""
+    """Let the path be split before it is decoded, as ids may hold any character, "/" too."""
     raw = scope.get("raw_path")
     if raw and raw.startswith(b"/api/"):
         scope["path"] = raw.partition(b"?")[0].decode("latin-1")
 
 
 async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
-    """The whole body, if it is small enough and comes soon enough."""
+    """Return the whole body; refuse one that is too large, too slow, or not JSON."""
     if scope["method"] in ("GET", "HEAD", "OPTIONS") and "transfer-encoding" not in headers:
         return b""
     declared = headers.get("content-length", "0")
@@ -294,7 +349,7 @@ async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """The body that was read already, then whatever the client does next."""
+    """Return a channel that gives the body that was read, then what the client does next."""
     messages: Iterable[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     pending = iter(messages)
 

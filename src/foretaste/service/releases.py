@@ -1,8 +1,12 @@
-"""Which bundle is served in the name of another: one small file beside it, replaced in one step."""
+"""Which bundle is served in the name of another: one small file beside it, replaced in one step.
+
+This module knows the names of bundles alone: it opens none of them.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from foretaste.bundle import alone, atomic_write
@@ -10,7 +14,14 @@ from foretaste.errors import BundleError, UsageError
 
 
 def promoted(bundle: Path) -> list[Path]:
-    """The bundles promoted in the name of this one, the newest last."""
+    """Return the bundles that were promoted in the name of another, the newest last.
+
+    Args:
+        bundle: The bundle in whose name they are served.
+
+    Raises:
+        BundleError: The list of promoted bundles cannot be read.
+    """
     path = _record(bundle)
     try:
         return [Path(line) for line in json.loads(path.read_text())]
@@ -24,7 +35,14 @@ def promoted(bundle: Path) -> list[Path]:
 
 
 def current(bundle: Path) -> Path:
-    """The bundle that is served."""
+    """Return the bundle that is served in the name of another: itself where none was promoted.
+
+    Args:
+        bundle: The bundle that the service was started with.
+
+    Raises:
+        BundleError: The list of promoted bundles cannot be read.
+    """
     return (promoted(bundle) or [bundle])[-1]
 
 
@@ -65,15 +83,31 @@ def go_back(bundle: Path) -> Path:
         return current(bundle)
 
 
+def stamps(bundle: Path) -> list[tuple[str, int, int]]:
+    """Return a stamp of every file of a bundle: whoever mends one of them changes it.
+
+    Args:
+        bundle: A folder; where there is none, the list is empty.
+    """
+    try:
+        states = [(file.name, file.stat()) for file in os.scandir(bundle)]
+    except FileNotFoundError:
+        return []
+    return sorted((name, state.st_ino, state.st_ctime_ns) for name, state in states)
+
+
 def _record(bundle: Path) -> Path:
+    """Return the path of the list of promoted bundles."""
     path = bundle.resolve()
     return path.with_name(path.name + ".promoted.json")
 
 
 def _lock(bundle: Path) -> Path:
+    """Return the path of the lock that writers of the list hold."""
     record = _record(bundle)
     return record.with_name(record.name + ".lock")
 
 
 def _write(bundle: Path, served: list[Path]) -> None:
+    """Replace the list of promoted bundles."""
     atomic_write(_record(bundle), json.dumps([str(one) for one in served]))

@@ -1,4 +1,7 @@
-"""Training again on a bundle's data and every event since, and whether that made it better."""
+"""Training again on a bundle's data and every event since, and whether that made it better.
+
+Nothing is promoted here: the command decides by the verdict.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from foretaste.evaluation.statistics import Tally, resampled
 from foretaste.models.base import configure, default_threshold
 from foretaste.recommending.fitting import fit
 from foretaste.recommending.recommender import Recommender
-from foretaste.service.served import lines
+from foretaste.service.snapshot import lines
 from foretaste.service.store import Store
 
 TESTED = 0.2  # share of the new events that is put aside, the newest of them
@@ -30,19 +33,19 @@ LEAST_USERS = 30
 
 @dataclass(frozen=True)
 class Comparison:
-    """NDCG@10 of the bundle and of its like trained on newer events, on events new to both.
+    """NDCG@10 of the bundle's model and of one trained again, on events that are new to both.
 
-    It knows nothing of the model that is trained on everything in the end, which has seen the
-    tested events too: that one is judged by its like.
+    It knows nothing of the model that is trained on everything in the end: the tested events are
+    in that training, so it is judged by the model that was trained on what came before them.
 
     Attributes:
-        old: NDCG of the bundle as it is served, from 0 to 1; None where nobody was measured.
-        new: NDCG of its like, trained again on what came before the tested events; None likewise.
-        difference: new - old; None likewise.
-        low: Lower end of the difference's 95 % interval, from a paired bootstrap over users.
-        high: Upper end of it.
-        users: Users with something to find: at least one tested event that is relevant.
-        events: All tested events, dislikes included.
+        old: NDCG of the bundle as it is served, from 0 to 1; None where no user was measured.
+        new: NDCG of the model trained again on what came before the tested events, or None.
+        difference: new - old, or None.
+        low: Lower end of the difference's 95 % interval (paired bootstrap over users), or None.
+        high: Upper end of it, or None.
+        users: The number of users with something to find: a tested event that is relevant.
+        events: The number of tested events, dislikes included.
     """
 
     old: float | None
@@ -82,7 +85,7 @@ class Comparison:
         return measured + follows[self.verdict]
 
     def summary(self) -> dict[str, Any]:
-        """Return all of it as JSON values; null where nothing was measured."""
+        """Return every number, the verdict and the sentence as JSON values."""
         return {**asdict(self), "verdict": self.verdict, "sentence": self.sentence}
 
 
@@ -95,7 +98,7 @@ def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
     Args:
         old: The recommender that is served.
         store: The events since it was trained.
-        seed: Of the training.
+        seed: The seed of the training.
 
     Returns:
         The paired comparison; without numbers where no user has anything to find.
@@ -123,7 +126,7 @@ def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
 
 
 def _relevant_from(dataset: Dataset) -> float:
-    """The lowest value of a relevant event: as in `evaluate` for ratings, above 0 for clicks."""
+    """Return the lowest value of a relevant event: that of `evaluate`, or above 0 for clicks."""
     if dataset.explicit:
         return default_threshold(dataset, None)
     return float(np.finfo(np.float32).tiny)
@@ -135,20 +138,21 @@ def retrain(old: Recommender, store: Store, *, seed: int = 0) -> Recommender:
     Args:
         old: The recommender that is served.
         store: The events since it was trained.
-        seed: Of the training.
+        seed: The seed of the training.
 
     Returns:
-        The new recommender.  Without a new event it was trained on the very data of the old one.
+        The new recommender. Without a new event it was trained on the very data of the old one.
     """
     return _trained(old, _dataset(_rows(old.dataset, store), old.dataset, store), seed)
 
 
 def _trained(old: Recommender, dataset: Dataset, seed: int) -> Recommender:
+    """Return a recommender with the model of another, trained on a Dataset."""
     return fit(configure(type(old.model), old.model.hyperparameters()), dataset, seed=seed)
 
 
 def _frame(dataset: Dataset) -> pl.DataFrame:
-    """Interactions as columns user, item (text), value, time (ms), order."""
+    """Return interactions as columns user and item (text), value, time (ms) and order."""
     x = dataset.interactions
     return pl.DataFrame(
         {
@@ -162,7 +166,7 @@ def _frame(dataset: Dataset) -> pl.DataFrame:
 
 
 def _rows(dataset: Dataset, store: Store) -> pl.DataFrame:
-    """The bundle's interactions and the events, one for each user and item: the events count."""
+    """Return interactions and events, one for each user and item: the last event, if any."""
     frame = _frame(dataset)
     gone = store.forgotten(frame["user"].unique().to_list())
     frame = frame.filter(~pl.col("user").is_in(list(gone)))
@@ -185,11 +189,11 @@ def _rows(dataset: Dataset, store: Store) -> pl.DataFrame:
 
 
 def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
-    """A Dataset of the rows, with what is known of its items and users."""
+    """Return a Dataset of rows, with what is known of its items and users."""
     ids = {}
     for kind, before in (("user", like.users), ("item", like.items)):
         column = rows[kind]
-        if before.values.dtype.is_integer():  # new ids need not be numbers: then none is
+        if before.values.dtype.is_integer():  # if one new id is no number, all become text
             numbers = column.cast(pl.Int64, strict=False)
             same = (numbers.cast(pl.String) == column).fill_null(False).all()
             column = numbers if same else column
@@ -206,7 +210,7 @@ def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
     built = built.with_items(items) if items.width > 1 else built
     built = built.with_users(users) if users.width > 1 else built
     used_i = np.bincount(like.interactions.item_r, minlength=len(like.items)) > 0
-    idle = like.items[np.flatnonzero(~used_i)].cast(pl.String)  # items that nobody has used yet
+    idle = like.items[np.flatnonzero(~used_i)].cast(pl.String)  # items without an interaction
     idle = idle.filter(~idle.is_in(rows["item"].implode()))
     return (
         built.add_items(items.filter(pl.col("item").is_in(idle.implode()))) if len(idle) else built
@@ -214,7 +218,7 @@ def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
 
 
 def _described(table: pl.DataFrame, fields: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """The table, ids as text, with the lines described since in place of and after its own."""
+    """Return a table, ids as text, with lines described since in place of and after its own."""
     key = table.columns[0]
     table = table.with_columns(pl.col(key).cast(pl.String))
     if not fields:

@@ -1,4 +1,7 @@
-"""What may come in over HTTP, with its limits, and what goes out."""
+"""What may come in over HTTP, with its limits, and what goes out.
+
+The schemas know nothing of a bundle: whether an id or a column exists is found out later.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,18 +21,20 @@ from pydantic import (
 from foretaste.recommending.filters import LONGEST_CONDITION
 
 LONGEST_ID = 256  # characters
-LONGEST_LIST = 1000  # k, history, items, events in one request
-LONGEST_EXCLUSION = 10_000
-LATEST = 253_402_300_799_999  # ms: the year 9999
+LONGEST_LIST = 1000  # of k, and of a history, items or events in one request
+LONGEST_EXCLUSION = 10_000  # ids
+LATEST = 253_402_300_799_999  # milliseconds since 1970 UTC: the end of the year 9999
 
 
 def _storable(text: str) -> str:
+    """Refuse what PostgreSQL cannot keep."""
     if "\0" in text:
         raise ValueError("must not contain the character NUL")
     return text
 
 
 def _decoded(text: object) -> object:
+    """Return a part of a path without percent-encoding."""
     return unquote(text, errors="strict") if isinstance(text, str) else text
 
 
@@ -54,13 +60,13 @@ Fields = Annotated[dict[Id, str | int | float | bool | None], Field(max_length=1
 
 
 class Strict(BaseModel):
-    """A field that does not exist is an error, not silence."""
+    """A body in which a field that does not exist is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Rated(Strict):
-    """One entry of a history; without a value it counts as liked."""
+    """One entry of a history; without a value the item counts as liked."""
 
     item: Id
     value: Value | None = None
@@ -68,14 +74,18 @@ class Rated(Strict):
 
 
 class Person(Strict):
-    """Someone the service knows, or someone described by a history: exactly one of the two."""
+    """Whom a request is for: a user by id, or a new user by a history."""
 
     user: Id | None = None
     history: Annotated[list[Rated], Field(max_length=LONGEST_LIST)] | None = None
-    user_features: Fields | None = None  # with a history: columns of the bundle's users
+    user_features: Fields | None = Field(
+        default=None,
+        validation_alias=AliasChoices("user_features", "about"),  # its name in 0.1.0
+        description="What else is known of a new user, by the columns of the bundle's users.",
+    )
 
     def model_post_init(self, _: Any) -> None:
-        """One of the two must be given."""
+        """Refuse a request that names no user, or two."""
         if (self.user is None) == (self.history is None):
             raise ValueError("give exactly one of user and history")
         if self.user_features and self.history is None:
@@ -104,7 +114,7 @@ class Recommend(Person):
 
     @property
     def plain(self) -> bool:
-        """Whether it has no filter and no re-ranking: such requests are answered together."""
+        """Whether it may be answered with others: it has no filter, no re-ranking, no reasons."""
         filtered = self.where or self.exclude or self.candidates is not None
         return self.exclude_seen and not (filtered or self.diversity or self.explain)
 
@@ -119,7 +129,7 @@ class Predict(Person):
 
 
 class Explain(Person):
-    """A question why an item is listed for someone, or is not."""
+    """A question why an item is listed for a user, or is not."""
 
     item: Id
     where: Condition | None = None
@@ -130,7 +140,7 @@ class Explain(Person):
 
 
 class Feedback(Strict):
-    """A user did something with an item; without a value it counts as liked, without a time now."""
+    """What a user did with an item: without a value it was liked, without a time it is now."""
 
     user: Id
     item: Id
@@ -157,7 +167,7 @@ class Description(Strict):
 
 
 class Reason(BaseModel):
-    """How much one item of the history carried a recommendation."""
+    """How much one item of the history adds to the score of a listed item."""
 
     item: str
     weight: float
@@ -178,16 +188,18 @@ class Listed(BaseModel):
 
 
 class Recommended(BaseModel):
-    """A list, best first."""
+    """A list of items, best first."""
 
     request_id: str
     model_version: str
     items: list[Listed]
-    unknown: list[str] | None = None  # ids of the request that were ignored
+    unknown: list[str] | None = Field(
+        default=None, description="Ids of the request that were ignored: they are not served."
+    )
 
 
 class Explained(BaseModel):
-    """Where an item stands in the full list, and what speaks for it."""
+    """The place of an item in the full list, and what each item of the history adds to it."""
 
     model_version: str
     item: str
@@ -207,14 +219,14 @@ class Predicted(BaseModel):
 
 
 class Predictions(BaseModel):
-    """Ratings in the order of the items asked for."""
+    """Expected ratings, in the order of the items in the request."""
 
     model_version: str
     predictions: list[Predicted]
 
 
 class Similar(BaseModel):
-    """Items near another, nearest first."""
+    """The items nearest to another, the nearest first."""
 
     model_version: str
     items: list[Listed]
@@ -228,26 +240,26 @@ class Item(BaseModel):
 
 
 class Items(BaseModel):
-    """Items found, and where to go on."""
+    """One page of items, and the cursor of the next; null after the last page."""
 
     items: list[Item]
     next: str | None
 
 
 class Accepted(BaseModel):
-    """How many were accepted: they are on disk."""
+    """How many events or descriptions were accepted; they are on disk."""
 
     accepted: int
 
 
 class Removed(BaseModel):
-    """How many events of the store were removed."""
+    """How many events were removed from the store."""
 
     removed: int
 
 
 class Entry(BaseModel):
-    """One entry of a user's history.  source: the bundle, or an event since."""
+    """One entry of a user's history; source is "bundle" or, for what came since, "event"."""
 
     item: str
     value: float
@@ -256,14 +268,14 @@ class Entry(BaseModel):
 
 
 class History(BaseModel):
-    """What a user did, as the model sees it, oldest first."""
+    """What a user did, as the model gets it, oldest first."""
 
     user: str
     entries: list[Entry]
 
 
 class Column(BaseModel):
-    """An item column that `where` can use.  kind: number, text or labels (separated by "|")."""
+    """An item column that `where` can use; kind is "number", "text" or "labels" (with "|")."""
 
     name: str
     kind: str
@@ -273,7 +285,7 @@ class Column(BaseModel):
 
 
 class Point(BaseModel):
-    """An item on the map; x and y lie in -1 to 1."""
+    """The place of an item on the map; x and y lie in -1 to 1."""
 
     id: str
     x: float
@@ -283,13 +295,13 @@ class Point(BaseModel):
 
 
 class Map(BaseModel):
-    """Every item at a place: similar ones are near each other."""
+    """The place of every item: similar items are near each other."""
 
     items: list[Point]
 
 
-class Said(BaseModel):
-    """What went wrong, where, and what to do."""
+class Problem(BaseModel):
+    """What went wrong, where, and what to do about it."""
 
     code: str
     what: str
@@ -300,4 +312,4 @@ class Said(BaseModel):
 class Refusal(BaseModel):
     """The body of every error."""
 
-    error: Said
+    error: Problem

@@ -1,4 +1,7 @@
-"""The items as people look for them: by words, by columns, on a map."""
+"""The items as people look for them: by words, by columns, on a map.
+
+A catalogue knows nothing of users and of the model: vectors for the map are handed to it.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,18 @@ import torch
 
 from foretaste.data.interactions import IntArray
 
-MOST_LABELS = 200  # a text column with more distinct words between "|" is free text
-NAMES = ("title", "name", "label")
+MAX_LABELS = 200  # a text column with more distinct words between "|" is free text
+NAMES = ("title", "name", "label")  # columns that name an item, where there are such
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
     """Items and their columns.
 
-    ids: as text, in row order.  table: one line for each, first column the id as the data has it.
-    item_r: items of interactions.
+    Attributes:
+        ids: Ids as text, in the order of the rows.
+        table: One line for each item; the first column is the id as the data have it.
+        item_r: Item rows of R interactions, (R,).
     """
 
     ids: list[str]
@@ -42,7 +47,7 @@ class Catalogue:
 
     @cached_property
     def row_of(self) -> dict[str, int]:
-        """The row of each external id."""
+        """The row of each id."""
         return {name: row for row, name in enumerate(self.ids)}
 
     @cached_property
@@ -54,7 +59,7 @@ class Catalogue:
 
     @cached_property
     def written(self) -> list[str]:
-        """The id and the columns of each item as JSON, but for the closing brace."""
+        """The id and the columns of each item as JSON text, but for the closing brace."""
         return [
             json.dumps({"id": name, "fields": fields})[:-1]
             for name, fields in zip(self.ids, self.fields, strict=True)
@@ -62,7 +67,7 @@ class Catalogue:
 
     @cached_property
     def label(self) -> pl.Series:
-        """What people call each item."""
+        """The name of each item: its title, or else its first text column, or else its id."""
         text = [name for name in self.table.columns[1:] if self.table.schema[name] == pl.String]
         named = [name for name in text if name.lower() in NAMES]
         chosen = [*named, *(c["name"] for c in self.columns if c["kind"] == "text")]
@@ -84,11 +89,19 @@ class Catalogue:
 
     @cached_property
     def popularity(self) -> IntArray:
-        """Interactions of each item."""
+        """The number of interactions of each item."""
         return np.bincount(self.item_r, minlength=len(self.ids))
 
     def search(self, text: str, allowed_i: torch.Tensor | None) -> list[int]:
-        """Rows of the items that contain every word: those that start with the text first."""
+        """Return the rows of the items whose label contains every word.
+
+        Labels that start with the text come first, then those in which a word starts with it; among
+        equals the popular items come first.
+
+        Args:
+            text: Words, in any case; "" for every item.
+            allowed_i: The items that may be found, (items,) bool; None for all.
+        """
         words = text.lower().split()
         name = self.label.str.to_lowercase()
         found = pl.Series(np.ones(len(name), bool) if allowed_i is None else allowed_i.numpy())
@@ -103,10 +116,16 @@ class Catalogue:
         return rows[order].tolist()
 
     def places(self, vector_id: torch.Tensor) -> list[dict[str, Any]]:
-        """Every item on the plane that keeps most of the vectors' variance, within -1 to 1."""
+        """Return a place on the plane for every item, as JSON values; x and y lie in -1 to 1.
+
+        The plane is that of the first two principal components of the unit vectors.
+
+        Args:
+            vector_id: Vectors of the items, (items, d).
+        """
         unit_id = torch.nn.functional.normalize(vector_id.float(), dim=1)
         centred_id = unit_id - unit_id.mean(dim=0)
-        # two axes at most: of d x d, never of items x items
+        # eigenvectors of a d x d matrix: one of items x items would not fit into memory
         axis_d2 = torch.linalg.eigh(centred_id.T @ centred_id).eigenvectors[:, -2:].flip(1)
         axis_d2 *= torch.sign(axis_d2.gather(0, axis_d2.abs().argmax(dim=0, keepdim=True)))
         place_i2 = centred_id @ axis_d2
@@ -119,12 +138,13 @@ class Catalogue:
 
 
 def _column(series: pl.Series) -> dict[str, Any]:
+    """Return the name and kind of a column, with its range or its labels."""
     if series.dtype.is_numeric():
         known = series.drop_nulls()
         ends = {"min": float(known.min()), "max": float(known.max())} if len(known) else {}  # type: ignore[arg-type]
         return {"name": series.name, "kind": "number", **ends}
     if series.dtype == pl.String:
         labels = series.drop_nulls().str.split("|").explode().unique().drop_nulls().sort()
-        if len(labels) <= min(MOST_LABELS, max(2, len(series) // 2)):
+        if len(labels) <= min(MAX_LABELS, max(2, len(series) // 2)):
             return {"name": series.name, "kind": "labels", "labels": labels.to_list()}
     return {"name": series.name, "kind": "text"}

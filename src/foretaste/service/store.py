@@ -1,19 +1,17 @@
-"""Where events, features and keys are kept: the only SQL, on SQLite or PostgreSQL.
+"""Where events, fields and keys are kept: the only SQL, on SQLite or PostgreSQL.
 
-An event is acknowledged once it is on disk: SQLite writes its log through (WAL,
-synchronous=FULL), PostgreSQL does so by default.
+An event is acknowledged once it is on disk: SQLite writes its log through (WAL, synchronous=FULL),
+PostgreSQL does so by default. A store knows nothing of bundles: an item may be in none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -24,9 +22,10 @@ from sqlalchemy.event import listens_for
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from foretaste.errors import ForetasteError, UnknownIdError, UsageError
+from foretaste.service.records import Event, Key, Past, digest, now_ms
 
 SCOPES = ("read", "write", "admin")  # each includes those before it
-LOCK = 0x666F7265  # PostgreSQL: one service migrates at a time
+LOCK = 0x666F7265  # of PostgreSQL: one service migrates at a time
 WAIT = 5  # seconds for another writer, for a connection, for a statement
 ANSWERED_FOR = 7 * 86_400_000  # ms that an idempotency key is remembered
 
@@ -58,7 +57,7 @@ _answered = sa.Table(
 _changes = sa.Table(
     "changes", _meta, sa.Column("kind", sa.Text, primary_key=True), sa.Column("n", sa.BigInteger)
 )
-# one question for both: what the users did, and which of them the bundle must not speak of
+# one query for both: what the users did, and whose part in the bundle must not be used
 _PAST = sa.union_all(
     sa.select(_events.c.user_id, _events.c.item_id, _events.c.value, _events.c.time, _events.c.id)
     .where(_events.c.user_id.in_(sa.bindparam("users", expanding=True))),
@@ -75,45 +74,29 @@ class ConflictError(ForetasteError):
     """The request contradicts one that was answered already."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """A user did something with an item; value None is a plain click.  time: milliseconds."""
-
-    user: str
-    item: str
-    value: float | None
-    time: int
-    request_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Past:
-    """The events of a user, oldest first.  forgotten: the bundle's are not to be used."""
-
-    events: Sequence[Event] = ()
-    forgotten: bool = False
-
-
-@dataclass(frozen=True)
-class Key:
-    """An API key as it is listed: what opens the door is only kept as a SHA-256.  times: ms."""
-
-    name: str
-    scope: str
-    created: int
-    revoked: int | None
-
-
 class Store:
-    """Events, features and keys behind one URL."""
+    """Keeps events, fields and keys in the database behind a URL."""
 
     def __init__(self, url: str) -> None:
+        """Make the connections; `open` also makes the tables.
+
+        Args:
+            url: As for `open`.
+        """
         self.url = url
         self._engine, self._reading = _engines(url)
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Connect, and bring the tables to this version; StoreError where that fails."""
+        """Connect to a database, and bring its tables to this version.
+
+        Args:
+            url: Such as sqlite:///events.sqlite or postgresql://host/name.
+
+        Raises:
+            StoreError: The database cannot be reached or changed.
+            UsageError: It is not a URL of SQLite or PostgreSQL.
+        """
         store = cls(url)
         try:
             with store._writing() as db:
@@ -123,20 +106,20 @@ class Store:
                 config.set_main_option("script_location", "foretaste.service:migrations")
                 command.upgrade(config, "head")
         except SQLAlchemyError as error:
-            said = str(getattr(error, "orig", error)).splitlines()[0].rstrip(".")
+            why = str(getattr(error, "orig", error)).splitlines()[0].rstrip(".")
             raise StoreError(
-                f"the store cannot be opened: {said}.", where=store._engine.url.render_as_string(),
+                f"the store cannot be opened: {why}.", where=store._engine.url.render_as_string(),
                 fix="Name one with --db, such as sqlite:///events.sqlite or postgresql://host/name.",
             ) from None  # fmt: skip
         return store
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._engine.dispose()
         self._reading.dispose()
 
     def ping(self) -> None:
-        """Raises where the store does not answer."""
+        """Ask the database for nothing; raises an error of SQLAlchemy where it does not answer."""
         with self._reading.connect() as db:
             db.execute(sa.select(1))
 
@@ -150,10 +133,10 @@ class Store:
 
         Args:
             events: What users did.
-            overwrite: They replace what is here of the same user and item.
-            key: An idempotency key: a second call of the client with it changes nothing, and gets
-                the first answer.
-            body: What the events came in.
+            overwrite: Whether they replace the events of the same user and item.
+            key: An idempotency key: a second call with it, by the same client, changes nothing and
+                gets the first answer. None for none.
+            body: What the events came in: it must be the same for the same key.
             client: Whose idempotency key it is, such as the SHA-256 of an API key.
 
         Returns:
@@ -174,15 +157,16 @@ class Store:
             if overwrite:
                 rows = list({(row["user_id"], row["item_id"]): row for row in rows}.values())
                 gone = _events.delete().where(
-                    _events.c.user_id == sa.bindparam("u"), _events.c.item_id == sa.bindparam("i")
+                    _events.c.user_id == sa.bindparam("u"),
+                    _events.c.item_id == sa.bindparam("i"),
                 )
                 db.execute(gone, [{"u": row["user_id"], "i": row["item_id"]} for row in rows])
             db.execute(_events.insert(), rows)
         return len(events)
 
     def _first_time(self, db: sa.Connection, asked: Mapping[str, str]) -> bool:
-        """Whether the client's key is new, which it is not any more then; ConflictError."""
-        now = _now()
+        """Return whether the client's idempotency key is new, and keep it."""
+        now = now_ms()
         db.execute(_answered.delete().where(_answered.c.time < now - ANSWERED_FOR))
         insert = _insert(self._engine)(_answered).values(**asked, time=now)
         kept = insert.on_conflict_do_nothing().returning(_answered.c.key)
@@ -197,7 +181,11 @@ class Store:
         return False
 
     def past_of(self, users: Sequence[str]) -> dict[str, Past]:
-        """What is known of each user; users without anything are left out."""
+        """Return what is known of users, by id; a user of whom nothing is known is left out.
+
+        Args:
+            users: Ids.
+        """
         digests = {digest(user): user for user in users}
         with self._reading.connect() as db:
             rows = db.execute(_PAST, {"users": users, "digests": list(digests)}).all()
@@ -214,16 +202,23 @@ class Store:
         }
 
     def all_events(self) -> list[Event]:
-        """Every event, oldest first."""
+        """Return every event, oldest first."""
         columns = (_events.c.user_id, _events.c.item_id, _events.c.value, _events.c.time)
         with self._reading.connect() as db:
             rows = db.execute(sa.select(*columns).order_by(_events.c.time, _events.c.id))
             return [Event(*row) for row in rows]
 
     def remove_events(self, user: str, *, and_user: bool = False) -> int:
-        """Every event of a user is gone, and the bundle's count no more; how many there were.
+        """Remove every event of a user; what the bundle holds of the user is not used any more.
 
-        and_user: the user's fields too.  What stays is a SHA-256, to leave out the bundle's.
+        What stays is a SHA-256 of the id, by which the bundle's part is left out.
+
+        Args:
+            user: An id.
+            and_user: Whether the user's fields are removed too.
+
+        Returns:
+            How many events there were.
         """
         with self._writing() as db:
             if and_user:
@@ -234,22 +229,26 @@ class Store:
         return gone
 
     def forgotten(self, users: Sequence[str]) -> set[str]:
-        """Those of the users whose part in a bundle must not be used."""
+        """Return those of some users whose part in a bundle must not be used.
+
+        Args:
+            users: Ids.
+        """
         with self._reading.connect() as db:
             digests = set(db.execute(sa.select(_forgotten.c.digest)).scalars())
         return {user for user in users if digest(user) in digests} if digests else set()
 
-    # -- features
+    # -- fields
 
     def describe(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
-        """Keep the fields of a user or an item, over those that were here.
+        """Keep the fields of a user or an item, in place of those that were here.
 
         Args:
             kind: "users" or "items".
-            name: The external id.
+            name: The id.
             fields: JSON values by the names of columns.
         """
-        row = {"id": name, "fields": json.dumps(fields), "updated": _now()}
+        row = {"id": name, "fields": json.dumps(fields), "updated": now_ms()}
         insert = _insert(self._engine)(_described[kind]).values(row)
         changed = {"fields": insert.excluded.fields, "updated": insert.excluded.updated}
         count = _insert(self._engine)(_changes).values(kind=kind, n=1)
@@ -259,14 +258,18 @@ class Store:
             db.execute(count.on_conflict_do_update(index_elements=["kind"], set_=one_more))
 
     def described(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The fields of every user or item that has any here."""
+        """Return the fields of every user or item that has any here, by id.
+
+        Args:
+            kind: "users" or "items".
+        """
         table = _described[kind]
         with self._reading.connect() as db:
             rows = db.execute(sa.select(table.c.id, table.c.fields).order_by(table.c.id))
             return {name: json.loads(fields) for name, fields in rows}
 
     def items_stamp(self) -> int:
-        """Return how often an item was described: another number whenever one was, read at once."""
+        """Return how often items were described: cheaper to compare than all their fields."""
         asked = sa.select(_changes.c.n).where(_changes.c.kind == "items")
         with self._reading.connect() as db:
             return db.execute(asked).scalar() or 0
@@ -274,11 +277,19 @@ class Store:
     # -- keys
 
     def create_key(self, name: str, scope: str) -> str:
-        """A new key of 256 random bits, shown this once; UsageError for a name that is taken."""
+        """Return a new API key of 256 random bits; it cannot be read again.
+
+        Args:
+            name: A name that no key has.
+            scope: One of SCOPES.
+
+        Raises:
+            UsageError: The name is taken, or there is no such scope.
+        """
         if scope not in SCOPES:
             raise UsageError(f"scope {scope!r}.", fix=f"Use one of {', '.join(SCOPES)}.")
         token = "ft_" + secrets.token_urlsafe(32)
-        row = {"name": name, "digest": digest(token), "scope": scope, "created": _now()}
+        row = {"name": name, "digest": digest(token), "scope": scope, "created": now_ms()}
         try:
             with self._writing() as db:
                 db.execute(_keys.insert(), row)
@@ -289,20 +300,31 @@ class Store:
         return token
 
     def listed_keys(self) -> list[Key]:
-        """Every key ever made, revoked or not."""
+        """Return every key that was made, revoked or not, the oldest first."""
         columns = (_keys.c.name, _keys.c.scope, _keys.c.created, _keys.c.revoked)
         with self._reading.connect() as db:
             return [Key(*row) for row in db.execute(sa.select(*columns).order_by(_keys.c.created))]
 
     def revoke_key(self, name: str) -> None:
-        """The key opens nothing any more; UnknownIdError where there is none of that name."""
+        """Make a key worthless.
+
+        Args:
+            name: The name of the key.
+
+        Raises:
+            UnknownIdError: There is no key of that name.
+        """
         with self._writing() as db:
-            revoke = _keys.update().where(_keys.c.name == name).values(revoked=_now())
+            revoke = _keys.update().where(_keys.c.name == name).values(revoked=now_ms())
             if not db.execute(revoke).rowcount:
                 raise UnknownIdError("key", [name], fix="foretaste keys list shows them.")
 
     def scope_of(self, token: str) -> str | None:
-        """What a key opens; None for one that does not exist or is revoked."""
+        """Return the scope of a key; None where there is no such key, or it is revoked.
+
+        Args:
+            token: The key itself.
+        """
         asked = sa.select(_keys.c.scope).where(
             _keys.c.digest == digest(token), _keys.c.revoked.is_(None)
         )
@@ -311,13 +333,13 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        """A transaction that is on disk when it ends."""
+        """Open a transaction, which is on disk when it ends."""
         with self._engine.connect() as db, db.begin():
             yield db
 
 
 def _engines(url: str) -> tuple[sa.Engine, sa.Engine]:
-    """For transactions that write, and for single questions."""
+    """Return an engine for transactions that write, and one for single queries."""
     try:
         parsed = sa.make_url(url)
     except ArgumentError:
@@ -345,7 +367,7 @@ def _engines(url: str) -> tuple[sa.Engine, sa.Engine]:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 break
-            except sqlite3.OperationalError:  # another is switching: SQLite itself does not wait
+            except sqlite3.OperationalError:  # SQLite does not wait for another that switches
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.01)
@@ -353,24 +375,11 @@ def _engines(url: str) -> tuple[sa.Engine, sa.Engine]:
 
     @listens_for(writing, "begin")
     def _begin(db: sa.Connection) -> None:
-        db.exec_driver_sql("BEGIN IMMEDIATE")  # two writers wait for each other, none fails
+        db.exec_driver_sql("BEGIN IMMEDIATE")  # two writers wait for each other, and none fails
 
     return writing, reading
 
 
 def _insert(engine: sa.Engine) -> Any:
-    """INSERT with ON CONFLICT, in the words of the database."""
+    """Return the INSERT that has ON CONFLICT in the dialect of the database."""
     return {"sqlite": sqlite, "postgresql": postgresql}[engine.dialect.name].insert
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of a text, in hexadecimal.
-
-    Args:
-        text: An API key, a user id or a body, of which nothing else is to be kept.
-    """
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

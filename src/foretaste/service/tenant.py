@@ -1,13 +1,15 @@
-"""What is served now: a bundle and the store together, so that a user is all that they did."""
+"""A bundle and a store together: what is served now, and every answer that is made from it.
+
+A user's history is what the bundle holds of them and every event since. This module knows nothing
+of HTTP: requests and answers are schemas and JSON values.
+"""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -20,155 +22,170 @@ from foretaste.recommending.answering import Answer
 from foretaste.recommending.explaining import reasons
 from foretaste.recommending.rating import rate
 from foretaste.recommending.request import Entry, Id, Request, check_value, new_user
-from foretaste.service.releases import current
+from foretaste.service.records import Event, Past, now_ms
+from foretaste.service.releases import current, stamps
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
-from foretaste.service.served import Served
-from foretaste.service.store import Event, Past, Store
+from foretaste.service.snapshot import Listing, Snapshot
+from foretaste.service.store import Store
 
 REASONS = 3  # of each item in a list
-P = TypeVar("P", bound=Person)
-Resolved = tuple[P, tuple[Histories, list[Id]]]  # a request, a history, ids that were ignored
+Resolved = tuple[Histories, list[Id]]  # a history, and ids of the request that were ignored
 
 
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """A list of items, best first, and what each would be rated where the model can tell."""
+class Tenant:
+    """Answers requests from a bundle and a store.
 
-    served: Served
-    rows: Sequence[int]
-    scores: Sequence[float]
-    ratings: Sequence[float] | None = None
-    stds: Sequence[float] | None = None
-    reasons: Sequence[Sequence[Mapping[str, Any]]] | None = None
-    unknown: Sequence[str] = ()
+    An answer is made from one snapshot, which `refresh` replaces as a whole while requests go on.
 
-    def json(self, request_id: str | None = None) -> str:
-        """The answer as text: the fields of every item were written once, when it was loaded."""
-        written = self.served.catalogue.written
-        lines = [
-            f'{written[row]}, "score": {score!r}, "rank": {n}{self._more(n - 1)}}}'
-            for n, (row, score) in enumerate(zip(self.rows, self.scores, strict=True), start=1)
-        ]
-        asked = "" if request_id is None else f'"request_id": "{request_id}", '
-        version = f'"model_version": "{self.served.version}"'
-        unknown = f', "unknown": {json.dumps(self.unknown)}' if self.unknown else ""
-        return f'{{{asked}{version}, "items": [{", ".join(lines)}]{unknown}}}'
-
-    def _more(self, n: int) -> str:
-        more = ""
-        if self.ratings is not None:
-            std = None if self.stds is None else self.stds[n]
-            more += f', "rating": {self.ratings[n]!r}, "std": {json.dumps(std)}'
-        if self.reasons is not None:
-            more += f', "reasons": {json.dumps(self.reasons[n])}'
-        return more
-
-
-class Live:
-    """Answers requests from the bundle that is current and the store."""
+    Attributes:
+        store: The events, the fields of items and users, and the keys.
+        snapshot: The bundle that is served, with the fields of items as they are now.
+    """
 
     def __init__(self, store: Store, bundle: Path) -> None:
+        """Read the bundle that is current.
+
+        Args:
+            store: An open store.
+            bundle: The folder of the bundle; another may have been promoted in its name.
+
+        Raises:
+            BundleError: The bundle cannot be read.
+        """
         self.store, self._bundle = store, bundle
-        self._stamps = self._now_on_disk()
-        self.served = Served.read(current(bundle), store.described("items"))
+        self._read, self._described = self._current(), store.items_stamp()
+        self._broken: tuple[Any, ForetasteError] | None = None
+        self.snapshot = Snapshot.read(self._read[0], store.described("items"))
 
     def recommend(self, asked: Recommend) -> Listing:
         """Return the best items for a user or for someone new.
 
         Args:
             asked: The request as it came.
+
+        Raises:
+            UsageError: A condition or a value of the request is wrong.
         """
-        (answer,) = self.recommend_all([asked])
-        if isinstance(answer, ForetasteError):
-            raise answer
-        return answer
+        (listing,) = self.recommend_all([asked])
+        if isinstance(listing, ForetasteError):
+            raise listing
+        return listing
 
     def recommend_all(self, asked: Sequence[Recommend]) -> list[Listing | ForetasteError]:
-        """Return lists for several requests: one question to the store, one to the model.
+        """Return the lists of several requests: one question to the store, one to the model.
 
         Args:
-            asked: Requests; where one cannot be answered, the error takes its place.
+            asked: The requests as they came. Where a history is wrong, its error takes the place of
+                its list; a condition that is wrong fails all of them.
+
+        Raises:
+            UsageError: A condition is wrong.
         """
-        served = self.served
-        found = self._resolved(served, asked)
-        good = [one for one in found if not isinstance(one, ForetasteError)]
-        requests = [
-            Request(
-                histories=histories, k=one.k, where=one.where, exclude=one.exclude,
-                candidates=one.candidates, exclude_seen=one.exclude_seen, diversity=one.diversity,
-                explain=REASONS if one.explain else 0,
-            )
-            for one, (histories, _) in good
-        ]  # fmt: skip
-        answers = iter(zip(good, served.recommender.answer(requests), strict=True))
-        listings: list[Listing | ForetasteError] = []
-        for one in found:
-            if isinstance(one, ForetasteError):
-                listings.append(one)
-            else:
-                (asked_one, (_, ignored)), answer = next(answers)
-                listings.append(_listing(served, asked_one, answer, ignored))
-        return listings
+        snapshot = self.snapshot
+        found = self._resolved(snapshot, asked)
+        good = {n: one for n, one in enumerate(found) if not isinstance(one, ForetasteError)}
+        requests = [_request(asked[n], histories) for n, (histories, _) in good.items()]
+        answers = dict(zip(good, snapshot.recommender.answer(requests), strict=True))
+        return [
+            one
+            if isinstance(one, ForetasteError)
+            else _listing(snapshot, asked[n], answers[n], ignored=one[1])
+            for n, one in enumerate(found)
+        ]
 
     def explain(self, asked: Explain) -> dict[str, Any]:
-        """Return why an item is listed for someone, or is not.
+        """Return where an item stands for someone, why, and what of the history carries it.
 
         Args:
             asked: The request as it came.
+
+        Raises:
+            UnknownIdError: The item is not served.
+            UsageError: A condition or a value of the request is wrong.
         """
-        served = self.served
-        row = served.row(asked.item)
-        histories, _ = self._resolved_one(served, asked)
+        snapshot = self.snapshot
+        row_k = torch.tensor([snapshot.row(asked.item)])
+        histories, _ = self._resolved_one(snapshot, asked)
         request = Request(histories=histories, where=asked.where, exclude=asked.exclude)
-        stands = served.recommender.place(request, asked.item)
-        weight_h1 = reasons(
-            served.recommender.model.score,
-            histories,
-            torch.tensor([row]),
-            len(served.dataset.items),
-        )
+        place = snapshot.recommender.place(request, asked.item)
+        score = snapshot.recommender.model.score
+        weight_h1 = reasons(score, histories, row_k, len(snapshot.dataset.items))
         return {
-            "model_version": served.version, "item": asked.item, "score": stands.score,
-            "rank": stands.rank, "candidates": stands.candidates,
-            "reasons": served.carried(histories, weight_h1[:, 0], None), "why_not": stands.why,
+            "model_version": snapshot.version, "item": asked.item, "score": place.score,
+            "rank": place.rank, "candidates": place.candidates,
+            "reasons": snapshot.carried(histories, weight_h1[:, 0], None), "why_not": place.why,
         }  # fmt: skip
 
     def predict(self, asked: Predict) -> dict[str, Any]:
-        """Return expected ratings of items.
+        """Return expected ratings of items, in the order of the request.
 
         Args:
-            asked: The request as it came; an unknown item is an error.
+            asked: The request as it came.
+
+        Raises:
+            ModelError: The model predicts no ratings.
+            UnknownIdError: An item is not served.
+            UsageError: A value of the request is wrong.
         """
-        served = self.served
-        model = served.recommender.model
+        snapshot = self.snapshot
+        model = snapshot.recommender.model
         if not isinstance(model, PredictsRatings):
             raise ModelError(
                 f"{model.name} predicts no ratings.", fix="Serve a model that does: bayesian-mf."
             )
-        rows = [served.row(item) for item in asked.items]
-        rated = _ratings(model, self._resolved_one(served, asked)[0], rows)
+        rows = [snapshot.row(item) for item in asked.items]
+        rated = _ratings(model, self._resolved_one(snapshot, asked)[0], rows)
         std = [None] * len(rows) if rated.std_p is None else rated.std_p.tolist()
         lines = zip(asked.items, rated.mean_p.tolist(), std, strict=True)
         return {
-            "model_version": served.version,
+            "model_version": snapshot.version,
             "predictions": [{"id": i, "rating": r, "std": s} for i, r, s in lines],
         }
 
     def similar(self, item: str, k: int) -> Listing:
-        """The items nearest to one."""
-        served = self.served
-        item_k, cosine_k = served.recommender.neighbours(served.row(item), k)
-        return Listing(served, item_k.tolist(), cosine_k.tolist())
+        """Return the items nearest to one, by cosine.
+
+        Args:
+            item: An id.
+            k: Length of the list.
+
+        Raises:
+            UnknownIdError: The item is not served.
+        """
+        snapshot = self.snapshot
+        item_k, cosine_k = snapshot.recommender.neighbours(snapshot.row(item), k)
+        return Listing(snapshot, item_k.tolist(), cosine_k.tolist())
 
     def item(self, item: str) -> dict[str, Any]:
-        """One item and its fields."""
-        row = self.served.row(item)
-        return {"id": item, "fields": self.served.catalogue.fields[row]}
+        """Return an item and its fields.
+
+        Args:
+            item: An id.
+
+        Raises:
+            UnknownIdError: The item is not served.
+        """
+        snapshot = self.snapshot
+        return {"id": item, "fields": snapshot.catalogue.fields[snapshot.row(item)]}
 
     def find(self, text: str, where: str | None, start: int, limit: int) -> dict[str, Any]:
-        """Items by words and a condition, and where the next page starts."""
-        catalogue = self.served.catalogue
-        rows = catalogue.search(text, self.served.recommender.candidates(where))
+        """Return one page of the items that contain some words and satisfy a condition.
+
+        Args:
+            text: Words that must all be in the item's label; "" for every item.
+            where: A condition on the item columns; None for none.
+            start: How many items come before the page.
+            limit: Length of the page.
+
+        Returns:
+            The items, and where the next page starts, as text; None after the last page.
+
+        Raises:
+            UsageError: The condition is wrong.
+        """
+        snapshot = self.snapshot
+        catalogue = snapshot.catalogue
+        rows = catalogue.search(text, snapshot.recommender.candidates(where))
         page = rows[start : start + limit]
         return {
             "items": [{"id": catalogue.ids[i], "fields": catalogue.fields[i]} for i in page],
@@ -179,60 +196,97 @@ class Live:
         self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str,
         client: str = "",
     ) -> int:  # fmt: skip
-        """Keep what users did: on disk when this returns, and part of their next list."""
-        now = _now()
-        events = [
-            Event(f.user, f.item, self._checked(f), now if f.time is None else f.time, f.request_id)
-            for f in feedback
-        ]  # fmt: skip
+        """Keep what users did: it is on disk when this returns, and part of their next list.
+
+        Args:
+            feedback: What users did; without a time it happened now.
+            overwrite: Whether it replaces the events of the same user and item.
+            key: An idempotency key, or None; see `Store.add`.
+            body: What the feedback came in.
+            client: Whose idempotency key it is.
+
+        Returns:
+            How many events were accepted.
+
+        Raises:
+            UsageError: A value is off the scale.
+            ConflictError: The client has used the key with another body.
+        """
+        now, dataset, events = now_ms(), self.snapshot.dataset, []
+        for f in feedback:
+            if f.value is not None:
+                check_value(dataset, f.item, f.value, "feedback")
+            at = now if f.time is None else f.time
+            events.append(Event(f.user, f.item, f.value, at, f.request_id))
         return self.store.add(events, overwrite=overwrite, key=key, body=body, client=client)
 
     def refresh(self) -> bool:
-        """Serve what is current now, if that changed: whether it did.  Nobody waits meanwhile.
+        """Serve what is current now, if that changed; requests do not wait meanwhile.
 
-        A bundle that cannot be read changes nothing: BundleError, and the old one is served on.
+        A bundle that cannot be read changes nothing. It is read again when one of its files
+        changes, not at every call: reading a large bundle takes seconds.
+
+        Returns:
+            Whether another bundle, or other fields of items, are served than before.
+
+        Raises:
+            BundleError: The bundle that is current cannot be read; the former one is served on.
         """
-        stamps, before = self._now_on_disk(), self._stamps
-        if stamps == before:
-            return False
-        if stamps[:-1] == before[:-1]:
+        at, described = self._current(), self.store.items_stamp()
+        files = at, stamps(at[0])
+        if at == self._read:
+            self._broken = None
+        elif self._broken is None or self._broken[0] != files:
             items = self.store.described("items")
-            self.served = Served.of(self.served.bundled, self.served.version, items)
-        else:
-            self.served = Served.read(current(self._bundle), self.store.described("items"))
-        self._stamps = stamps
-        return True
+            try:
+                self.snapshot = Snapshot.read(at[0], items)
+            except ForetasteError as error:
+                self._broken = files, error
+            else:
+                self._read, self._described, self._broken = at, described, None
+                return True
+        changed = described != self._described
+        if changed:
+            items = self.store.described("items")
+            self.snapshot = Snapshot.of(self.snapshot.bundled, self.snapshot.version, items)
+            self._described = described
+        if self._broken is not None:
+            raise self._broken[1].with_traceback(None)
+        return changed
 
-    def _now_on_disk(self) -> tuple[Any, ...]:
-        """Changes whenever another bundle is current, or it was written anew, or an item was."""
+    def _current(self) -> tuple[Path, Any]:
+        """Return the bundle that is current, and a stamp that changes when it is written anew."""
         bundle = current(self._bundle)
-        written = stamp(bundle) if (bundle / MANIFEST).exists() else None
-        return bundle, written, self.store.items_stamp()
+        return bundle, stamp(bundle) if (bundle / MANIFEST).exists() else None
 
     def history(self, user: str) -> list[dict[str, Any]]:
-        """What a user did, oldest first: the bundle's and every event since."""
-        served = self.served
+        """Return what a user did, oldest first: what the bundle holds, then every event since.
+
+        Args:
+            user: An id, known or not.
+        """
+        snapshot = self.snapshot
         past = self.store.past_of([user]).get(user, Past())
-        bundled = served.histories_of(user, Past((), past.forgotten))
+        bundled = snapshot.histories_of(user, Past((), past.forgotten))
         newer = {event.item for event in past.events}
         times = [None] * len(bundled.item_h) if bundled.time_h is None else bundled.time_h.tolist()
         entries = [
-            {"item": served.catalogue.ids[row], "value": value, "time": at, "source": "bundle"}
+            {"item": snapshot.catalogue.ids[row], "value": value, "time": at, "source": "bundle"}
             for row, value, at in zip(
                 bundled.item_h.tolist(), bundled.value_h.tolist(), times, strict=True
             )
-            if served.catalogue.ids[row] not in newer
+            if snapshot.catalogue.ids[row] not in newer
         ]
         return entries + [
-            {"item": e.item, "value": served.liked if e.value is None else e.value,
+            {"item": e.item, "value": snapshot.liked if e.value is None else e.value,
              "time": e.time, "source": "event"}
             for e in past.events
         ]  # fmt: skip
 
     def card(self) -> dict[str, Any]:
-        """What is served, from what it learned, and how good it is."""
-        served = self.served
-        r, d = served.recommender, served.recommender.dataset
+        """Return what is served, what it learned from, and how good it is."""
+        snapshot = self.snapshot
+        r, d = snapshot.recommender, snapshot.dataset
         return {
             "model": r.model.name, "fields": r.model.hyperparameters(),
             "data": {
@@ -241,52 +295,60 @@ class Live:
                 "fingerprint": d.fingerprint,
             },
             "training": r.training, "metrics": r.metrics, "curve": getattr(r.model, "curve_", []),
-            "version": __version__, "model_version": served.version, "loaded": served.loaded,
+            "version": __version__, "model_version": snapshot.version, "loaded": snapshot.loaded,
         }  # fmt: skip
 
-    def _checked(self, feedback: Feedback) -> float | None:
-        """Return the value of an event; UsageError where it is off the scale."""
-        if feedback.value is not None:
-            check_value(self.served.dataset, feedback.item, feedback.value, "feedback")
-        return feedback.value
-
-    def _resolved(self, served: Served, asked: Sequence[P]) -> list[Resolved[P] | ForetasteError]:
-        """Return each request with its history and unknown ids; an error in place of a bad one."""
+    def _resolved(
+        self, snapshot: Snapshot, asked: Sequence[Person]
+    ) -> list[Resolved | ForetasteError]:
+        """Return the history of each request and its unknown ids, or what is wrong with it."""
         users = [one.user for one in asked if one.user is not None]
         pasts = self.store.past_of(users) if users else {}
-        found: list[Resolved[P] | ForetasteError] = []
+        found: list[Resolved | ForetasteError] = []
         for one in asked:
+            if one.history is None:
+                user = str(one.user)
+                found.append((snapshot.histories_of(user, pasts.get(user, Past())), []))
+                continue
+            entries = [Entry(e.item, e.value, e.time) for e in one.history]
             try:
-                if one.history is None:
-                    past = pasts.get(str(one.user), Past())
-                    found.append((one, (served.histories_of(str(one.user), past), [])))
-                else:
-                    entries = [Entry(e.item, e.value, e.time) for e in one.history]
-                    found.append((one, new_user(served.dataset, entries, one.user_features)))
+                found.append(new_user(snapshot.dataset, entries, one.user_features))
             except ForetasteError as error:
                 found.append(error)
         return found
 
-    def _resolved_one(self, served: Served, asked: Person) -> tuple[Histories, list[Id]]:
-        (found,) = self._resolved(served, [asked])
+    def _resolved_one(self, snapshot: Snapshot, asked: Person) -> Resolved:
+        """Return the history of one request and its unknown ids."""
+        (found,) = self._resolved(snapshot, [asked])
         if isinstance(found, ForetasteError):
             raise found
-        return found[1]
+        return found
 
 
-def _listing(served: Served, asked: Recommend, answer: Answer, ignored: Sequence[Id]) -> Listing:
+def _request(asked: Recommend, histories: Histories) -> Request:
+    """Return the Request that the recommender answers."""
+    return Request(
+        histories=histories, k=asked.k, where=asked.where, exclude=asked.exclude,
+        candidates=asked.candidates, exclude_seen=asked.exclude_seen, diversity=asked.diversity,
+        explain=REASONS if asked.explain else 0,
+    )  # fmt: skip
+
+
+def _listing(
+    snapshot: Snapshot, asked: Recommend, answer: Answer, *, ignored: Sequence[Id]
+) -> Listing:
     """Return an answer as it goes out, with ratings where the model has some."""
     rows = [row for row in answer.lists.item_bk[0].tolist() if row >= 0]
     scores = answer.lists.score_bk[0, : len(rows)].tolist()
     unknown = [str(i) for ids in (ignored, *answer.unknown.values()) for i in ids]
-    listing = Listing(served, rows, scores, unknown=list(dict.fromkeys(unknown)))
-    model = served.recommender.model
+    listing = Listing(snapshot, rows, scores, unknown=list(dict.fromkeys(unknown)))
+    model = snapshot.recommender.model
     if rows and isinstance(model, PredictsRatings):
         rated = _ratings(model, answer.histories, rows)
         stds = None if rated.std_p is None else rated.std_p.tolist()
         listing = replace(listing, ratings=rated.mean_p.tolist(), stds=stds)
     if asked.explain:
-        listing = replace(listing, reasons=served.reasons(answer, REASONS))
+        listing = replace(listing, reasons=snapshot.reasons(answer, REASONS))
     return listing
 
 
@@ -294,7 +356,3 @@ def _ratings(model: PredictsRatings, histories: Histories, rows: Sequence[int]) 
     """Return ratings of items for the one user of some histories."""
     item_p = torch.tensor(rows)
     return rate(model, histories, torch.zeros_like(item_p), item_p)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,10 +1,13 @@
-"""A bundle as it is served: items and users by their ids, and the items described since."""
+"""A bundle as it is served: items and users by their ids, and the items described since.
+
+A snapshot knows nothing of the store: events and descriptions are handed to it.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,36 +29,55 @@ from foretaste.recommending.explaining import shares
 from foretaste.recommending.fitting import load
 from foretaste.recommending.recommender import Recommender
 from foretaste.recommending.request import Request
+from foretaste.service.records import Event, Past, now_ms
 from foretaste.service.search import Catalogue
-from foretaste.service.store import Event, Past
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class Snapshot:
     """A bundle with the fields of items as they are now: never changed, replaced as a whole.
 
-    bundled: what was in the bundle.  recommender: it, knowing the items described since where its
-    model can; they have the rows after the others.  catalogue: its items.
+    Attributes:
+        bundled: The recommender of the bundle.
+        recommender: The same with the items that were described since, in the rows after the
+            others, where its model can place new items.
+        version: The first 12 digits of the manifest's SHA-256.
+        catalogue: The items of `recommender` and their columns.
+        loaded: When it was loaded, in milliseconds since 1970 UTC.
     """
 
     bundled: Recommender
     recommender: Recommender
     version: str
     catalogue: Catalogue
-    loaded: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    loaded: int = field(default_factory=now_ms)
 
     @classmethod
-    def read(cls, bundle: Path, described: Mapping[str, Mapping[str, Any]]) -> Served:
-        """The bundle in a folder, verified, and the fields that items got since."""
-        digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+    def read(cls, bundle: Path, described: Mapping[str, Mapping[str, Any]]) -> Snapshot:
+        """Read and verify a bundle, and add the fields that items got since.
+
+        Args:
+            bundle: A folder.
+            described: Fields of items, by id and then by column.
+
+        Raises:
+            BundleError: The bundle cannot be read.
+        """
         recommender = load(bundle)
+        digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
         return cls.of(recommender, digest[:12], described)
 
     @classmethod
     def of(
         cls, recommender: Recommender, version: str, described: Mapping[str, Mapping[str, Any]]
-    ) -> Served:
-        """A recommender with the fields that items got since."""
+    ) -> Snapshot:
+        """Return a recommender with the fields that items got since.
+
+        Args:
+            recommender: What the bundle holds.
+            version: What names the bundle in answers.
+            described: Fields of items, by id and then by column.
+        """
         dataset, model = recommender.dataset, recommender.model
         table = id_table(dataset.items, dataset.item_table)
         ids = dataset.items.values.cast(pl.String).to_list()
@@ -79,12 +101,12 @@ class Served:
 
     @cached_property
     def map(self) -> list[dict[str, Any]]:
-        """Every item at its place."""
+        """The place of every item on the map, as JSON values."""
         return self.catalogue.places(self.recommender.item_vectors)
 
     @property
     def dataset(self) -> Dataset:
-        """What the bundle learned from, and the items described since."""
+        """What the model learned from, with the items that were described since."""
         return self.recommender.dataset
 
     @property
@@ -93,10 +115,13 @@ class Served:
         return self.dataset.scale[1] if self.dataset.explicit else 1.0
 
     def row(self, item: str) -> int:
-        """Return the row of an item; UnknownIdError where it is not served.
+        """Return the row of an item.
 
         Args:
-            item: Its id.
+            item: An id.
+
+        Raises:
+            UnknownIdError: The item is not served.
         """
         row = self.catalogue.row_of.get(item, -1)
         if row < 0:
@@ -105,11 +130,14 @@ class Served:
         return row
 
     def histories_of(self, user: str, past: Past) -> Histories:
-        """Return the history of one user: the bundle's, and every event since instead or on top.
+        """Return the history of one user: what the bundle holds, and every event since.
+
+        An event takes the place of what the bundle holds of the same item. Events with items that
+        are not served are left out.
 
         Args:
-            user: An id; someone the bundle lacks has the events alone.
-            past: What the store knows of them.
+            user: An id; a new user has the events alone.
+            past: What the store knows of the user.
         """
         dataset = self.dataset
         row = -1 if past.forgotten else int(dataset.users.find([user])[0])
@@ -136,8 +164,8 @@ class Served:
         """Return for each listed item the entries of one history that carry it, strongest first.
 
         Args:
-            answer: The answer to a request of one user that asked for reasons.
-            n: How many entries; None for all, those that speak against the item too.
+            answer: The answer to a request for one user that asked for reasons.
+            n: How many entries at most, of those that speak for the item; None for all entries.
         """
         (weight_hk,) = answer.weight_bhk
         return [
@@ -151,9 +179,9 @@ class Served:
         """Return what entries of a history add to one item's score, as JSON values.
 
         Args:
-            histories: Of one user.
-            weight_h: What each entry adds, (entries,).
-            n: How many entries, of those that speak for the item; None for all.
+            histories: The history of one user.
+            weight_h: What each entry adds to the score, (entries,).
+            n: How many entries at most, of those that speak for the item; None for all entries.
         """
         share_h = shares(weight_h[:, None])[:, 0]
         rows = histories.item_h.tolist()
@@ -167,8 +195,62 @@ class Served:
         ]  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """A list of K items, best first.
+
+    Attributes:
+        snapshot: What was served when the list was made.
+        rows: Rows of the items, (K,).
+        scores: Their scores, or cosines, (K,).
+        ratings: What each would be rated, (K,); None where the model predicts no ratings.
+        stds: Standard deviations of the ratings, (K,); None where the model has none.
+        reasons: The strongest reasons of each item, as JSON values; None where none were asked for.
+        unknown: Ids of the request that were ignored.
+    """
+
+    snapshot: Snapshot
+    rows: Sequence[int]
+    scores: Sequence[float]
+    ratings: Sequence[float] | None = None
+    stds: Sequence[float] | None = None
+    reasons: Sequence[Sequence[Mapping[str, Any]]] | None = None
+    unknown: Sequence[str] = ()
+
+    def json(self, request_id: str | None = None) -> str:
+        """Return the list as JSON text; the fields of the items were written when it was loaded.
+
+        Args:
+            request_id: The id of the request, which comes first in the answer; None for none.
+        """
+        written = self.snapshot.catalogue.written
+        lines = [
+            f'{written[row]}, "score": {score!r}, "rank": {n}{self._more(n - 1)}}}'
+            for n, (row, score) in enumerate(zip(self.rows, self.scores, strict=True), start=1)
+        ]
+        asked = "" if request_id is None else f'"request_id": "{request_id}", '
+        version = f'"model_version": "{self.snapshot.version}"'
+        unknown = f', "unknown": {json.dumps(self.unknown)}' if self.unknown else ""
+        return f'{{{asked}{version}, "items": [{", ".join(lines)}]{unknown}}}'
+
+    def _more(self, n: int) -> str:
+        """Return what line n has beside the score, as JSON text."""
+        more = ""
+        if self.ratings is not None:
+            std = None if self.stds is None else self.stds[n]
+            more += f', "rating": {self.ratings[n]!r}, "std": {json.dumps(std)}'
+        if self.reasons is not None:
+            more += f', "reasons": {json.dumps(self.reasons[n])}'
+        return more
+
+
 def lines(table: pl.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """Lines of fields in the columns of a table; a field that does not fit its column is null."""
+    """Return fields as lines of a table; a field that does not fit its column is null.
+
+    Args:
+        table: The table whose columns the lines have; the first holds the id.
+        described: Fields by id and then by column. Fields without a column are left out.
+    """
     key, *columns = table.columns
     cells = {key: list(described)}
     cells |= {name: [fields.get(name) for fields in described.values()] for name in columns}
