@@ -27,7 +27,13 @@ from foretaste.training.engine import Engine
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a Dataset, for estimates."""
+    """The size of a Dataset, from which costs are estimated.
+
+    Args:
+        users: How many users it has.
+        items: How many items it has.
+        interactions: How many ratings or clicks it has.
+    """
 
     users: int
     items: int
@@ -52,7 +58,11 @@ class _TakesOldNames(ABCMeta):
 
 @dataclass(eq=False)
 class Model(metaclass=_TakesOldNames):
-    """Init fields are hyperparameters; fields ending in `_` are learned, and saved in bundles.
+    """A recommender that learns from a Dataset and scores the items for any history.
+
+    Init fields are hyperparameters; fields that end in `_` are learned by `fit` and saved in
+    bundles.  A model knows nothing of external ids, files or requests: users and items are row
+    numbers here, and a Recommender translates them.
 
     What every score needs and no bundle does (matrices in another layout, scaled vectors) is a
     `functools.cached_property`: it lasts until a field is set, and is neither saved nor copied.
@@ -61,17 +71,29 @@ class Model(metaclass=_TakesOldNames):
     name: ClassVar[str]
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
     needs_interactions: ClassVar[bool] = True  # False: a catalogue, items alone, will do
-    reads_users: ClassVar[bool] = False  # True: what a batch says `about` users counts
+    reads_users: ClassVar[bool] = False  # True: scores depend on the columns of users too
 
     @abstractmethod
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Learn from the Dataset; returns itself."""
+        """Learn from a Dataset, and return the model itself.
+
+        Args:
+            train: The interactions to learn from, with the tables of their users and items.
+            engine: How to fit: device, precision, seed, checkpoints and progress.
+
+        Raises:
+            ModelError: The Dataset lacks something that the model needs, or is too large for it.
+        """
 
     @abstractmethod
     def score(self, histories: Histories) -> Tensor:
-        """Scores of every item for every history: (B, items), higher is better, no NaN.
+        """Return a score of every item for every history, the higher the better.
 
-        The tensor is the caller's to overwrite.
+        Args:
+            histories: Histories of B users, who need not have been in training.
+
+        Returns:
+            (B, items), float32, without NaN.  The caller may overwrite the tensor.
         """
 
     @abstractmethod
@@ -91,8 +113,8 @@ class Model(metaclass=_TakesOldNames):
         What was learned is replaced, never changed in place, so nothing derived outlives it.
 
         Args:
-            name: Of the field.
-            value: Its new value.
+            name: Name of the field.
+            value: The new value of the field.
         """
         for derived in self.__dict__.keys() - self.__dataclass_fields__.keys():
             del self.__dict__[derived]
@@ -103,7 +125,7 @@ class Model(metaclass=_TakesOldNames):
         return {n: v for n, v in self.__dict__.items() if n in self.__dataclass_fields__}
 
     def hyperparameters(self) -> dict[str, Any]:
-        """The init fields and their values."""
+        """Return the init fields, and their values, by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
     def unfitted(self) -> Self:
@@ -114,15 +136,15 @@ class Model(metaclass=_TakesOldNames):
         """Return what a checkpoint must agree on to be resumed, as JSON.
 
         Args:
-            train: What is learned from; its fingerprint counts.
-            engine: Its seed and precision count.
+            train: The Dataset that is learned from, whose fingerprint counts.
+            engine: How to fit: the seed and the precision count.
         """
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
         run |= {"seed": engine.seed, "precision": engine.precision, "foretaste": __version__}
         return json.dumps(run, sort_keys=True)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What `fit` learned: tensors by name, and the rest as JSON values."""
+        """Return what `fit` learned: tensors by name, and the rest as JSON values by name."""
         tensors, values = {}, {}
         for f in dataclasses.fields(self):
             learned = getattr(self, f.name, None)
@@ -137,7 +159,14 @@ class Model(metaclass=_TakesOldNames):
         return tensors, values
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
-        """The inverse of `state`; a model with a network rebuilds it from the shapes first."""
+        """Put what `state` returned back into an unfitted model, and return the model itself.
+
+        A model with a network first rebuilds it from the shapes of the tensors.
+
+        Args:
+            tensors: Learned tensors by name.
+            values: The other learned values by name.
+        """
         for name, learned in {
             **values,
             **{n: t for n, t in tensors.items() if "." not in n},
@@ -148,7 +177,13 @@ class Model(metaclass=_TakesOldNames):
 
 @dataclass(frozen=True, eq=False)
 class RatingPrediction:
-    """Expected ratings of P pairs, and their predictive standard deviation where there is one."""
+    """Expected ratings of P pairs, and their predictive standard deviation where there is one.
+
+    Args:
+        mean_p: Expected ratings (P,), in the unit of the ratings and within their scale.
+        std_p: Standard deviations of single ratings (P,), in the same unit; None where the model
+            does not know them.
+    """
 
     mean_p: Tensor
     std_p: Tensor | None = None
@@ -156,15 +191,22 @@ class RatingPrediction:
 
 @runtime_checkable
 class PredictsRatings(Protocol):
-    """A model whose scores are ratings, in the units of the data."""
+    """A model that predicts ratings, in the unit of the ratings that it learned from."""
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
-        """Ratings of the pairs (batch user, item row), clipped to the scale.
+        """Predict the ratings of P pairs of a user and an item, clipped to the scale.
 
-        user_p: index into the batch.  item_p: item row, or -1 for an item that training never saw.
-        time_p: when the ratings are given (milliseconds), for models that can tell; None: unknown.
+        Args:
+            histories: Histories of B users.
+            user_p: Positions of the users among the histories: (P,), int64.
+            item_p: Rows of the items: (P,), int64; -1 for an item that training did not have.
+            time_p: When the ratings are given: (P,), in milliseconds, which most models ignore;
+                None where it is unknown.
+
+        Returns:
+            Expected ratings, and standard deviations from the models that know them.
         """
         ...
 
@@ -174,16 +216,25 @@ class PlacesNewItems(Protocol):
     """A model that knows something of an item from its columns alone."""
 
     def with_items(self, table: pl.DataFrame) -> Self:
-        """A copy with the lines of an item table as further item rows."""
+        """Return a copy of the model that also scores new items, placed by their columns.
+
+        Args:
+            table: The new items: a column of ids, then the columns of training's item table.
+                They become rows after those that the model has.
+        """
         ...
 
 
 @runtime_checkable
 class ComparesItems(Protocol):
-    """A model that knows cosines of items in a space too large for vectors: sparse features."""
+    """A model that knows cosines of items in a space too large for dense vectors."""
 
     def cosines(self, item: int) -> Tensor:
-        """Of one item row to every item: (items,), float32."""
+        """Return the cosines of one item to every item: (items,), float32.
+
+        Args:
+            item: Row of the item.
+        """
         ...
 
 
@@ -192,7 +243,7 @@ class HasItemVectors(Protocol):
     """A model that places items in a vector space, where cosine is similarity."""
 
     def item_vectors(self) -> Tensor:
-        """(items, d), float32."""
+        """Return a vector for each item: (items, d), float32."""
         ...
 
 
@@ -201,11 +252,15 @@ class ScoresByDot(Protocol):
     """A model whose scores are dot products; `ranking` then finds the best without all of them."""
 
     def user_factors(self, histories: Histories) -> Tensor:
-        """Of each history: (B, d), float32."""
+        """Return the factors of each history: (B, d), float32.
+
+        Args:
+            histories: Histories of B users, who need not have been in training.
+        """
         ...
 
     def item_factors(self) -> Tensor:
-        """(items, d), float32."""
+        """Return the factors of each item: (items, d), float32."""
         ...
 
 
@@ -230,11 +285,11 @@ def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Rename fields that had another name in 0.1.0, each with a DeprecationWarning.
 
     Args:
-        model: The class of the model, whose own names go first.
-        fields: Values by field, under old names or new ones.
+        model: The class of the model, whose own names take precedence.
+        fields: Values of fields by name, old or new.
 
     Returns:
-        The same under the names that the model has.
+        The same values under the names that the model has.
 
     Raises:
         UsageError: A field is given under both names.
@@ -258,11 +313,11 @@ def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def configure(model: type[Model], fields: Mapping[str, object]) -> Model:
-    """Make a model from a table of fields (a recipe, `--set`, a manifest); a typo is an error.
+    """Make a model from fields by name, as a recipe, `--set` or a manifest gives them.
 
     Args:
         model: The class of the model.
-        fields: Values by field; names of 0.1.0 are understood, with a DeprecationWarning.
+        fields: Values of fields by name; names of 0.1.0 are understood, with a DeprecationWarning.
 
     Returns:
         The model, not fitted.

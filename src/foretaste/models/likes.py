@@ -1,4 +1,4 @@
-"""What was liked, and how much: one weight an interaction, the same in training and in serving."""
+"""Likes: the weight of each interaction, computed alike in training and in serving."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ DAY_MS = 86_400_000
 
 @dataclass(eq=False)
 class LearnsFromLikes(Model):
-    """A model that sees histories as weighted likes, and nothing else of them.
+    """A model to which a history is a set of weighted likes.
 
-    positive_threshold: the lowest rating that counts as liked; None for three quarters up the scale
-    (4 of 5 stars).  Clicks all count.  weighting: "uniform"; "graded", a rating as a share of the
-    scale (4 of 5 stars: 0.8); "log", log2(1 + value), for counts.  half_life_days: what is this
-    much older than the newest interaction of the training weighs half; None: age does not matter.
-    activity_power: a user of n likes, where training's mean is m, weighs each (n / m)^-power as
-    much; 0: users who like much say as much more, 1: they say no more in all than others.
+    It does not know the order of a history beyond the age of each like, and scores know nothing of
+    what was rated below the threshold: dislikes count as little as what the user has not met.
+
+    Args:
+        positive_threshold: The lowest rating that counts as liked; None for three quarters up the
+            scale (4 of 5 stars).  Clicks of a weight above 0 all count.
+        weighting: "uniform" for equal weights; "graded" for a rating as a share of the scale (0.8
+            for 4 of 5 stars); "log" for log2(1 + value), which suits counts.
+        half_life_days: Age in days, from the newest interaction of training, at which a like
+            weighs half; None where age does not matter.
+        activity_power: Exponent p of the weight (n / m)^-p that each like of a user with n likes
+            has, where m is the mean of n in training; 0 weighs all likes equally, and 1 weighs all
+            users equally.
     """
 
     positive_threshold: float | None = field(default=None, kw_only=True)
@@ -39,7 +46,17 @@ class LearnsFromLikes(Model):
     mean_likes_: float = field(init=False, repr=False)
 
     def learn_likes(self, train: Dataset) -> Any:
-        """Find border, scale, newest time and mean likes; returns CSR weights (users, items)."""
+        """Learn the threshold, scale, newest time and mean number of likes, and weigh the likes.
+
+        Args:
+            train: The interactions to learn from.
+
+        Returns:
+            A CSR matrix of weights, single: (users, items).
+
+        Raises:
+            ModelError: Times are needed and missing, or nothing is liked.
+        """
         time_r = train.interactions.time_r
         if self.half_life_days is not None and time_r is None:
             raise ModelError("half_life_days needs times.", fix="Name the column of times.")
@@ -61,7 +78,15 @@ class LearnsFromLikes(Model):
         return X_ui
 
     def likes(self, histories: Histories, n_items: int) -> Any:
-        """Weights of what each history likes: CSR (B, items), single; a time unknown is recent."""
+        """Return the weights of what each history likes; a like without a time counts as new.
+
+        Args:
+            histories: Histories of B users.
+            n_items: How many items, and so columns, there are.
+
+        Returns:
+            A CSR matrix, single: (B, items).
+        """
         value_h = histories.value_h.numpy()
         weight_h = self._recency(histories)
         if self.weighting == "graded":
@@ -77,12 +102,20 @@ class LearnsFromLikes(Model):
         return X_bi
 
     def dislikes(self, histories: Histories, n_items: int) -> Any:
-        """Weights of what each history has and does not like, by age alone: CSR (B, items)."""
+        """Return the weights, by age alone, of what each history has and does not like.
+
+        Args:
+            histories: Histories of B users.
+            n_items: How many items, and so columns, there are.
+
+        Returns:
+            A CSR matrix, single: (B, items).
+        """
         unliked_h = histories.value_h.numpy() < self.border_
         return _entries(histories, unliked_h, self._recency(histories), n_items)
 
     def _recency(self, histories: Histories) -> np.ndarray:
-        """1 for what is new or without a time, half of it with every half-life: one an entry."""
+        """Weigh each entry by age: 1 where it is new or has no time, half with every half-life."""
         if self.half_life_days is None or self.newest_ is None or histories.time_h is None:
             return np.ones(len(histories.item_h), np.float32)
         age_h = (self.newest_ - histories.time_h.numpy()).clip(min=0) / DAY_MS
@@ -90,7 +123,7 @@ class LearnsFromLikes(Model):
 
 
 def _entries(histories: Histories, kept_h: np.ndarray, weight_h: np.ndarray, n_items: int) -> Any:
-    """The marked entries of histories, by weight: CSR (B, items)."""
+    """Return the weights of the kept entries of histories: CSR (B, items)."""
     kept = histories.only(torch.from_numpy(kept_h))
     parts = weight_h[kept_h], kept.item_h.numpy(), kept.pointer_b.numpy()
     return sparse.csr_matrix(parts, shape=(len(histories), n_items))
