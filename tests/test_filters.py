@@ -24,9 +24,9 @@ from sqlglot import exp
 
 from foretaste.errors import UsageError
 from foretaste.recommending import conditions, expressions, filters
-from foretaste.recommending.conditions import DEEPEST, FUNCTIONS, syntax_tree
-from foretaste.recommending.expressions import _FUNCTIONS, _NODES, Builder
 from foretaste.recommending.filters import Condition, matching
+from foretaste.recommending.filters.conditions import DEEPEST, FUNCTIONS, syntax_tree
+from foretaste.recommending.filters.expressions import _FUNCTIONS, _NODES, Builder
 
 SRC = Path(__file__).parents[1] / "src" / "foretaste"
 FILMS = pl.DataFrame(

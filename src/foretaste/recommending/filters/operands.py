@@ -15,7 +15,7 @@ import polars as pl
 from sqlglot import exp
 
 from foretaste.errors import UsageError
-from foretaste.recommending.conditions import EXAMPLE, quoted, shortened
+from foretaste.recommending.filters.conditions import EXAMPLE, quoted, shortened
 
 MOST_STEPS = 256  # operations on a column; some count for several
 SEARCH, REWRITE = 4, 8  # steps of a search in a text, and of making another text

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from foretaste.errors import UsageError
-from foretaste.recommending.conditions import EXAMPLE, shortened, syntax_tree
-from foretaste.recommending.expressions import Builder
+from foretaste.recommending.filters.conditions import EXAMPLE, shortened, syntax_tree
+from foretaste.recommending.filters.expressions import Builder
 
 LONGEST_CONDITION = 2000  # characters
 LARGEST_CHUNK = 1 << 20  # bytes of the cells of a column evaluated at a time, one row at least

@@ -18,7 +18,7 @@ import polars as pl
 from sqlglot import exp
 
 from foretaste.errors import UsageError
-from foretaste.recommending.conditions import (
+from foretaste.recommending.filters.conditions import (
     DEEPEST,
     EXAMPLE,
     like_pattern,
@@ -28,7 +28,7 @@ from foretaste.recommending.conditions import (
     shortened,
     too_deep,
 )
-from foretaste.recommending.operands import (
+from foretaste.recommending.filters.operands import (
     MOST_STEPS,
     NULL,
     REWRITE,
