@@ -97,7 +97,7 @@ def test_a_command_that_does_not_exist_is_answered_with_one_that_does(run):
 
 def test_version_says_which_foretaste_this_is(run):
     assert run("--version") == (0, f"foretaste {ft.__version__}\n", "")
-    assert ft.__version__ == "0.1.0"
+    assert ft.__version__ == "0.2.0"
 
 
 def test_the_keys_of_a_service_have_commands_of_their_own(run):

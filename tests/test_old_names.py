@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 import foretaste as ft
 from foretaste.errors import UsageError
 from foretaste.models import MODELS
 from foretaste.models.base import configure
+from tests.conftest import synthetic
 
 BUNDLES = Path(__file__).parent / "bundles_0_1_0"  # written by 0.1.0, with the lists it served
 OLD = [
@@ -65,3 +68,22 @@ def test_a_bundle_of_0_1_0_serves_the_lists_it_served(name):
     listed = fitted.recommend("u1", k=4, exclude_seen=False)
     assert listed["item"].to_list() == expected["item"]
     assert listed["score"].to_list() == pytest.approx(expected["score"], rel=1e-5)
+
+
+def test_arguments_keep_their_names_of_0_1_0_with_a_warning_that_names_the_new_one():
+    ratings = synthetic()
+    ages = pl.DataFrame({"user": ratings.users.values, "age": range(len(ratings.users))})
+    parts = ft.split(ratings.with_users(ages), "random", test=0.2, seed=1)
+    fitted = ft.fit(ft.Bias(), parts.train, progress=False)
+    about: dict[str, Any] = {"about": {"age": 3}}
+    for ask in (
+        lambda **named: fitted.recommend(history=["i1"], k=3, **named),
+        lambda **named: fitted.predict(items=["i2"], history=["i1"], **named),
+        lambda **named: fitted.explain(item="i2", history=["i1"], **named),
+    ):
+        with pytest.warns(DeprecationWarning, match="about= is now user_features="):
+            old = ask(**about)
+        assert old.equals(ask(user_features={"age": 3}))
+    with pytest.warns(DeprecationWarning, match="relevant_from= is now relevance_threshold="):
+        old = ft.evaluate(fitted, parts, **{"relevant_from": 5})  # type: ignore[arg-type]
+    assert old.metrics == ft.evaluate(fitted, parts, relevance_threshold=5).metrics

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 # ALS 0.61 for 0.48 s) and saves a third where one core of two is busy. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from foretaste import (

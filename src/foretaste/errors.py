@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 
 class ForetasteError(Exception):
@@ -120,3 +123,33 @@ def refuse_fork() -> None:
             fix="Start processes by multiprocessing.get_context('spawn'), or fork before any data "
             "is read.",
         )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def takes_old_names(**new_of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator by which a function takes arguments under their names of 0.1.0 too.
+
+    Each use of an old name is a DeprecationWarning that names the new one.
+
+    Args:
+        new_of: The new name of each old one.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **named: P.kwargs) -> R:
+            for old, new in new_of.items():
+                if old in named:
+                    warnings.warn(
+                        f"{function.__name__}: {old}= is now {new}=; the old name goes with the "
+                        "next release.", DeprecationWarning, stacklevel=2,
+                    )  # fmt: skip
+                    named[new] = named.pop(old)
+            return function(*args, **named)
+
+        return call
+
+    return decorate

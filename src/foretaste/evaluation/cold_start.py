@@ -14,7 +14,7 @@ from torch import Tensor
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import split
-from foretaste.errors import DataError, UsageError
+from foretaste.errors import DataError, UsageError, takes_old_names
 from foretaste.evaluation.evaluate import K, Served, ranking_tallies
 from foretaste.evaluation.statistics import Interval, Tally, intervals, percentiles, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
@@ -92,6 +92,7 @@ def _divided(first_s: np.ndarray, second_s: np.ndarray) -> np.ndarray:
         return np.where(second_s > 0, first_s / second_s, np.nan)
 
 
+@takes_old_names(relevant_from="relevance_threshold")
 def evaluate_cold_items(
     models: Mapping[str, Model], dataset: Dataset, *, k: int = 20, test: float = 0.2,
     seed: int = Engine.seed, relevance_threshold: float | None = None,

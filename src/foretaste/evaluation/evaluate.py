@@ -18,7 +18,7 @@ import torch
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import Split
-from foretaste.errors import DataError, UsageError
+from foretaste.errors import DataError, UsageError, takes_old_names
 from foretaste.evaluation import metrics
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
 from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
@@ -93,6 +93,7 @@ class Report:
         }
 
 
+@takes_old_names(relevant_from="relevance_threshold")
 def evaluate(
     recommender: Recommender, parts: Split, *, k: int | tuple[int, ...] = K,
     relevance_threshold: float | None = None, ratings: bool = True, ranking: bool = True,

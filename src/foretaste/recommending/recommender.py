@@ -16,7 +16,7 @@ import torch
 from foretaste import __version__, bundle
 from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_items
-from foretaste.errors import ModelError
+from foretaste.errors import ModelError, takes_old_names
 from foretaste.models import MODELS
 from foretaste.models.base import (
     ComparesItems,
@@ -30,13 +30,7 @@ from foretaste.recommending.answering import Answer, Conditions, Desk
 from foretaste.recommending.explaining import Place, place, reasons, shares
 from foretaste.recommending.export import write_lists
 from foretaste.recommending.rating import rate_table
-from foretaste.recommending.request import (
-    History,
-    Id,
-    K,
-    Request,
-    resolve_user,
-)
+from foretaste.recommending.request import History, Id, K, Request, resolve_user
 from foretaste.recommending.retrieval import ItemIndex
 
 
@@ -99,6 +93,7 @@ class Recommender:
     def _desk(self) -> Desk:
         return Desk(self.model, self.dataset, Conditions(self.dataset), lambda: self.item_vectors)
 
+    @takes_old_names(about="user_features")
     def recommend(  # noqa: PLR0913 -- a public door: every way to narrow a list, by name
         self,
         user: Id | None = None,
@@ -204,6 +199,7 @@ class Recommender:
 
     # -- ratings
 
+    @takes_old_names(about="user_features")
     def predict(
         self,
         users: Sequence[Id] | None = None,
@@ -239,6 +235,7 @@ class Recommender:
 
     # -- reasons
 
+    @takes_old_names(about="user_features")
     def explain(
         self,
         user: Id | None = None,

@@ -38,7 +38,9 @@ class EvaluateSpec(_Strict):
     """Arguments of `evaluate`."""
 
     k: Annotated[list[pydantic.PositiveInt], pydantic.Field(min_length=1)] = [10]
-    relevance_threshold: float | None = None
+    relevance_threshold: float | None = pydantic.Field(
+        None, validation_alias=pydantic.AliasChoices("relevance_threshold", "relevant_from")
+    )  # its name in 0.1.0
     ratings: bool = True
     ranking: bool = True
 
