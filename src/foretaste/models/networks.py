@@ -252,7 +252,7 @@ class HistoryNet(RatingNet):
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """User and item vectors with the sums over histories in them: (users, d), (items, d)."""
-        # All users and items, whatever the batch: a batch of a hundredth of the ratings, as is usual,
+        # All users and items, whatever the batch: one of a hundredth of the ratings, as is usual,
         # holds users of 85 % of the ratings and items of 94 % (ML-1M; ML-100K: 75 % and 69 %), and
         # would have to gather them first.
         user_ud, item_id = self.user.weight, self.item.weight
