@@ -13,8 +13,9 @@ import pytest
 
 from foretaste.data import catalog as public_sets
 from foretaste.data import fetching as catalog
+from foretaste.data.building import build
 from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile
-from foretaste.data.dataset import Dataset, build
+from foretaste.data.dataset import Dataset
 from foretaste.data.download import Progress
 from foretaste.data.fetching import data_folder, fetch_entry
 from foretaste.data.reading import read

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from foretaste.data.building import build
 from foretaste.data.checking import CheckReport, Cost, check
-from foretaste.data.dataset import Dataset, ReadReport, build
+from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.fetching import load_dataset as load
 from foretaste.data.reading import from_frame
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         service,
         training,
     )
+    from foretaste.data.building import items_only
     from foretaste.data.checking import check
-    from foretaste.data.dataset import Dataset, items_only
+    from foretaste.data.dataset import Dataset
     from foretaste.data.features import ItemFeatures
     from foretaste.data.fetching import fetch, load_dataset
     from foretaste.data.histories import Histories
@@ -68,8 +69,9 @@ if TYPE_CHECKING:
     from foretaste.training.engine import Engine
 
 PUBLIC = {  # module below foretaste -> the public names that it has
+    "data.building": ["items_only"],
     "data.checking": ["check"],
-    "data.dataset": ["Dataset", "items_only"],
+    "data.dataset": ["Dataset"],
     "data.features": ["ItemFeatures"],
     "data.fetching": ["fetch", "load_dataset"],
     "data.histories": ["Histories"],

@@ -1,4 +1,4 @@
-"""Every error that foretaste raises on purpose: each says where, what, and what to do."""
+"""The errors that foretaste raises on purpose: each says where, what, and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ from typing import ParamSpec, TypeVar
 
 
 class ForetasteError(Exception):
-    """Root of the tree: `where` it happened, `what` is wrong, and the `fix`."""
+    """The base of all errors that foretaste raises on purpose.
+
+    Args:
+        what: What is wrong, a sentence.
+        where: A file, a folder or a data set; None where there is no place to name.
+        fix: What to do about it, a sentence.
+
+    Example:
+        >>> import foretaste as ft
+        >>> try:
+        ...     ft.read("missing/ratings.csv")
+        ... except ft.ForetasteError as error:
+        ...     print(error)
+        missing/ratings.csv: there is no such file. There is no folder missing either.
+    """
 
     def __init__(self, what: str, *, where: str | Path | None = None, fix: str = "") -> None:
         self.what = what
@@ -31,7 +45,16 @@ class DataError(ForetasteError):
 
 
 class RatingsFileError(DataError):
-    """A cell of a ratings file cannot be read: names file, line, column, value and fix."""
+    """A row or a cell of a ratings file cannot be read.
+
+    Args:
+        path: The file.
+        line: The number of the line, from 1; None where rows have no lines, as in Parquet.
+        column: The name of the column.
+        got: The text of the cell.
+        what: What is wrong, where it is not the text of the cell.
+        fix: What to do about it.
+    """
 
     def __init__(
         self, path: str | Path, line: int | None, *, column: str = "", got: str | None = None,
@@ -39,12 +62,18 @@ class RatingsFileError(DataError):
     ) -> None:  # fmt: skip
         self.path, self.line, self.column, self.got = str(path), line, column, got
         where = f"{path}:{line}" if line is not None else str(path)
-        said = what or ("the cell is empty." if got in (None, "") else f"got {got!r}.")
-        super().__init__(f"column {column!r}: {said}" if column else said, where=where, fix=fix)
+        what = what or ("the cell is empty." if got in (None, "") else f"got {got!r}.")
+        super().__init__(f"column {column!r}: {what}" if column else what, where=where, fix=fix)
 
 
 class BadRowsError(DataError):
-    """Several rows cannot be read: the first ten by line, and the total."""
+    """Several rows cannot be read; the message names the first of them and the total.
+
+    Args:
+        path: The file.
+        errors: The first errors, ten at most, by line.
+        total: The number of rows that cannot be read.
+    """
 
     def __init__(self, path: str | Path, errors: Sequence[RatingsFileError], total: int) -> None:
         self.errors, self.total = list(errors), total
@@ -59,7 +88,13 @@ class BadRowsError(DataError):
 
 
 class UnknownIdError(ForetasteError):
-    """An external id that the dataset does not have."""
+    """An external id is not in the Dataset.
+
+    Args:
+        kind: "user" or "item".
+        ids: The ids that are unknown; the message names five at most.
+        fix: What ids look like here.
+    """
 
     def __init__(self, kind: str, ids: Sequence[object], fix: str = "") -> None:
         self.kind, self.ids = kind, list(ids)
@@ -80,7 +115,7 @@ class CheckpointError(ForetasteError):
 
 
 class ModelError(ForetasteError):
-    """A model cannot be fitted or asked as it was."""
+    """A model cannot be fitted, or cannot answer what it was asked."""
 
 
 class TrialError(ForetasteError):
@@ -88,15 +123,21 @@ class TrialError(ForetasteError):
 
 
 class UsageError(ForetasteError):
-    """A call or a command that contradicts itself; the command line exits with 2."""
+    """A call or a command is wrong in itself; the command line exits with 2."""
 
 
 class RecipeError(UsageError):
-    """A recipe is unknown or has a field that it must not have; a target missed is no error."""
+    """A recipe is unknown or has a field that it must not have. A missed target is no error."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, else_say: str) -> str:
-    """The nearest of the known names as a question; `else_say` with all of them if none is near."""
+    """Return a question with the known name that is nearest to a wrong one.
+
+    Args:
+        name: The wrong name.
+        known: The names that there are.
+        else_say: What to return where no name is near: a format with {} for all of them.
+    """
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {close[0]}?" if close else else_say.format(", ".join(names) or "none")

@@ -1,4 +1,7 @@
-"""Cells to clean columns: ids as given, finite values, times in milliseconds; and the bad rows."""
+"""Cells to clean columns: ids as given, finite values, times in milliseconds; and the bad rows.
+
+The module does not know files: cells reach it in chunks, from text (`delimited.py`) or a table.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from foretaste.data.dataset import Dataset, ReadReport, build
+from foretaste.data.building import build
+from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.interactions import IntArray
 from foretaste.errors import BadRowsError, DataError, RatingsFileError, UsageError
 
 BAD_ROWS = ("error", "drop")
-NAMED = 10  # bad rows named in an error
-UNITS = {                      # the largest time in a unit that is still before the year 5138
+NAMED = 10  # bad rows that an error names at most
+UNITS = {                      # the sizes of numbers in a unit, up to the year 5138
     "seconds": (0, 10**11), "milliseconds": (10**11, 10**14),
     "microseconds": (10**14, 10**17), "nanoseconds": (10**17, 2**63),
 }  # fmt: skip
@@ -29,25 +33,33 @@ ISO = (
 
 @dataclass
 class CleanColumns:
-    """Collects rows chunk by chunk; what cannot be read becomes an error or a counted drop.
+    """Collects rows chunk by chunk; a row that cannot be read is an error, or counted and dropped.
 
-    columns: role -> name in the source.  by_line: rows have line numbers (else row numbers).
+    Args:
+        source: The path or the name of the source, for messages.
+        columns: Name of the column by role: user, item, value and time.
+        bad_rows: "error" or "drop".
+        by_line: Whether rows have numbers of lines; else messages count rows.
+        notes: Sentences about what was assumed so far.
+
+    Raises:
+        UsageError: `bad_rows` is neither of the two.
     """
 
     source: str | Path
     columns: dict[str, str]
     bad_rows: str = "error"
     by_line: bool = True
-    rows: int = 0
     notes: list[str] = field(default_factory=list)
-    errors: list[RatingsFileError] = field(default_factory=list)
-    n_bad: int = 0
-    parts: dict[str, list[pl.Series]] = field(default_factory=dict)
-    row_parts: list[IntArray | range] = field(default_factory=list)
-    not_integers: set[str] = field(default_factory=set)
-    unit: str = ""  # of the times: one of UNITS, "iso", "given"; "" while not known
-    unit_line: int = 0
-    spaced: dict[str, int] = field(default_factory=dict)
+    rows: int = field(default=0, init=False)
+    errors: list[RatingsFileError] = field(default_factory=list, init=False)
+    n_bad: int = field(default=0, init=False)
+    parts: dict[str, list[pl.Series]] = field(default_factory=dict, init=False)
+    row_parts: list[IntArray | range] = field(default_factory=list, init=False)
+    not_integers: set[str] = field(default_factory=set, init=False)
+    unit: str = field(default="", init=False)  # of times: a key of UNITS, "iso" or "given"
+    unit_line: int = field(default=0, init=False)  # the line from which the unit was judged
+    spaced: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
@@ -55,14 +67,21 @@ class CleanColumns:
         self.parts = {role: [] for role in self.columns}
 
     def integers(self) -> list[str]:
-        """The roles whose cells have been integers so far."""
+        """Return the roles whose cells have all been integers so far."""
         return [role for role in self.columns if role not in self.not_integers]
 
     def add(
         self, cells: dict[str, pl.Series], line_r: IntArray | range, row_r: IntArray | range,
         wrong: Sequence[tuple[int, str]] = (),
     ) -> None:  # fmt: skip
-        """Take a chunk in: cells by role, lines and places of its rows, and rows without cells."""
+        """Add a chunk of rows.
+
+        Args:
+            cells: Cells by role, (rows,) each, as text or as typed columns.
+            line_r: The line of each row in the source, (rows,).
+            row_r: The position of each row among the rows of the chunk, (rows,).
+            wrong: Line and fault of each row that could not be cut into cells.
+        """
         n, before = len(line_r), self.rows
         self.rows += n + len(wrong)
         found = [(line, self._error(line, what=what)) for line, what in wrong]
@@ -91,13 +110,13 @@ class CleanColumns:
 
     def _append(self, clean: dict[str, pl.Series], row_r: IntArray | range) -> None:
         for role, column in clean.items():
-            # _as_ids may replace the parts by text: it runs before they are looked up
+            # _as_ids may replace self.parts[role], so it runs before that is looked up.
             taken = self._as_ids(role, column) if role in ("user", "item") else column
             self.parts[role].append(taken)
         self.row_parts.append(row_r)
 
     def _as_ids(self, role: str, column: pl.Series) -> pl.Series:
-        """Integers while every id so far is the canonical text of one, else text for all."""
+        """Return ids as integers while every id so far is written as one, else all as text."""
         if role not in self.not_integers and column.dtype == pl.String:
             number = column.cast(pl.Int64, strict=False)
             if bool((number.cast(pl.String) == column).fill_null(False).all()):
@@ -110,13 +129,13 @@ class CleanColumns:
             spaced = int((column.str.strip_chars() != column).sum())
             self.spaced[role] = self.spaced.get(role, 0) + spaced
             return column
-        narrow = column.cast(pl.Int32, strict=False)  # half the memory, where they fit
+        narrow = column.cast(pl.Int32, strict=False)  # half the memory where the ids fit
         return column if narrow.null_count() else narrow
 
     def _cast(
         self, role: str, column: pl.Series, line_r: IntArray | range
     ) -> tuple[pl.Series, pl.Series | None, str]:
-        """The typed column, the mask of its bad rows if it has any, and what to do about them."""
+        """Return the typed column, the marks of its bad rows if there are any, and their fix."""
         if role == "value":
             read, bad = self._value(column)
             if column.dtype == pl.String:
@@ -178,7 +197,7 @@ class CleanColumns:
         return self._milliseconds(column, line_r), bad
 
     def _milliseconds(self, column: pl.Series, line_r: IntArray | range) -> pl.Series:
-        """One unit for the whole column, by its size; two of them in one column are an error."""
+        """Return times in milliseconds; the first that is not 0 gives the unit of all of them."""
         top, low = column.max(), column.min()
         largest = max(abs(float(top or 0)), abs(float(low or 0)))  # type: ignore[arg-type]
         if not self.unit and largest:
@@ -229,7 +248,17 @@ class CleanColumns:
         )  # fmt: skip
 
     def build(self, *, duplicates: str, name: str, encoding: str = "utf-8") -> Dataset:
-        """The Dataset of everything that was added, with its report."""
+        """Return the Dataset of everything that was added, with its report; only once.
+
+        Args:
+            duplicates: What to do with several rows of one user and one item.
+            name: What messages call the Dataset.
+            encoding: The encoding that the text was read in, for the report.
+
+        Raises:
+            BadRowsError: Rows cannot be read, and `bad_rows` is "error".
+            DataError: No row is left.
+        """
         if self.n_bad and self.bad_rows == "error":
             raise BadRowsError(self.source, self.errors, self.n_bad)
         if self.n_bad and self.n_bad == self.rows:
@@ -256,7 +285,7 @@ class CleanColumns:
             order = pl.Series("order", np.concatenate([np.asarray(r) for r in self.row_parts]))
         values = self._whole("value") if "value" in self.parts else None
         times = self._whole("time") if "time" in self.parts else None
-        return build(           # nothing here holds the ids: build lets go of them once mapped
+        return build(           # holds no ids itself, so that build can free their memory
             self._whole("user"), self._whole("item"), values, times,
             order=order, duplicates=duplicates, name=name, report=report,
         )  # fmt: skip
@@ -269,7 +298,7 @@ class CleanColumns:
 
 
 def _numbers(column: pl.Series) -> pl.Series:
-    """Int64 where every number is whole, else Float64; null where a cell is no finite number."""
+    """Return text as Int64 where every number is whole, else Float64; null for other cells."""
     whole = column.cast(pl.Int64, strict=False)
     number = column.cast(pl.Float64, strict=False)
     number = number.set(~number.is_finite().fill_null(False), None)
@@ -281,7 +310,11 @@ def _unit_of(time: float) -> str:
 
 
 def iso_milliseconds(column: pl.Series) -> pl.Series:
-    """Milliseconds since 1970 UTC of ISO dates and times; null where a cell is none."""
+    """Return ISO dates and times as milliseconds since 1970 UTC, Int64; null for other cells.
+
+    Args:
+        column: Cells of text; without a zone they are UTC.
+    """
     part = column.str.strip_chars().str.extract_groups(ISO).struct.unnest()
     number = {name: part[name].cast(pl.Int64).fill_null(0) for name in
               ("hour", "minute", "second", "zh", "zm")}  # fmt: skip

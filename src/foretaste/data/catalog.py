@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from foretaste.bundle import atomic_write
-from foretaste.data.dataset import Dataset, ReadReport, build, items_only
+from foretaste.data.building import build, items_only
+from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.download import Files, Limits, MiB, Source, Wheel, Zip, sha256
 from foretaste.data.movielens import GENRES_100K, read_adjacency
 from foretaste.data.reading import read, read_items

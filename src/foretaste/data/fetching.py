@@ -1,4 +1,7 @@
-"""The catalog of public data sets: each one's folder, its files fetched if need be, and read."""
+"""Fetching: the folder of each public data set, its files downloaded where they are missing.
+
+The module does not know what the sources are (`catalog.py`) or how they are read (`download.py`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,12 @@ from foretaste.errors import FetchError, UsageError
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
-    """The folder of all data sets: the one given, $FORETASTE_DATA, or the user's cache folder."""
+    """Return the folder of all data sets.
+
+    Args:
+        folder: The folder; None for that in the environment variable FORETASTE_DATA, or else
+            foretaste/data in the user's cache folder.
+    """
     given = folder or os.environ.get("FORETASTE_DATA")
     if given:
         return Path(given).expanduser()
@@ -28,7 +36,14 @@ def data_folder(folder: str | Path | None = None) -> Path:
 
 
 def entry(name: str) -> CatalogEntry:
-    """The catalog's entry of that name."""
+    """Return the entry of a data set in the catalog.
+
+    Args:
+        name: Its name, such as "ml-100k".
+
+    Raises:
+        UsageError: There is no data set of that name.
+    """
     name = ALIASES.get(name, name)
     if name not in CATALOG:
         known = ", ".join(CATALOG)
@@ -40,10 +55,24 @@ def fetch(
     name: str, folder: str | Path | None = None, progress: Progress | None = None,
     offline: bool = False, say: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
-    """The folder with the files of a data set, downloaded unless they are there already.
+    """Return the folder with the files of a data set, downloaded where they are missing.
 
-    folder: of all data sets.  progress: takes bytes done and in all (0: not known).  say: takes one
-    line for each source that fails.
+    Args:
+        name: A data set of the catalog, such as "ml-100k" or "ml-latest-small".
+        folder: The folder of all data sets; None for FORETASTE_DATA or the user's cache folder.
+        progress: Called with the bytes done and the bytes in all (0 where they are not known).
+        offline: Whether only files that are there already will do.
+        say: Called with a line for each source that fails.
+
+    Raises:
+        UsageError: There is no data set of that name.
+        FetchError: It cannot be downloaded, or a file is not what was published; says what to do.
+
+    Example:
+        >>> import contextlib
+        >>> import foretaste as ft
+        >>> with contextlib.suppress(ft.ForetasteError):  # where it was never fetched
+        ...     folder = ft.fetch("ml-100k", offline=True)
     """
     return fetch_entry(entry(name), data_folder(folder), progress, offline, say)
 
@@ -52,7 +81,20 @@ def fetch_entry(
     entry: CatalogEntry, root: Path, progress: Progress | None = None, offline: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
-    """The files of any entry; killed at any moment, nothing half-done counts as there."""
+    """Return the folder of an entry with its files, downloaded where they are missing.
+
+    A process that is killed at any moment leaves no half-done file under a final name.
+
+    Args:
+        entry: The data set.
+        root: The folder of all data sets.
+        progress: Called with the bytes done and the bytes in all (0 where they are not known).
+        offline: Whether only files that are there already will do.
+        say: Called with a line for each source that fails.
+
+    Raises:
+        FetchError: It cannot be downloaded, or a file is not what was published.
+    """
     target = root / entry.name
     if _complete(entry, target):
         return target
@@ -63,7 +105,7 @@ def fetch_entry(
         with alone(root / f".{entry.name}.lock"):
             if not _complete(entry, target):  # another process may have been first
                 _from_sources(entry, target, progress, say)
-    except BrokenPipeError:  # from `say` or `progress`: nobody listens any more
+    except BrokenPipeError:  # raised by `say` or `progress`: the reader of the output is gone
         raise
     except OSError as error:
         raise FetchError(
@@ -74,7 +116,7 @@ def fetch_entry(
 
 
 def _complete(entry: CatalogEntry, target: Path) -> bool:
-    """Whether every needed file is there; FetchError when one is there with another content."""
+    """Return whether every needed file is there; a file with another content is a FetchError."""
     needed = [file for file in entry.files if file.needed]
     present = [file for file in needed if (target / file.name).exists()]
     for file in present:
@@ -111,7 +153,7 @@ def _from_sources(
         shutil.rmtree(work, ignore_errors=True)
         return
     shutil.rmtree(fresh)
-    if not list(work.glob("*.part")):  # half a download stays, to be gone on with
+    if not list(work.glob("*.part")):  # the next call goes on with half a download
         shutil.rmtree(work, ignore_errors=True)
     raise _not_fetched(entry, target, tried)
 
@@ -141,6 +183,24 @@ def load_dataset(
     name: str, folder: str | Path | None = None, progress: Progress | None = None,
     offline: bool = False, say: Callable[[str], None] | None = None,
 ) -> Dataset:  # fmt: skip
-    """A data set of the catalog, fetched if need be and read."""
+    """Return a data set of the catalog, downloaded where it is missing.
+
+    Args:
+        name: A data set of the catalog, such as "ml-100k" or "ml-latest-small".
+        folder: The folder of all data sets; None for FORETASTE_DATA or the user's cache folder.
+        progress: Called with the bytes done and the bytes in all (0 where they are not known).
+        offline: Whether only files that are there already will do.
+        say: Called with a line for each source that fails.
+
+    Raises:
+        UsageError: There is no data set of that name.
+        FetchError: It cannot be downloaded, or a file is not what was published; says what to do.
+
+    Example:
+        >>> import contextlib
+        >>> import foretaste as ft
+        >>> with contextlib.suppress(ft.ForetasteError):  # where it was never fetched
+        ...     ratings = ft.load_dataset("ml-latest-small", offline=True)
+    """
     found = entry(name)
     return replace(found.read(fetch(name, folder, progress, offline, say)), name=found.name)

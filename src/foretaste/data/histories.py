@@ -1,4 +1,4 @@
-"""Histories: what users did, as ragged arrays; the one form in which a user reaches a model."""
+"""Histories: what users did as ragged arrays; the one form in which a user reaches a model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from foretaste.data.interactions import FloatArray, IntArray
 class Histories:
     """The histories of B users; user b has the entries `pointer_b[b]` to `pointer_b[b + 1]`.
 
-    Entries are in the order in which they happened.  Histories know rows, not ids, and nothing of
-    what a user liked: what a value means is for the model to say.
+    Entries are in the order in which they happened. Histories know rows, not ids, and they do not
+    know what a user liked: each model decides what a value means.
 
     Attributes:
         pointer_b: Where each history starts, (B + 1,) int64, as in a CSR matrix.
@@ -27,12 +27,13 @@ class Histories:
         value_h: Ratings or weights, (entries,) float32.
         time_h: Milliseconds since 1970 UTC, (entries,) int64, or None where times are unknown.
         train_row_b: The user's row in training where the history is the one trained on, else -1.
-        user_features: A line of the user table for each of the B users, which counts where there
-            is no training row; None where nothing is known.
+        user_features: One row of the user table for each of the B users, which is read for users
+            without a training row; None where nothing is known.
 
     Example:
+        >>> import foretaste as ft
         >>> import torch
-        >>> two = Histories.from_pairs(torch.tensor([0, 0, 1]), torch.tensor([5, 7, 5]), 2)
+        >>> two = ft.Histories.from_pairs(torch.tensor([0, 0, 1]), torch.tensor([5, 7, 5]), 2)
         >>> len(two), two.length_b.tolist()
         (2, [2, 1])
     """
@@ -60,7 +61,7 @@ class Histories:
             value_h: Ratings or weights, (entries,).
             time_h: Milliseconds, (entries,), or None.
             train_row: The user's row in training where this is the history trained on, else -1.
-            user_features: One line of a user table, or None.
+            user_features: One row of a user table, or None.
         """
         return cls(
             torch.tensor([0, len(item_h)]),
@@ -91,11 +92,11 @@ class Histories:
     def concat(cls, parts: Sequence[Histories]) -> Histories:
         """Return the users of all parts, one after the other.
 
-        Times are kept where every part with an entry has them.  A user without a line of user
-        features among users who have one gets a line of nulls.
+        Times are kept where every part with an entry has them. A user without features among
+        users who have some gets a row of nulls.
 
         Args:
-            parts: Histories of any numbers of users; none gives histories of nobody.
+            parts: Histories of any numbers of users; without a part the result has no users.
         """
         if len(parts) == 1:
             return parts[0]
@@ -176,17 +177,25 @@ class Histories:
         )
 
     def first(self, n: int) -> Histories:
-        """Return the first `n` entries of each history at most, as those of new users."""
+        """Return the first entries of each history as the histories of new users.
+
+        Args:
+            n: The number of entries that are kept at most.
+        """
         place_h = torch.arange(len(self.item_h)) - self.pointer_b[:-1][self.user_h]
         return self.only(place_h < n).as_new_users()
 
     def last(self, n: int) -> Histories:
-        """Return the last `n` entries of each history at most, as those of new users."""
+        """Return the last entries of each history as the histories of new users.
+
+        Args:
+            n: The number of entries that are kept at most.
+        """
         left_h = self.pointer_b[1:][self.user_h] - torch.arange(len(self.item_h))
         return self.only(left_h <= n).as_new_users()
 
     def as_new_users(self) -> Histories:
-        """Return the same histories as those of people whom training never saw."""
+        """Return the same histories as those of new users, who have no row in training."""
         return replace(self, train_row_b=torch.full_like(self.train_row_b, -1))
 
     def with_events(self, item_n: Tensor, value_n: Tensor, time_n: Tensor | None) -> Histories:
@@ -195,8 +204,8 @@ class Histories:
         Args:
             item_n: Item rows of the newer entries, each once, oldest first, (n,) int64.
             value_n: Their values, (n,) float32.
-            time_n: Their times in milliseconds, (n,) int64.  Without times on both sides the newer
-                entries come last; with them, entries are sorted by time.
+            time_n: Their times in milliseconds, (n,) int64, or None. Where both sides have times,
+                entries are sorted by time; else the newer entries come last.
         """
         assert len(self) == 1, "events belong to one user"
         kept_h = ~torch.isin(self.item_h, item_n)
@@ -214,11 +223,11 @@ class Histories:
 
         Args:
             known_uf: Features of the users of training, (users, f).
-            read: Makes features of lines of the user table, for users who were not in training.
+            read: Makes features of rows of the user table, for users who were not in training.
         """
         known_b = self.train_row_b >= 0
         of_bf = known_uf.new_zeros(len(self), known_uf.shape[1])
-        of_bf[known_b] = known_uf[self.train_row_b[known_b]]  # a copy of all would take longer
+        of_bf[known_b] = known_uf[self.train_row_b[known_b]]  # copying all rows would take longer
         if self.user_features is not None:
             of_bf[~known_b] = read(self.user_features)[~known_b]
         return of_bf
@@ -228,7 +237,7 @@ class Histories:
 
         Args:
             n_items: Number of columns.
-            value_h: What stands where there is an entry, (entries,); ones where None.
+            value_h: The value of each entry in the matrix, (entries,); ones where None.
         """
         x_bi = torch.zeros(len(self), n_items, dtype=torch.float32)
         x_bi[self.user_h, self.item_h] = 1.0 if value_h is None else value_h
@@ -277,7 +286,7 @@ def _ragged(start_b: IntArray, length_b: IntArray) -> tuple[Tensor, Tensor]:
 
 
 def _features_of(parts: Sequence[Histories]) -> pl.DataFrame | None:
-    """Return lines of user tables one below the other, nulls where nothing is known."""
+    """Return rows of user tables one below the other, with nulls where nothing is known."""
     known = [part.user_features for part in parts if part.user_features is not None]
     if not known:
         return None

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from foretaste.data.dataset import Dataset, ReadReport, build
+from foretaste.data.building import build
+from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.sources import check_file
 from foretaste.errors import DataError, RatingsFileError
 

@@ -1,4 +1,7 @@
-"""From a file, a folder, a table in memory or a database to a Dataset."""
+"""Reading: from a file, a folder, a table in memory or a database to a Dataset, and item tables.
+
+The module does not know how cells are cut (`delimited.py`) or judged (`casting.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import polars as pl
 
+from foretaste.data.building import DUPLICATES
 from foretaste.data.casting import CleanColumns
 from foretaste.data.columns import KNOWN, guess_roles, sniff, unused
-from foretaste.data.dataset import DUPLICATES, Dataset
+from foretaste.data.dataset import Dataset
 from foretaste.data.delimited import Format, read_cells
 from foretaste.data.movielens import attach_tables, ratings_file, read_adjacency
 from foretaste.data.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file, first_bytes
@@ -21,7 +25,7 @@ from foretaste.errors import DataError, UsageError
 __all__ = ["as_polars", "from_frame", "read", "read_adjacency"]
 
 SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
-Told = Mapping[str, str | None]
+Wanted = Mapping[str, str | None]  # name of a column by role; None to guess, "" for none
 
 
 def read(  # noqa: PLR0913 -- the public door; every argument has a default
@@ -30,16 +34,39 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     encoding: str = "auto", query: str | None = None, bad_rows: str = "error",
     duplicates: str = "last", name: str | None = None, progress: Progress | None = None,
 ) -> Dataset:  # fmt: skip
-    """The ratings or clicks of a delimited or Parquet file, a MovieLens folder, or a query.
+    """Return the ratings or clicks of a text or Parquet file, a MovieLens folder, or a query.
 
-    source: a path, or a database URL with `query`.  user, item, value, time: column names where the
-    guess from names is wrong; "" for no such column.  bad_rows: "error" or "drop".  duplicates of
-    user and item: "last", "mean", "sum" or "error".  progress: called with bytes done and in all.
+    Args:
+        source: A path, or the URL of a database together with `query`.
+        user: The column of users, where the guess from names is wrong.
+        item: The column of items, likewise.
+        value: The column of ratings or weights, likewise; "" for clicks without a value.
+        time: The column of times, likewise; "" for none. Numbers are seconds, milliseconds,
+            microseconds or nanoseconds since 1970 by their size; text is ISO 8601.
+        separator: One ASCII character or "::"; None to guess.
+        encoding: "auto" for UTF-8 or else latin-1, or a name that Python knows.
+        query: The SQL that selects the rows from a database.
+        bad_rows: "error" refuses rows that cannot be read; "drop" leaves them out and counts them.
+        duplicates: Of several rows of one user and one item "last" keeps the newest, "mean" and
+            "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
+        name: What messages and reports call the Dataset; None for the name of the file.
+        progress: Called with the bytes done and the bytes in all.
+
+    Raises:
+        DataError: There is no such file, or it cannot be read; says which line and what to do.
+        UsageError: Two arguments contradict each other.
+
+    Example:
+        >>> import foretaste as ft, pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "films.csv"
+        >>> _ = file.write_text("user,movie,rating\\nann,Alien,5\\nbob,Brazil,3.5\\n")
+        >>> ft.read(file)
+        <Dataset films: 2 ratings, 2 users, 2 items>
     """
-    told = {"user": user, "item": item, "value": value, "time": time}
+    wanted = {"user": user, "item": item, "value": value, "time": time}
     _check_rule(duplicates)
     if "://" in str(source):
-        return _read_sql(str(source), query, told, bad_rows, duplicates, name)
+        return _read_sql(str(source), query, wanted, bad_rows, duplicates, name)
     if query is not None:
         raise UsageError(
             "query= needs a database URL.", fix="Give one such as sqlite:///ratings.db."
@@ -50,15 +77,15 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     name = name or (folder.resolve().name if folder else path.name.split(".")[0])
     magic = check_file(path)
     if magic.startswith(b"PAR1") or path.suffix == ".parquet":
-        names, table = _read_parquet(path, told)
-        ratings = _from_polars(table, names, told, bad_rows, duplicates, name, str(path))
+        names, table = _read_parquet(path, wanted)
+        ratings = _from_polars(table, names, wanted, bad_rows, duplicates, name, str(path))
     else:
         text = TextFile(path, encoding, progress)
         try:
-            clean = _read_text(text, told, separator, bad_rows)
+            clean = _read_text(text, wanted, separator, bad_rows)
         except NotUtf8Error:
             text = TextFile(path, encoding, progress, encoding="latin-1")
-            clean = _read_text(text, told, separator, bad_rows)
+            clean = _read_text(text, wanted, separator, bad_rows)
             clean.notes.append("not UTF-8, so read as latin-1")
         ratings = clean.build(duplicates=duplicates, name=name, encoding=text.encoding)
     return attach_tables(ratings, path)
@@ -68,11 +95,31 @@ def from_frame(
     frame: Any, *, user: str | None = None, item: str | None = None, value: str | None = None,
     time: str | None = None, duplicates: str = "last", bad_rows: str = "error", name: str = "frame",
 ) -> Dataset:  # fmt: skip
-    """The ratings or clicks of a table: polars, pandas, Arrow, or a mapping of columns."""
+    """Return the ratings or clicks of a table in memory.
+
+    Args:
+        frame: A polars, pandas or Arrow table, or a mapping of columns.
+        user: The column of users, where the guess from names is wrong.
+        item: The column of items, likewise.
+        value: The column of ratings or weights, likewise; "" for clicks without a value.
+        time: The column of times, likewise; "" for none.
+        duplicates: What to do with several rows of one user and one item, as in `read`.
+        bad_rows: "error" refuses rows that cannot be read; "drop" leaves them out and counts them.
+        name: What messages and reports call the Dataset.
+
+    Raises:
+        DataError: A column cannot be read; says which row and what to do.
+        UsageError: It is not a table, or an argument is wrong.
+
+    Example:
+        >>> import foretaste as ft
+        >>> ft.from_frame({"user": ["ann", "bob"], "item": ["Alien", "Brazil"], "rating": [5, 3]})
+        <Dataset frame: 2 ratings, 2 users, 2 items>
+    """
     _check_rule(duplicates)
-    told = {"user": user, "item": item, "value": value, "time": time}
+    wanted = {"user": user, "item": item, "value": value, "time": time}
     table = as_polars(frame, name)
-    return _from_polars(table, table.columns, told, bad_rows, duplicates, name, name)
+    return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, name)
 
 
 def _check_rule(duplicates: str) -> None:
@@ -81,11 +128,11 @@ def _check_rule(duplicates: str) -> None:
 
 
 def _from_polars(
-    table: pl.DataFrame, names: list[str], told: Told, bad_rows: str, duplicates: str, name: str,
-    source: str,
+    table: pl.DataFrame, names: list[str], wanted: Wanted, bad_rows: str, duplicates: str,
+    name: str, source: str,
 ) -> Dataset:  # fmt: skip
-    """A Dataset of a typed table; names: all columns of the source, also those not in the table."""
-    columns = guess_roles(names, told, source)
+    """Return the Dataset of a typed table; `names` has columns that were not read as well."""
+    columns = guess_roles(names, wanted, source)
     clean = CleanColumns(source, columns, bad_rows, by_line=False, notes=unused(names, columns))
     cells = {role: table[column] for role, column in columns.items()}
     clean.add(cells, range(1, len(table) + 1), range(len(table)))
@@ -93,7 +140,16 @@ def _from_polars(
 
 
 def as_polars(frame: Any, name: str) -> pl.DataFrame:
-    """A table in memory, whatever made it: polars, pandas, Arrow, or a mapping of columns."""
+    """Return a table in memory as a polars frame.
+
+    Args:
+        frame: A polars, pandas or Arrow table, or a mapping of columns.
+        name: What messages call it.
+
+    Raises:
+        UsageError: It is not a table.
+        DataError: A column cannot be converted, or a library for it is missing.
+    """
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):
@@ -121,11 +177,11 @@ def as_polars(frame: Any, name: str) -> pl.DataFrame:
     )
 
 
-def _read_parquet(path: Path, told: Told) -> tuple[list[str], pl.DataFrame]:
-    """The names of all columns, and the table of those that have a role."""
+def _read_parquet(path: Path, wanted: Wanted) -> tuple[list[str], pl.DataFrame]:
+    """Return the names of all columns, and the table of those that have a role."""
     try:
         names = list(pl.read_parquet_schema(path))
-        columns = guess_roles(names, told, path)
+        columns = guess_roles(names, wanted, path)
         return names, pl.read_parquet(path, columns=list(columns.values()))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
@@ -134,10 +190,13 @@ def _read_parquet(path: Path, told: Told) -> tuple[list[str], pl.DataFrame]:
         ) from None  # fmt: skip
 
 
-def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str) -> CleanColumns:
+def _read_text(
+    text: TextFile, wanted: Wanted, separator: str | None, bad_rows: str
+) -> CleanColumns:
+    """Return the columns of a text file with their notes, chunk by chunk."""
     chunks = text.chunks()
     first = next(chunks)
-    opening = sniff(first, text.path, separator, told)
+    opening = sniff(first, text.path, separator, wanted)
     notes = unused(opening.columns, opening.roles)
     clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes)
     place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
@@ -161,8 +220,9 @@ def _read_text(text: TextFile, told: Told, separator: str | None, bad_rows: str)
 
 
 def _read_sql(
-    url: str, query: str | None, told: Told, bad_rows: str, duplicates: str, name: str | None
+    url: str, query: str | None, wanted: Wanted, bad_rows: str, duplicates: str, name: str | None
 ) -> Dataset:
+    """Return the Dataset of a query; no message of an error shows the password in the URL."""
     parts = urlsplit(url)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.scheme in ("http", "https", "ftp", "s3", "gs", "file"):
@@ -190,12 +250,12 @@ def _read_sql(
             fix="Check the URL and the query.",
         ) from None  # fmt: skip
     return _from_polars(
-        table, table.columns, told, bad_rows, duplicates, name or Path(parts.path).stem, shown
+        table, table.columns, wanted, bad_rows, duplicates, name or Path(parts.path).stem, shown
     )
 
 
 def _without_secrets(message: str, url: str) -> str:
-    """The message without the URL, its password, and what its parameters hold."""
+    """Return a message without the URL, its password, and the values of its parameters."""
     parts = urlsplit(url)
     secrets = [url, parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
     secrets += [value for key, value in parse_qsl(parts.query) if SECRET.search(key)]
@@ -205,19 +265,34 @@ def _without_secrets(message: str, url: str) -> str:
     return message
 
 
-# of a folder from Kaggle: TMDB 5000 and The Movies Dataset; what is there is joined by id
+# Files of TMDB 5000 and The Movies Dataset from Kaggle: those that a folder has are joined by id.
 IN_FOLDERS = ("tmdb_5000_movies.csv", "tmdb_5000_credits.csv", "keywords.csv", "credits.csv")
 
 
 def read_items(
     source: Any, *, item: str | None = None, links: Any = None, linked: str = "tmdbId"
 ) -> pl.DataFrame:
-    """A table of items, the id first: for `Dataset.join_items`, `items_only` and `add_items`.
+    """Return a table of items with the id first, each id once.
 
-    source: a CSV, TSV or Parquet file, a Kaggle folder of TMDB, or a frame.  item: the column of
-    ids where the guess from names is wrong.  links: a table that leads from the ids of the ratings
-    to those of `source`, which are in its column `linked`, as MovieLens has it for TMDB; the result
-    has the ids of the ratings.
+    It is for `Dataset.join_items`, `Dataset.add_items` and `items_only`.
+
+    Args:
+        source: A CSV, TSV or Parquet file, a folder of TMDB 5000 or The Movies Dataset from Kaggle,
+            or a table in memory.
+        item: The column of ids, where the guess from names is wrong.
+        links: A file or table from ids of the ratings to ids of `source`, such as the links.csv of
+            MovieLens; the result has the ids of the ratings then.
+        linked: The column of `links` with the ids of `source`.
+
+    Raises:
+        DataError: The file or folder cannot be read.
+        UsageError: There is no column of ids, or none of that name.
+
+    Example:
+        >>> import foretaste as ft
+        >>> films = ft.read_items({"title": ["Alien", "Brazil"], "movieId": [7, 8]})
+        >>> films.columns
+        ['movieId', 'title']
     """
     table = _table(source)
     key = _key(table, item, source)
@@ -227,6 +302,7 @@ def read_items(
 
 
 def _linked(table: pl.DataFrame, links: pl.DataFrame, linked: str) -> pl.DataFrame:
+    """Return the table under the ids that the links give for its own."""
     key = table.columns[0]
     if linked not in links.columns:
         raise UsageError(
@@ -241,6 +317,7 @@ def _linked(table: pl.DataFrame, links: pl.DataFrame, linked: str) -> pl.DataFra
 
 
 def _table(source: Any) -> pl.DataFrame:
+    """Return a file, the joined files of a folder, or a table in memory as one table."""
     if not isinstance(source, str | Path):
         return as_polars(source, "items")
     path = Path(source).expanduser()
@@ -277,10 +354,10 @@ def _file(path: Path) -> pl.DataFrame:
 
 
 def _key(table: pl.DataFrame, item: str | None, source: Any) -> str:
-    """The column of ids: the one named, or the first whose name says so, or "id"."""
+    """Return the column of ids: the one named, or the first with a usual name, or "id"."""
     if item is None:
         plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(table.columns)}
-        named = [name for said, name in plain.items() if said in KNOWN["item"]]
+        named = [name for word, name in plain.items() if word in KNOWN["item"]]
         item = next(reversed(named), plain.get("id", plain.get("tmdbid")))
     if item in table.columns:
         return item

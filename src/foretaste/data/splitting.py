@@ -1,4 +1,7 @@
-"""Splits: what a model may learn from, what it may be shown of a user, and what it must find."""
+"""Splits: what a model may learn from, what it may be shown of a user, and what it must find.
+
+The module does not know models: it divides interactions, whoever is tested on them.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,22 @@ GOWALLA_TRAIN = 810_128  # interactions in train.txt; test.txt follows them
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Three Datasets without a row in common, except that `history` is `train` for users in it.
+    """Datasets to train on and to test on; test interactions are in neither of the other two.
 
-    train: all that `fit` sees, with ids of its own: a user or item of the test alone is not in it.
-    history: what the model may be shown of the test users (`train`, or the fold-in of held-out
-    users). test: what must be predicted or found.  protocol: the split in words, for reports.
+    Args:
+        train: What `fit` sees, with ids of its own: a user or an item that is only in the test
+            part has no row in it.
+        history: What a model may be shown of the test users: `train` itself, or the interactions
+            from which held-out users are folded in.
+        test: What must be predicted or found.
+        protocol: The split in words, for reports.
+
+    Example:
+        >>> import foretaste as ft
+        >>> data = ft.from_frame({"user": ["a", "a", "b", "b"], "item": [1, 2, 1, 3]})
+        >>> parts = ft.split(data, "leave-last")
+        >>> parts.test.frame()["item"].to_list(), parts.history is parts.train
+        ([2, 3], True)
     """
 
     train: Dataset
@@ -35,13 +49,31 @@ class Split:
 def split(
     dataset: Dataset, how: str = "random", *, test: float = 0.2, seed: int = 0, hidden: float = 0.2
 ) -> Split:
-    """Divide a Dataset into what is learned from and what is tested on.
+    """Divide a Dataset into what is trained on and what is tested on.
 
-    how: "random" (interactions), "leave-last" (each user's last one), "time" (the newest), "users"
-    (held-out users, folded in from all but `hidden` of their interactions), or the name of a
-    canonical split of a catalog data set ("u1", "article", "strong").  test: fraction of
-    interactions or of users.
-    Validation data is carved from `split.train` by the same function.
+    To carve validation data, split the `train` of a split again.
+
+    Args:
+        dataset: What to divide; it is not changed.
+        how: "random" tests on interactions drawn at random, "leave-last" on the last one of each
+            user, "time" on the newest ones, and "users" on users who are not trained on. The name
+            of a canonical split of a catalog data set, such as "u1", "article" or "strong",
+            divides as published.
+        test: The fraction that is tested on: of interactions, or of users with "users".
+        seed: The seed of whatever is drawn at random.
+        hidden: The fraction of the interactions of a held-out user that must be found with
+            "users" (rounded down, at least one); the rest is the history.
+
+    Raises:
+        UsageError: A fraction is not between 0 and 1, or there is no such split.
+        DataError: A part would be empty, or the data lack what the split needs, as times.
+
+    Example:
+        >>> import foretaste as ft
+        >>> data = ft.from_frame({"user": [1, 1, 2, 2, 3], "item": ["a", "b", "a", "c", "a"]})
+        >>> parts = ft.split(data, "random", test=0.4, seed=1)
+        >>> len(parts.train), len(parts.test), parts.protocol
+        (3, 2, 'random 60%/40% of interactions, seed 1')
     """
     if not 0 < test < 1 or not 0 < hidden < 1:
         raise UsageError(f"test={test}, hidden={hidden}.", fix="Fractions lie between 0 and 1.")
@@ -66,7 +98,16 @@ def split(
 
 
 def folds_of(dataset: Dataset, folds: int, *, seed: int = 0) -> Iterator[Split]:
-    """Splits whose test parts are disjoint and together the whole: random interactions."""
+    """Yield splits whose test parts are disjoint and together the whole Dataset.
+
+    Args:
+        dataset: What to divide.
+        folds: The number of splits.
+        seed: The seed by which interactions are drawn.
+
+    Raises:
+        UsageError: There are fewer than two folds, or more folds than interactions.
+    """
     if not 2 <= folds <= len(dataset):
         raise UsageError(f"folds={folds}.", fix="Use 2 at least, one for each interaction at most.")
     in_file_order = np.argsort(dataset.interactions.order_r, kind="stable")
@@ -90,7 +131,7 @@ def _part(dataset: Dataset, keep_r: BoolArray, how: str, part: str) -> Dataset:
 
 
 def _random_test(dataset: Dataset, test: float, seed: int) -> BoolArray:
-    """Marks drawn in file order, so that they do not depend on how interactions are sorted."""
+    """Return marks drawn in file order, so that they do not depend on the order of interactions."""
     n = len(dataset)
     in_file_order = np.argsort(dataset.interactions.order_r, kind="stable")
     drawn = np.random.default_rng(seed).permutation(n)[: round(test * n)]
@@ -113,16 +154,16 @@ def _newest(dataset: Dataset, test: float) -> BoolArray:
             "a time split needs times.", where=dataset.name, fix="Name the column: --time-column."
         )
     border = np.sort(time_r)[-max(1, round(test * len(time_r)))]
-    return time_r >= border  # rows of one moment stay together
+    return time_r >= border  # interactions of one moment stay together
 
 
 def _held_out_users(dataset: Dataset, test: float, hidden: float, seed: int) -> Split:
-    """Strong generalisation: of each held-out user a fraction is hidden (rounded down, at least one)."""
+    """Hold users out and hide a fraction of the interactions of each (strong generalisation)."""
     rng = np.random.default_rng(seed)
     n_users = len(dataset.users)
     held_u = np.zeros(n_users, dtype=bool)
     held_u[rng.permutation(n_users)[: round(test * n_users)]] = True
-    held_u &= np.diff(dataset.pointers) > 1  # nothing to fold in from a single interaction
+    held_u &= np.diff(dataset.pointers) > 1  # after hiding one there must be one to fold in from
     user_r = dataset.interactions.user_r
     shuffled = np.lexsort((rng.random(len(dataset)), user_r))
     place_r = np.empty(len(dataset), dtype=np.int64)
@@ -150,8 +191,10 @@ def _folded_in(
 class CanonicalSplit:
     """A published division into train and test, by position in the source file.
 
-    rows: interactions of the whole data set.  test: takes it, gives the (interactions,) bool array
-    of its test part.
+    Args:
+        what: The split in words.
+        rows: Interactions of the whole data set.
+        test: Returns the marks of the test part of a Dataset, (interactions,) bool.
     """
 
     what: str
@@ -161,11 +204,17 @@ class CanonicalSplit:
 
 @dataclass(frozen=True)
 class StrongSplit:
-    """Strong generalisation as published: whole users held out, from ratings made clicks.
+    """Strong generalisation (Liang et al. 2018): ratings become clicks, whole users are held out.
 
-    rows: interactions of the whole data set.  positive_threshold: the lowest rating that is kept.
-    least: of them a user must have.  seed: of the permutation of users and of the hidden items.
-    validation: test on the tenth before the last one, and leave the last one out altogether.
+    Args:
+        what: The split in words.
+        rows: Interactions of the whole data set.
+        validation: Test on the validation users, and leave the test users out altogether.
+        positive_threshold: The lowest rating that is kept.
+        least: The number of kept ratings that a user must have.
+        seed: The seed of the permutation of users and of the hidden items.
+        held_out: The fraction of users in the test part, and again in the validation part.
+        hidden: The fraction of items of a held-out user that must be found.
     """
 
     what: str
@@ -179,7 +228,7 @@ class StrongSplit:
 
 
 def _strong(dataset: Dataset, how: StrongSplit) -> Split:
-    """Train on eight tenths of the users, whichever of the other two is tested on."""
+    """Train on eight tenths of the users, and test on one of the two tenths that are left."""
     x = dataset.interactions
     liked_r = x.value_r >= how.positive_threshold
     enough_u = np.bincount(x.user_r[liked_r], minlength=len(dataset.users)) >= how.least
@@ -204,9 +253,9 @@ def _strong(dataset: Dataset, how: StrongSplit) -> Split:
 
 
 def _chosen_of_users(clicks: Dataset, asked_u: IntArray, how: StrongSplit) -> BoolArray:
-    """Marks of the hidden items: drawn user by user, each one's items in the order of their ids.
+    """Return marks of the hidden items, drawn user by user among items in the order of their ids.
 
-    So does the code of Liang et al. 2018, with the seed that the permutation has too.
+    The code of Liang et al. (2018) draws so, with the same seed as for the permutation of users.
     """
     rng = np.random.RandomState(how.seed)
     by_item = np.lexsort((clicks.interactions.item_r, clicks.interactions.user_r))
@@ -219,14 +268,25 @@ def _chosen_of_users(clicks: Dataset, asked_u: IntArray, how: StrongSplit) -> Bo
 
 
 def canonical_splits(name: str) -> dict[str, str]:
-    """The published splits of a data set: name, and what it is."""
+    """Return the published splits of a data set: what each is, by its name.
+
+    Args:
+        name: A data set of the catalog; another one has no published splits.
+    """
     return {which: split.what for which, split in CANONICAL.get(name, {}).items()}
 
 
 def canonical_test(dataset: Dataset, name: str, which: str) -> BoolArray:
-    """Which interactions of a whole catalog data set the published split `which` tests on.
+    """Return marks of the interactions that a published split tests on, (interactions,) bool.
 
-    Returns (interactions,) bool.
+    Args:
+        dataset: The whole data set.
+        name: Its name in the catalog.
+        which: The name of the split.
+
+    Raises:
+        UsageError: There is no such split, or it holds out users.
+        DataError: The Dataset is not the whole data set.
     """
     canonical = _canonical(dataset, name, which)
     if isinstance(canonical, StrongSplit):
@@ -258,7 +318,7 @@ def _range(low: int, high: int, dataset: Dataset) -> BoolArray:
 
 
 def _permuted(seed: int, fraction: float, dataset: Dataset) -> BoolArray:
-    """The first of a permutation of the rows, as numpy's legacy generator draws it."""
+    """Mark the first fraction of a permutation of the rows by NumPy's legacy generator."""
     n = len(dataset)
     test_o = np.zeros(n, dtype=bool)
     test_o[np.random.RandomState(seed).permutation(n)[: math.ceil(fraction * n)]] = True
@@ -266,7 +326,7 @@ def _permuted(seed: int, fraction: float, dataset: Dataset) -> BoolArray:
 
 
 def _nth_of_user(low: int, high: int, dataset: Dataset) -> BoolArray:
-    """Each user's interactions number low to high (excluded) in file order."""
+    """Mark the interactions of each user from number `low` to before `high` in file order."""
     x = dataset.interactions
     by_file = np.lexsort((x.order_r, x.user_r))
     test_r = np.zeros(len(x), dtype=bool)

@@ -1,4 +1,7 @@
-"""What is suspicious in a Dataset: one short rule for each way in which imports go wrong."""
+"""What is suspicious in a Dataset: one short rule for each way in which imports go wrong.
+
+The rules do not know what is right: each finding says what was seen and what it may mean.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ Severity = Literal["error", "warning", "note"]
 
 DAY_MS = 86_400_000
 YEAR_1971_MS, YEAR_1990_MS = 365 * DAY_MS, 7305 * DAY_MS
-HEAVY = 0.1  # one user or item with this part of all interactions ...
-HEAVY_AMONG = 30  # ... among at least so many
-FEW = 1000  # interactions
-LONELY = 0.2  # part of the users with a single interaction
-SAME_TIME = 0.9  # part of the interactions at the moment of the user's previous one
+HEAVY = 0.1  # a user or item with this share of all interactions is suspicious ...
+HEAVY_AMONG = 30  # ... where there are at least this many users or items
+FEW = 1000  # fewer interactions than this are few
+LONELY = 0.2  # share of users with a single interaction that deserves a note
+SAME_TIME = 0.9  # share of interactions at the moment of the same user's previous one
 COUNTS_ABOVE = 20  # no usual rating scale with whole steps goes higher, except to 100
 
 _USER_WORDS = re.compile("user|customer|member|visitor|client|reader|player", re.IGNORECASE)
@@ -31,7 +34,14 @@ _ITEM_WORDS = re.compile("item|product|movie|film|book|isbn|sku|song|track|artic
 
 @dataclass(frozen=True)
 class Finding:
-    """Something suspicious: a short code for machines, what was seen, and what to do about it."""
+    """Something suspicious in a Dataset.
+
+    Args:
+        severity: "error" where nothing useful can come of the data, "warning", or "note".
+        code: A short code for programs, such as "heavy-user".
+        what: What was seen, with numbers.
+        fix: What it may mean, and what to do about it.
+    """
 
     severity: Severity
     code: str
@@ -43,8 +53,13 @@ class Finding:
 class Evidence:
     """What the rules look at.
 
-    count_u, count_i: interactions of each user and item.  level_l: distinct values, ascending;
-    count_l: interactions with each.  now_ms: milliseconds since 1970 UTC.
+    Args:
+        dataset: The Dataset.
+        count_u: Interactions of each user, (users,).
+        count_i: Interactions of each item, (items,).
+        level_l: Distinct values, ascending, (levels,).
+        count_l: Interactions with each distinct value, (levels,).
+        now_ms: The present in milliseconds since 1970 UTC.
     """
 
     dataset: Dataset
@@ -56,7 +71,12 @@ class Evidence:
 
     @classmethod
     def of(cls, dataset: Dataset, now_ms: int | None = None) -> Evidence:
-        """Count once what several rules need."""
+        """Count once what several rules need.
+
+        Args:
+            dataset: The Dataset.
+            now_ms: The present in milliseconds since 1970 UTC; None for the clock.
+        """
         x = dataset.interactions
         return cls(
             dataset,
@@ -69,7 +89,7 @@ class Evidence:
 
     @property
     def n(self) -> int:
-        """Interactions."""
+        """The number of interactions."""
         return len(self.dataset)
 
 
@@ -77,14 +97,22 @@ Rule = Callable[[Evidence], Iterator[Finding]]
 
 
 def find_suspicions(evidence: Evidence) -> tuple[Finding, ...]:
-    """What the rules find, the worst first."""
+    """Return what the rules find, the worst first.
+
+    Args:
+        evidence: What they look at.
+    """
     found = [finding for rule in RULES for finding in rule(evidence)]
     worst = ["error", "warning", "note"]
     return tuple(sorted(found, key=lambda finding: worst.index(finding.severity)))
 
 
 def utc(time_ms: int) -> str:
-    """Milliseconds since 1970 as ISO 8601, to the second."""
+    """Return a time as ISO 8601 in UTC, to the second.
+
+    Args:
+        time_ms: Milliseconds since 1970.
+    """
     return str(np.datetime64(time_ms, "ms").astype("datetime64[s]")) + "Z"
 
 
@@ -257,7 +285,11 @@ def _values(e: Evidence) -> Iterator[Finding]:
 
 
 def _are_counts(e: Evidence) -> bool:
-    """Whole numbers beyond any usual scale, the lowest most common, half in the first tenth."""
+    """Return whether values look like counts.
+
+    Such values are whole numbers beyond any usual scale, the lowest of them is the most common one,
+    and half of all interactions lie in the lowest tenth of the range.
+    """
     high = float(e.level_l[-1])
     whole = bool((e.level_l == np.floor(e.level_l)).all()) and e.level_l[0] >= 0
     median = float(np.median(e.dataset.interactions.value_r))
@@ -292,7 +324,11 @@ def _missing_codes(e: Evidence) -> Iterator[Finding]:
 
 
 def _far_values(e: Evidence) -> FloatArray:
-    """Levels twice the width of the rest or more away from it: rare ones, and a lone extreme."""
+    """Return distinct values that lie at least twice the width of the others away from them.
+
+    The others are what is left without the rarest 1 % of interactions at either end, without the
+    highest value, or without the lowest.
+    """
     reached_l = np.cumsum(e.count_l) / e.n
     common_l = (reached_l >= 0.01) & (reached_l - e.count_l / e.n <= 0.99)
     far_l = np.zeros(len(e.level_l), dtype=bool)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretaste.data.dataset import Dataset, build, id_table
+from foretaste.data.building import build
+from foretaste.data.dataset import Dataset, id_table
 from foretaste.data.splitting import Split
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.evaluation.statistics import Tally, resampled

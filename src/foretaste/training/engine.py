@@ -1,6 +1,6 @@
 """How training runs: device, precision, seeds, progress on the terminal, and in which folder.
 
-What lies in that folder is checkpoints.py's; what is trained is the models'.
+The module does not know what is trained, nor what lies in the folder (see `checkpoints.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 @dataclass
 class Meter:
-    """A progress line: a live bar on a terminal, a plain line every ten seconds elsewhere."""
+    """A progress line: a live bar on a terminal, a plain line every ten seconds elsewhere.
+
+    Args:
+        label: The word before the numbers.
+        total: The number of steps in all.
+        stream: Where plain lines go; None shows nothing.
+    """
 
     label: str
     total: int
@@ -37,7 +43,12 @@ class Meter:
     _started: float = field(default_factory=time.monotonic)
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """`steps` more of `total` are done; `note` is what to show beside the bar."""
+        """Count steps as done.
+
+        Args:
+            steps: The number of steps that were done since the last call.
+            note: What to show beside the bar.
+        """
         self._done += steps
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, note=note)
@@ -50,12 +61,28 @@ class Meter:
 
 @dataclass(frozen=True)
 class Engine:
-    """One object that carries everything about *how*: nothing else knows devices, seeds or files.
+    """How a model is trained: device, precision, seed, folder of checkpoints, and progress.
 
-    device: "auto", "cpu", "cuda", ...  precision: "float32" or "bfloat16" (autocast).
-    folder: where Checkpoints live; None keeps nothing.  progress: where to show it.
-    save_every: seconds between checkpoints within an epoch.  drawn: keys of random numbers that
-    were asked for: none, and another seed gives the same model.
+    Models get these from an Engine alone and read no global state. An Engine does not know what is
+    trained. Its attribute `drawn` collects the keys of all random numbers that were asked for: as
+    long as it is empty, another seed gives the same model.
+
+    Args:
+        device: "auto" for a GPU where there is one, or a name that torch knows, such as "cpu".
+        precision: "float32", or "bfloat16" for matrix products in half precision (autocast).
+        seed: The seed of everything that is drawn at random.
+        folder: Where checkpoints are kept; None keeps none.
+        progress: The stream that progress is shown on; None shows nothing.
+        save_every: Seconds between checkpoints within an epoch.
+
+    Raises:
+        UsageError: There is no such precision, or the device is not here.
+
+    Example:
+        >>> import foretaste as ft
+        >>> engine = ft.Engine(device="cpu", seed=7)
+        >>> bool(engine.rng("order", 0).integers(100) == engine.rng("order", 0).integers(100))
+        True
     """
 
     device: str = "auto"
@@ -75,9 +102,9 @@ class Engine:
         try:
             torch.empty(0, device=self.torch_device)
         except (RuntimeError, AssertionError) as error:  # torch raises both
-            said = str(error).splitlines()[0].rstrip(".")
+            reason = str(error).splitlines()[0].rstrip(".")
             raise UsageError(
-                f"device={self.device!r}: {said}.",
+                f"device={self.device!r}: {reason}.",
                 fix="Use auto, which takes what is here, or cpu.",
             ) from None
 
@@ -89,20 +116,30 @@ class Engine:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def generator(self, *key: object) -> torch.Generator:
-        """Random numbers that depend on the seed and the key only, not on what was drawn before."""
+        """Return a torch generator on the CPU that depends on the seed and the key alone.
+
+        Args:
+            key: Names the use, for example ``"order", epoch``. Equal keys give equal numbers,
+                whatever was drawn before.
+        """
         return torch.Generator(device="cpu").manual_seed(self._seed_of(key))
 
     def rng(self, *key: object) -> np.random.Generator:
-        """The same for numpy."""
+        """Return a NumPy generator that depends on the seed and the key alone.
+
+        Args:
+            key: Names the use, as for `generator`.
+        """
         return np.random.default_rng(self._seed_of(key))
 
     def _seed_of(self, key: tuple[object, ...]) -> int:
+        """Return 63 bits of the SHA-256 of seed and key, and remember the key in `drawn`."""
         text = json.dumps([self.seed, *map(str, key)])
         self.drawn.add(text)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The precision of matrix products inside."""
+        """Return a context in which matrix products have the precision of the Engine."""
         dtype = PRECISIONS[self.precision]
         if dtype is None:
             return contextlib.nullcontext()
@@ -110,7 +147,15 @@ class Engine:
 
     @contextlib.contextmanager
     def meter(self, label: str, total: int) -> Iterator[Meter]:
-        """A progress line for `total` steps."""
+        """Show a progress line for the time of the block.
+
+        Args:
+            label: The word before the numbers.
+            total: The number of steps in all.
+
+        Yields:
+            The meter, whose `advance` counts the steps.
+        """
         if self.progress is None or not self.progress.isatty():
             yield Meter(label, total, self.progress)
             return

@@ -1,0 +1,122 @@
+"""From clean columns to a Dataset: ids to rows, sorting, and duplicates of a user and an item.
+
+The module does not know files: `casting.py` makes its columns from cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from foretaste.data.dataset import Dataset, ReadReport
+from foretaste.data.interactions import Ids, Interactions, arrange, map_ids, stable_order
+from foretaste.errors import DataError, UsageError
+
+DUPLICATES = ("last", "mean", "sum", "keep", "error")
+
+
+def build(
+    user: pl.Series, item: pl.Series, value: pl.Series | None, time: pl.Series | None,
+    *, order: pl.Series | None = None, duplicates: str = "last", name: str = "ratings",
+    report: ReadReport | None = None,
+) -> Dataset:  # fmt: skip
+    """Return the Dataset of clean columns, sorted, with duplicates of a user and an item resolved.
+
+    Args:
+        user: Ids, integers or String, without nulls.
+        item: Ids likewise.
+        value: Ratings, Float32; None for clicks, which get the weight 1.
+        time: Milliseconds since 1970 UTC, Int64, or None.
+        order: Position of each row in the source, Int64; None for 0, 1, 2 and so on.
+        duplicates: Of several rows of one user and one item "last" keeps the newest, "mean" and
+            "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
+        name: What messages call the Dataset.
+        report: What happened so far; the merged rows are counted into it.
+
+    Raises:
+        UsageError: There is no such rule.
+        DataError: There is no row, or a duplicate by the rule "error".
+    """
+    if duplicates not in DUPLICATES:
+        raise UsageError(f"duplicates={duplicates!r}.", fix=f"Use one of {', '.join(DUPLICATES)}.")
+    if not len(user):
+        raise DataError("there is no row in it.", where=name, fix="Give a file with ratings.")
+    rows, explicit = len(user), value is not None
+    users, user_r = map_ids(user, "user")
+    items, item_r = map_ids(item, "item")
+    del user, item
+    value_r = np.ones(rows, dtype=np.float32) if value is None else value.to_numpy()
+    time_r = None if time is None else time.to_numpy()
+    order_r = None if order is None else order.to_numpy()
+    arranged = arrange(user_r, item_r, value_r, time_r, order_r)
+    del value, time, order, user_r, item_r, value_r, time_r, order_r  # makes room for a sort
+    kept = _without_duplicates(arranged, users, items, duplicates, name)
+    report = replace(
+        report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates
+    )
+    return Dataset(users, items, kept, explicit=explicit, name=name, report=report)
+
+
+def items_only(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
+    """Return a catalogue: items without interactions, for models that look at item columns alone.
+
+    Args:
+        table: Its first column is the id, each once; the others are what is known of the items.
+        name: What messages call it.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> films = ft.items_only(pl.DataFrame({"id": [1, 2], "title": ["Alien", "Brazil"]}))
+        >>> films
+        <Dataset catalogue: 0 interactions, 0 users, 2 items>
+    """
+    items, _ = map_ids(table[table.columns[0]].drop_nulls(), "item")
+    none = np.empty(0, dtype=np.int32)
+    nothing = Interactions(
+        none, none, np.empty(0, dtype=np.float32), None, np.empty(0, dtype=np.int64)
+    )
+    users = Ids(pl.Series("user", [], dtype=pl.String), "user")
+    empty = Dataset(
+        users, items, nothing, explicit=False, name=name, report=ReadReport(source=name)
+    )
+    return empty.with_items(table)
+
+
+def _without_duplicates(
+    x: Interactions, users: Ids, items: Ids, rule: str, name: str
+) -> Interactions:
+    """Return one interaction for each user and item, the newest, with the value of the rule."""
+    if rule == "keep":  # every row is an event, as a second purchase is
+        return x
+    n_pairs = len(users) * len(items)
+    pair_r = x.user_r.astype(np.uint32 if n_pairs < 2**32 else np.int64)
+    pair_r *= len(items)
+    pair_r += x.item_r.astype(pair_r.dtype)
+    ordered = np.sort(pair_r)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return x
+    place_r = stable_order(pair_r.astype(np.int64))  # by pair, and within a pair by time
+    pair_r = pair_r[place_r]
+    last_r = np.append(pair_r[1:] != pair_r[:-1], True)
+    if rule == "error":
+        twice = pair_r[~last_r]
+        user_row, item_row = divmod(int(twice[0]), len(items))
+        user, item = users.values[user_row], items.values[item_row]
+        raise DataError(
+            f"user {user!r} has item {item!r} more than once ({len(twice):,} such rows in all).",
+            where=name, fix="Choose --duplicates last, mean or sum.",
+        )  # fmt: skip
+    keep = np.zeros(len(x), dtype=bool)
+    keep[place_r[last_r]] = True
+    if rule == "last":
+        return x.take(keep)
+    first_g = np.append(0, np.flatnonzero(last_r)[:-1] + 1)
+    value_g = np.add.reduceat(x.value_r[place_r].astype(np.float64), first_g)
+    if rule == "mean":
+        value_g /= np.diff(np.append(first_g, len(x)))
+    value_r = x.value_r.copy()
+    value_r[place_r[last_r]] = value_g
+    return replace(x, value_r=value_r).take(keep)
