@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import foretaste as ft
 from foretaste.data.histories import Histories
 from foretaste.models import MODELS
-from foretaste.recommending.explaining import place, reasons
+from foretaste.recommending.explaining import place, reasons, shares
 from tests.conftest import synthetic
 from tests.test_models_contract import films, small
 
@@ -86,3 +88,64 @@ def test_an_item_that_is_no_candidate_says_why():
     assert seen.why == "It is in the history: lists leave out what was seen."
     filtered = place(score_i, 1, torch.tensor([0]), torch.tensor([True, False, True]))
     assert (filtered.why, filtered.candidates) == ("The filter leaves it out.", 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.data())
+def test_shares_sum_to_one_where_anything_speaks_for_an_item(n_items, data):
+    row = st.lists(st.integers(-3, 3), min_size=n_items, max_size=n_items)
+    weights = data.draw(st.lists(row, min_size=1, max_size=5))
+    share_hk = shares(torch.tensor(weights, dtype=torch.float32))
+    for k in range(n_items):
+        speaking_for = sum(max(weight_k[k], 0) for weight_k in weights)
+        expected = [max(weight_k[k], 0) / max(speaking_for, 1) for weight_k in weights]
+        assert share_hk[:, k].tolist() == pytest.approx(expected)
+        assert float(share_hk[:, k].sum()) == pytest.approx(1.0 if speaking_for else 0.0)
+
+
+def test_shares_of_weights_near_nothing_are_shares_all_the_same():
+    assert shares(torch.tensor([[3e-30], [1e-30], [-5.0]])).flatten().tolist() == pytest.approx(
+        [0.75, 0.25, 0.0]
+    )
+
+
+def test_an_explanation_lists_the_strongest_first_with_shares_of_what_speaks_for_the_item():
+    fitted = ft.fit(ft.EASE(l2=5.0), synthetic(), progress=False)
+    table = fitted.explain(item="i3", history={"i1": 5.0, "i2": 4.0, "i7": 5.0, "i9": 4.0})
+    assert set(table["item"]) == {"i1", "i2", "i7", "i9"}
+    assert table["weight"].is_sorted(descending=True)
+    speaking_for = table["weight"].clip(lower_bound=0)
+    assert 0 < (speaking_for > 0).sum() < 4  # some speak for it, some against
+    assert table["share"].to_list() == pytest.approx((speaking_for / speaking_for.sum()).to_list())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=9), st.data())
+def test_a_place_is_the_mean_of_the_ranks_that_sorting_gives_to_equal_scores(scores, data):
+    rows = st.integers(0, len(scores) - 1)
+    item, seen = data.draw(rows), sorted(data.draw(st.sets(rows)))
+    allowed = data.draw(st.one_of(st.none(), st.sets(rows)))
+    allowed_i = (
+        None if allowed is None else torch.tensor([i in allowed for i in range(len(scores))])
+    )
+    found = place(
+        torch.tensor(scores, dtype=torch.float32), item, torch.tensor(seen, dtype=torch.int64),
+        allowed_i,
+    )  # fmt: skip
+    candidates = [
+        i for i in range(len(scores)) if i not in seen and (allowed is None or i in allowed)
+    ]
+    assert (found.score, found.candidates) == (scores[item], len(candidates))
+    if item in candidates:
+        ranked = sorted((scores[i] for i in candidates), reverse=True)
+        ranks = [n for n, score in enumerate(ranked, 1) if score == scores[item]]
+        assert found.rank == sum(ranks) / len(ranks)
+        assert found.why == f"It is number {found.rank:g} of {len(candidates)} candidates."
+    else:
+        assert found.rank is None
+        assert found.why == (
+            "It is in the history: lists leave out what was seen."
+            if item in seen
+            else "The filter leaves it out."
+        )
+    assert allowed_i is None or allowed_i.tolist() == [i in allowed for i in range(len(scores))]
