@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import foretaste as ft
 from foretaste.models.embedding_net import EmbeddingModel
-from foretaste.recommending import export as everyone
+from foretaste.recommending import export
 from foretaste.service.store import Event, Store
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
@@ -115,32 +115,36 @@ def write_events(url: str, acknowledged: Path, round_: int, ready: Any) -> None:
 def recommend_slowly(bundle: Path, out: Path, ready: Any) -> None:
     """Lists for everyone into a file, a user every tenth of a second."""
     recommender = ft.load(bundle)
-    quickly = recommender.lists
+    quickly = recommender.answer
 
     def slowly(*args: Any, **options: Any) -> Any:
         time.sleep(0.1)
         return quickly(*args, **options)
 
-    recommender.lists = slowly  # type: ignore[method-assign]
-    everyone.CHUNK_USERS = 1
+    recommender.answer = slowly  # type: ignore[method-assign]
+    export.CHUNK_USERS = 1
     ready.set()
-    ft.recommend_all(recommender, out)
+    recommender.export(out)
 
 
 @contextmanager
-def service(bundle: Path, *, kill: bool = False) -> Iterator[int]:
+def service(
+    bundle: Path, *options: str, kill: bool = False, pids: list[int] | None = None
+) -> Iterator[int]:
     """The port of `foretaste serve` in a process of its own; ended by SIGTERM when done.
 
-    kill: it gets SIGKILL after a second instead.
+    options: of the command.  kill: it gets SIGKILL after a second instead.  pids: gets its id.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = "from foretaste.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", str(bundle), "--port", str(port)]
+    command = [sys.executable, "-c", program, "serve", str(bundle), "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if pids is not None:
+        pids.append(process.pid)
     try:
-        wait_for(lambda: _answers(process, port), seconds=60)
+        wait_for(lambda: _answers(process, port), seconds=180)  # two busy cores
         if kill:
             threading.Timer(1.0, process.kill).start()
         yield port

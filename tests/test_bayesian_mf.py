@@ -16,8 +16,7 @@ import foretaste as ft
 from foretaste.data.histories import histories_of
 from foretaste.errors import CheckpointError, ModelError
 from foretaste.models.base import PlacesNewItems
-from foretaste.models.bayesian import drift, gibbs
-from foretaste.models.bayesian.bayesian_mf import FoldIn
+from foretaste.models.bayesian import drift, fold_in, gibbs
 from foretaste.training.engine import Engine
 
 SMALL: dict[str, Any] = {
@@ -386,10 +385,9 @@ def test_what_items_do_not_know_is_not_taken_for_the_noise_of_a_stranger():
     batch = histories_of(parts.history, np.arange(len(parts.history.users)), parts.train)
     noise = []
     for one in (model, undoubting(model)):
-        fold = FoldIn(one, batch)
-        for s in range(len(model.alpha_s_)):
-            fold.step(s)
-        noise.append(float(fold.noise_b.mean()))
+        (_, fold, _), *more = one._folded(batch, torch.zeros(len(batch)).long())
+        assert not more
+        noise.append(float(fold.given(slice(None)).noise_sb.mean()))
     # the truth is 1: everybody is as noisy
     assert abs(noise[0] - 1) < 0.6 * abs(noise[1] - 1)
 
@@ -429,6 +427,94 @@ def test_scores_are_predictions_before_clipping(full, parts):
     torch.testing.assert_close(
         score_bi[user_p, item_p].clamp(*parts.train.scale), rated.mean_p, atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.fixture(scope="module")
+def starred(parts):
+    """A probit on whole stars."""
+    frame = parts.train.frame().with_columns(pl.col("value").round().clip(1, 5))
+    fields: dict[str, Any] = {**SMALL, "samples": 9, "likelihood": "probit"}
+    return ft.fit(ft.BayesianMF(**fields), ft.from_frame(frame), seed=2, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["plain", "full", "starred"])
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("new", [True, False])
+def test_a_users_ratings_do_not_depend_on_who_else_is_asked_for_nor_how_much_fits_at_once(
+    request, monkeypatch, parts, kind, timed, new
+):
+    model = request.getfixturevalue(kind).model
+    batch, user_p, item_p = pairs(parts.train)
+    if new:  # every other one, so that both kinds share chunks
+        batch.train_row_b[::2] = -1
+    time_p = torch.from_numpy(parts.train.interactions.time_r) if timed else None
+    batch = batch if timed else replace(batch, time_h=None)
+    item_p[::7] = -1
+    score_bi = model.score(batch)
+    rated = model.predict(batch, user_p, item_p, time_p=time_p)
+    for floats, users in ((1 << 22, (0, 1, 7)), (1, (0, 1)), (40_000, (2,))):
+        monkeypatch.setattr(fold_in, "FLOATS_AT_ONCE", floats)
+        for b in users:
+            one, p = batch[b : b + 1], user_p == b
+            torch.testing.assert_close(model.score(one)[0], score_bi[b], atol=1e-4, rtol=1e-4)
+            time_q = None if time_p is None else time_p[p]
+            alone = model.predict(one, user_p[p] - b, item_p[p], time_p=time_q)
+            torch.testing.assert_close(alone.mean_p, rated.mean_p[p], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(alone.std_p, rated.std_p[p], atol=1e-4, rtol=1e-4)
+
+
+def test_one_list_takes_a_few_passes_over_all_draws_not_one_for_each(full, parts, monkeypatch):
+    passes, cholesky = [], torch.linalg.cholesky
+
+    def counted(P_sbkk, *args):
+        passes.append(len(P_sbkk))
+        return cholesky(P_sbkk, *args)
+
+    monkeypatch.setattr(torch.linalg, "cholesky", counted)
+    draws = len(full.model.alpha_s_)
+    assert draws > sum(fold_in.ROUNDS)
+    full.model.score(histories_of(parts.train, np.arange(1), parts.train))
+    assert len(passes) == sum(fold_in.ROUNDS)
+    assert sorted(set(passes)) == [fold_in.START, draws]
+
+
+def test_the_regressors_of_a_chunk_are_bounded_whatever_the_batch(full, parts, monkeypatch):
+    floats, partners = [], fold_in.Posterior._partners
+
+    def measured(given):
+        D = partners(given)
+        floats.append(sum(D_sbdk.numel() for D_sbdk in D))
+        return D
+
+    monkeypatch.setattr(fold_in.Posterior, "_partners", measured)
+    monkeypatch.setattr(fold_in, "FLOATS_AT_ONCE", 1 << 15)
+    batch, user_p, item_p = pairs(parts.train)
+    full.model.score(batch)
+    full.model.predict(batch, user_p, item_p)
+    assert 1 << 13 < max(floats) <= gibbs.PADDING * (1 << 15)
+
+
+def test_each_user_of_a_table_is_folded_in_once(full, parts, monkeypatch):
+    users, init = [], fold_in.FoldIn.__init__
+
+    def counted(self, draws, histories, B_bf):
+        users.extend(histories.train_row_b.tolist())
+        init(self, draws, histories, B_bf)
+
+    monkeypatch.setattr(fold_in.FoldIn, "__init__", counted)
+    full.model.predict(*pairs(parts.train))
+    assert sorted(users) == list(range(len(parts.train.users)))
+
+
+def test_what_starts_from_the_average_of_a_few_draws_ends_where_more_rounds_end(
+    full, parts, monkeypatch
+):
+    batch, user_p, item_p = pairs(parts.train)
+    found = full.model.predict(batch, user_p, item_p)
+    monkeypatch.setattr(fold_in, "ROUNDS", (40, 20))
+    settled = full.model.predict(batch, user_p, item_p)
+    assert (found.mean_p - settled.mean_p).square().mean().sqrt() < 0.02 * NOISE
+    assert (found.std_p - settled.std_p).square().mean().sqrt() < 0.02 * NOISE
 
 
 def test_a_new_item_gets_the_prior_mean_of_its_features(full):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import hashlib
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -310,8 +314,11 @@ def test_a_new_bundle_replaces_the_old_one_and_leaves_nothing_of_it(recommender,
 def test_what_a_killed_save_left_is_swept_up_and_what_others_put_there_stays(recommender, copy):
     stray = [
         "model-0123456789ab.safetensors",
-        "users-0123456789ab.parquet.new",
+        "users-0123456789ab.parquet.new",  # of foretaste 0.1.0
+        "users-0123456789ab.parquet.0123456789ab.new",
         "manifest.json.new",
+        "manifest.json.0123456789ab.new",
+        "foretaste.lock",
     ]
     others = ["README.md", "ratings.parquet", "notes.new"]
     for name in stray + others:
@@ -327,6 +334,18 @@ def test_an_interrupted_first_save_can_be_repeated(recommender, tmp_path):
     recommender.save(tmp_path)
     assert ft.load(tmp_path)
     assert not (tmp_path / "model-0123456789ab.safetensors").exists()
+
+
+def test_a_folder_with_the_manifest_of_a_bundle_alone_can_be_written_over(
+    recommender, copy, ratings
+):
+    for path in copy.iterdir():
+        if path.name != "manifest.json":
+            path.unlink()
+    (copy / "README.md").write_text("about the bundle")
+    recommender.save(copy)
+    assert ft.load(copy)
+    assert (copy / "README.md").read_text() == "about the bundle"
 
 
 def test_a_disk_that_fails_leaves_the_old_bundle(recommender, copy, ratings, monkeypatch):
@@ -399,3 +418,178 @@ def test_a_reader_begins_anew_when_its_files_were_replaced_under_it(
     monkeypatch.setattr(Path, "open", replace_first)
     assert ft.load(out).model.name == "embedding-net"
     assert replaced
+
+
+# -- two writers of one folder
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.0, 0.0), (0.3, 0.4), (0.5, 0.2)])
+def test_two_writers_of_one_folder_are_kept_apart_and_killed_at_any_moment_leave_one_of_the_bundles(
+    first, second, two_bundles, tmp_path
+):
+    out, found = tmp_path / "bundle", set()
+    sources = [json.loads((b / "manifest.json").read_text()) for b in two_bundles.values()]
+    one, other = two_bundles.values()
+    rng = np.random.default_rng([int(10 * first), int(10 * second)])
+    with (
+        started(save_alternately, [one, other], out) as a,
+        started(save_alternately, [other, one], out) as b,
+    ):
+        for writer, seconds in ((a, first), (b, second)):
+            until = time.monotonic() + seconds + rng.uniform(0, 0.1)
+            while time.monotonic() < until:
+                found.add(ft.load(out).model.name)
+            assert writer.is_alive(), "a writer fell over the other one"
+            writer.kill()
+            writer.join()
+            assert json.loads((out / "manifest.json").read_text()) in sources
+            assert ft.load(out)
+    assert found <= set(two_bundles)
+    ft.load(two_bundles["global-mean"]).save(out)
+    assert listing(out) == listing(two_bundles["global-mean"])
+
+
+def test_a_writer_waits_for_the_one_before_it(two_bundles, tmp_path):
+    out, saved = tmp_path / "bundle", threading.Event()
+    recommender = ft.load(two_bundles["global-mean"])
+    out.mkdir()
+
+    def save() -> None:
+        recommender.save(out)
+        saved.set()
+
+    with bundle.alone(out / bundle.LOCK):
+        writer = threading.Thread(target=save)
+        writer.start()
+        assert not saved.wait(0.2)
+        assert [path.name for path in out.iterdir()] == [bundle.LOCK]
+    writer.join(30)
+    assert saved.is_set()
+    assert not (out / bundle.LOCK).exists()
+
+
+def test_only_one_at_a_time_holds_a_lock_though_its_file_comes_and_goes(tmp_path):
+    inside, most = [], []
+
+    def work() -> None:
+        for _ in range(100):
+            with bundle.alone(tmp_path / "lock"):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0)
+                inside.pop()
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert (len(most), max(most)) == (600, 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lacks", ["the platform", "the file system"])
+def test_without_locks_a_lone_writer_writes_as_ever(lacks, recommender, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    if lacks == "the platform":
+        monkeypatch.setattr(bundle, "fcntl", None)
+    else:
+        monkeypatch.setattr(bundle.fcntl, "flock", refuse)
+    recommender.save(tmp_path / "bundle")
+    assert ft.load(tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / bundle.LOCK).exists()
+
+
+def test_a_reader_needs_neither_the_lock_nor_leave_to_write(two_bundles, tmp_path):
+    out = Path(shutil.copytree(two_bundles["global-mean"], tmp_path / "bundle"))
+    with bundle.alone(out / bundle.LOCK):
+        assert ft.load(out)
+
+
+def test_a_model_file_replaced_while_it_is_mapped_makes_the_reader_begin_anew(
+    two_bundles, tmp_path, monkeypatch
+):
+    out = Path(shutil.copytree(two_bundles["global-mean"], tmp_path / "bundle"))
+    load_file, failed = bundle.load_file, []
+
+    def gone_and_back(path: Path) -> Any:
+        if not failed:
+            failed.append(path)
+            for name in ("embedding-net", "global-mean"):  # the file goes, and comes again
+                ft.load(two_bundles[name]).save(out)
+            raise RuntimeError(f"unable to open file <{path}> in read-only mode")
+        return load_file(path)
+
+    monkeypatch.setattr(bundle, "load_file", gone_and_back)
+    assert ft.load(out).model.name == "global-mean"
+    assert failed
+
+
+def test_a_model_file_that_cannot_be_mapped_is_named(copy, monkeypatch):
+    def refuse(path: Path) -> Any:
+        raise RuntimeError(f"unable to mmap 512 bytes from file <{path}>: Cannot allocate memory")
+
+    (path,) = copy.glob("model-*")
+    monkeypatch.setattr(bundle, "load_file", refuse)
+    assert refusal(copy) == (
+        f"BUNDLE/{path.name}: cannot be read: unable to mmap 512 bytes from file "
+        f"<BUNDLE/{path.name}>: Cannot allocate memory."
+    )
+
+
+# -- one way to replace a file
+
+
+def test_a_file_is_replaced_in_one_step_by_bytes_text_or_a_function(tmp_path):
+    path = tmp_path / "file"
+    bundle.atomic_write(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    bundle.atomic_write(path, "žluť\n")
+    assert path.read_bytes() == "žluť\n".encode()
+
+    def write(fresh: Path) -> None:
+        assert fresh.parent == tmp_path
+        assert path.read_text("utf-8") == "žluť\n", "the old file is there until the end"
+        fresh.write_text("new")
+
+    bundle.atomic_write(path, write)
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("writing"), KeyboardInterrupt()])
+def test_a_file_whose_writer_fails_stays_as_it_was_and_nothing_is_left(error, tmp_path):
+    def fail(fresh: Path) -> None:
+        fresh.write_text("half")
+        raise error
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        bundle.atomic_write(path, fail)
+    assert listing(tmp_path) == {"file": b"old"}
+
+
+def replaces_a_file(call: ast.Call) -> bool:
+    """Whether a call renames, locks or brings a file to the disk, or writes one in many steps."""
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    of, name = ast.unparse(call.func.value), call.func.attr
+    if of in ("os", "shutil", "fcntl", "tempfile"):
+        return name in ("fsync", "rename", "replace", "move", "flock", "lockf", "mkstemp")
+    if name == "replace":  # of a path; a text takes two arguments, an expression a dictionary
+        return len(call.args) == 1 and not call.keywords and not isinstance(call.args[0], ast.Dict)
+    return name in ("write_text", "write_bytes")
+
+
+def test_files_are_replaced_and_locked_nowhere_but_in_bundle():
+    source = Path(bundle.__file__).parent
+    found = {
+        f"{path.relative_to(source)}: {ast.unparse(node)}"
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and replaces_a_file(node) and path.name != "bundle.py"
+    }
+    assert not found, f"use atomic_write, put_in_place or alone of bundle.py: {found}"

@@ -21,11 +21,7 @@ from foretaste.models.bayesian import sampling
 from tests.conftest import synthetic
 from tests.test_recipes import SMALL
 
-COMMANDS = [
-    c.name or c.callback.__name__.replace("_", "-")
-    for c in cli.app.registered_commands
-    if c.callback
-]
+COMMANDS = [name for name in cli.COMMANDS if name != "keys"]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +80,31 @@ def test_every_command_has_help_with_an_example_that_is_a_command(run, command):
     assert words[:2] == ["foretaste", command]
     for option in (word for word in words if word.startswith("--")):
         assert option in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_line_of_a_command_in_the_list_is_the_first_of_its_help(name):
+    first = cli.load(name).help.partition("\n\n")[0]
+    assert cli.COMMANDS[name][1] == " ".join(first.split())
+
+
+def test_a_command_that_does_not_exist_is_answered_with_one_that_does(run):
+    code, _, err = run("trian ratings.csv")
+    assert code == 2
+    said = " ".join(err.replace("│", " ").split())
+    assert "No such command 'trian'. Did you mean 'train'" in said
+
+
+def test_version_says_which_foretaste_this_is(run):
+    assert run("--version") == (0, f"foretaste {ft.__version__}\n", "")
+    assert ft.__version__ == "0.1.0"
+
+
+def test_the_keys_of_a_service_have_commands_of_their_own(run):
+    code, out, _ = run("keys --help")
+    assert code == 0
+    assert all(f" {command} " in out for command in ("create", "list", "revoke"))
+    assert "completion" not in out
 
 
 def test_foretaste_alone_lists_the_commands(run):
@@ -378,7 +399,7 @@ RECIPES = ", ".join(recipe_names())
             "For someone new, give a history: what they have seen or rated.",
         ),
         (
-            "recommend bundle --history i1,zz",
+            "similar bundle zz",
             1,
             f"unknown item 'zz'. {LOOK} i0, i1, i10 (20 in all).",
         ),
@@ -390,7 +411,7 @@ RECIPES = ", ".join(recipe_names())
         (
             "recommend bundle --history i1=9",
             2,
-            "history: item 'i1': got 9.0. Ratings lie in 1 to 5.",
+            "history: item 'i1': got the value 9.0. Ratings lie in 1 to 5.",
         ),
         ("recommend bundle --user u1 --k 0", 2, "k=0. Ask for at least one item."),
         (

@@ -12,7 +12,7 @@ from foretaste import cli
 from foretaste.cli.cold import baselines
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import DataError, UsageError
-from foretaste.evaluation.cold_start import first, placed
+from foretaste.evaluation.cold_start import first, with_new_items
 
 
 def worlds(n_users: int = 120, n_items: int = 60, seed: int = 0) -> ft.Dataset:
@@ -140,11 +140,12 @@ def test_lists_for_newcomers_hold_nothing_they_did_even_where_it_was_not_shown()
 
 
 def test_new_items_stand_last_with_a_model_that_cannot_tell(ratings):
-    model = ft.fit(ft.Popularity(), ratings, progress=False).model
-    batch = histories_of(ratings, np.arange(3), ratings)
-    score_bi = placed(model, pl.DataFrame({"item": ["x", "y"]}))(batch)
-    assert score_bi.shape == (3, len(ratings.items) + 2)
-    assert (score_bi[:, -2:] < score_bi[:, :-2].min()).all()
+    known = ft.fit(ft.Popularity(), ratings, progress=False)
+    grown = with_new_items(known, pl.DataFrame({"item": ["x", "y"]}))
+    everything = grown.recommend("u1", k=100, exclude_seen=False)
+    assert everything["item"].to_list()[-2:] == ["x", "y"]
+    assert len(everything) == len(ratings.items) + 2
+    assert everything["score"][-2] == everything["score"][-1] < everything["score"][-3]
 
 
 def test_what_was_not_measured_is_an_error_that_says_what_was(items):

@@ -29,7 +29,7 @@ def fitted(parts):
     """A model whose scores are all different: no two items have the same bias."""
     model = ft.Bias()
     recommender = ft.fit(model, parts.train, progress=False)
-    assert len(model.item_i_.unique()) == len(parts.train.items)
+    assert len(recommender.model.item_i_.unique()) == len(parts.train.items)
     return recommender
 
 

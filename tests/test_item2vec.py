@@ -84,6 +84,15 @@ def test_the_loss_is_that_of_word2vec_where_noise_is_written_out():
     torch.testing.assert_close(skip_gram(positive_bc, real_bc, noise_bn, 5), expected / 6)
 
 
+def test_the_curve_tells_the_mean_loss_and_the_rate_of_what_thinning_left(ratings):
+    # contexts start at zero: every pair, real or noise, costs log 2 until the first step counts
+    thinned = ft.Item2Vec(n_factors=4, epochs=1, learning_rate=1e-12, subsample=1e-3)
+    curve = thinned.fit(ratings, Engine(seed=0)).curve_
+    assert curve[0]["train_loss"] == pytest.approx(6 * np.log(2), rel=1e-5)
+    n_liked = int((ratings.interactions.value_r >= thinned.border_).sum())
+    assert curve[0]["samples_per_second"] * curve[0]["seconds"] < 0.5 * n_liked
+
+
 def two_worlds(n_users: int = 200, seed: int = 0) -> ft.Dataset:
     """Half the users choose from items a0 to a9, the others from b0 to b9."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any, cast
 
 import numpy as np
@@ -138,6 +140,40 @@ def test_a_bundle_serves_what_the_model_served(fitted, tmp_path):
     assert loaded.recommend(history=history).equals(fitted.recommend(history=history))
 
 
+def test_learned_tensors_are_contiguous_after_fit_restore_and_with_items(fitted, tmp_path):
+    models = {"fit": fitted.model, "restore": ft.load(fitted.save(tmp_path / "bundle")).model}
+    if isinstance(fitted.model, PlacesNewItems):
+        models["with_items"] = fitted.with_items(films(2, first=100)).model
+    strided = [
+        f"{came}: {name} {tuple(tensor.shape)} with strides {tensor.stride()}"
+        for came, model in models.items()
+        for name, tensor in model.state()[0].items()
+        if not tensor.is_contiguous()
+    ]
+    assert strided == []
+
+
+def test_what_is_derived_is_neither_saved_copied_nor_kept_when_a_field_is_set(fitted):
+    model, batch = cast(Model, fitted.model), everyone(fitted)
+    names = {field.name for field in dataclasses.fields(model)}
+    scores = model.score(batch)
+    assert vars(copy.copy(model)).keys() <= names
+    assert vars(copy.deepcopy(model)).keys() <= names
+    assert {name.partition(".")[0] for name in model.state()[0]} <= names
+    again = configure(type(model), model.hyperparameters())
+    again.restore(*model.state())
+    assert torch.equal(again.score(batch), scores)
+
+
+def test_a_model_fitted_again_forgets_what_it_derived(fitted, ratings):
+    model = configure(MODELS[fitted.model.name], SMALL.get(fitted.model.name, {}))
+    half = ft.split(ratings, "random", test=0.5, seed=1).train
+    for train in (half, ratings):
+        model.fit(train, Engine(seed=3))
+        model.score(histories_of(train, np.arange(5), train))
+    assert torch.equal(model.score(everyone(fitted)), fitted.model.score(everyone(fitted)))
+
+
 def test_predicted_ratings_stay_on_the_scale_and_beat_the_mean(fitted, ratings):
     if not isinstance(fitted.model, PredictsRatings):
         with pytest.raises(ModelError, match="is no model that predicts ratings"):
@@ -198,9 +234,51 @@ def test_a_model_that_scores_by_dot_products_does(fitted):
 
 
 def test_the_cost_is_a_positive_estimate(fitted):
-    cost = type(fitted.model).cost(Shape(users=1000, items=500, interactions=20_000))
+    cost = fitted.model.cost(Shape(users=1000, items=500, interactions=20_000))
     assert cost.seconds > 0
     assert cost.memory_bytes > 0
+
+
+DRIVING = {
+    "n_factors", "hidden", "iterations", "steps", "epochs", "samples", "burn_in", "keep_every",
+    "implicit_rank", "drift_seconds", "neighbours", "refit", "window", "negatives",
+}  # fmt: skip
+FREE = {
+    ("item2vec", "negatives")
+}  # stand for drawn noise that a batch shares: a factor of the loss
+
+
+@pytest.mark.parametrize(
+    ("name", "drives"),
+    [
+        (name, field.name)
+        for name, model in MODELS.items()
+        for field in dataclasses.fields(model)
+        if field.init and field.name in DRIVING and (name, field.name) not in FREE
+    ],
+)
+def test_the_cost_grows_with_a_field_that_means_more_work(name, drives):
+    shape = Shape(users=60_000, items=50_000, interactions=1_000_000)
+    usual = MODELS[name]()
+    value = getattr(usual, drives)
+    less, more = (False, True) if drives == "refit" else (value, value * 2)
+    costs = [configure(MODELS[name], {drives: v}).cost(shape) for v in (less, more)]
+    assert costs[1].seconds >= costs[0].seconds
+    assert costs[1].memory_bytes >= costs[0].memory_bytes
+    assert costs[1] != costs[0]
+
+
+def test_a_large_als_costs_more_than_the_usual_one():
+    shape = Shape(users=6040, items=3706, interactions=1_000_209)
+    large = ft.ALS(n_factors=512, iterations=100).cost(shape)
+    assert large.seconds == pytest.approx(80 * ft.ALS().cost(shape).seconds)
+
+
+def test_a_hybrid_costs_what_its_two_models_cost():
+    shape = Shape(users=6040, items=3706, interactions=1_000_209)
+    hybrid = ft.Hybrid(rater="biased-mf", rater_fields={"iterations": 90})
+    parts = [ft.MetadataSimilarity().cost(shape), ft.BiasedMF(iterations=90).cost(shape)]
+    assert hybrid.cost(shape).seconds == pytest.approx(sum(part.seconds for part in parts))
 
 
 @pytest.mark.parametrize("name", MODELS)

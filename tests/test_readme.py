@@ -27,7 +27,7 @@ BLOCK = re.compile(
     r"^(?P<skip><!-- not run: .+? -->\n+)?```(?P<kind>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+COMMANDS = {name: cli.load(name) for name in cli.COMMANDS}
 WRONG_USAGE = typer.BadParameter.__bases__[0]
 TARGETS = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

@@ -9,14 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import foretaste as ft
 from foretaste.data.checking import Cost
-from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
+from foretaste.errors import ModelError, UnknownIdError, UsageError
 from foretaste.models.base import Model, RatingPrediction
-from foretaste.recommending.request import batch_for
+from foretaste.recommending.request import Entry, Request, new_user, resolve_user
 from tests.conftest import synthetic
 
 FILMS = pl.DataFrame(
@@ -151,7 +149,7 @@ def test_an_item_named_twice_in_a_history_counts_once_with_its_last_rating(films
     assert once["score"].to_list()[0] == 26
     assert films.recommend(history={60: 5.0, "60": 2.0}, exclude_seen=False).equals(once)  # type: ignore[dict-item]
     assert films.recommend(history=[60, "60", 60]).equals(films.recommend(history=[60]))
-    newest_last = batch_for(films.dataset, history=[60, 20, "60"]).item_h.tolist()
+    newest_last = new_user(films.dataset, [60, 20, "60"])[0].item_h.tolist()
     assert newest_last == films.dataset.items.rows([20, 60]).tolist()
 
 
@@ -165,7 +163,7 @@ def test_ratings_of_a_history_stay_on_the_scale_of_the_data(films):
     ]:
         with pytest.raises(UsageError) as error:
             films.recommend(history={20: 3.0, 10: value})
-        assert str(error.value) == f"history: item 10: got {said}. Ratings lie in 1 to 5."
+        assert str(error.value) == f"history: item 10: got the value {said}. Ratings lie in 1 to 5."
 
 
 def test_weights_of_clicks_may_be_any_finite_number():
@@ -175,7 +173,10 @@ def test_weights_of_clicks_may_be_any_finite_number():
     for weight in (float("nan"), float("inf")):
         with pytest.raises(UsageError) as error:
             fitted.recommend(history={3: weight})
-        assert str(error.value) == f"history: item 3: got {weight}. Weights are finite numbers."
+        assert (
+            str(error.value)
+            == f"history: item 3: got the value {weight}. Weights are finite numbers."
+        )
 
 
 def test_excluded_items_are_never_listed_and_candidates_are_all_there_is(films):
@@ -213,96 +214,12 @@ def test_there_are_k_items_whenever_there_are_k_candidates(bias, k):
         assert mine["score"].is_not_nan().all()
 
 
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [
-        ("year >= 1985", [50, 40, 20]),
-        ("year < 1980 OR year IS NULL", [60, 30, 10]),
-        ("NOT (year >= 1985)", [30, 10]),
-        ("title = 'Don''t Look Now'", [30]),
-        ("title LIKE '%\"%'", [40]),
-        ("title = 'Élisa'", [50]),
-        ("year IN (1979, 1985) AND title <> 'Brazil'", [10]),
-        ("year BETWEEN 1980 AND 1990", [40, 20]),
-        ("item = 30", [30]),
-        ("score > 8", [60, 10]),
-        ("\"user\" = 'sam'", [20]),
-        ("1 = 1", [60, 50, 40, 30, 20, 10]),
-        ("true", [60, 50, 40, 30, 20, 10]),
-        ("1 = 2", []),
-        ("year = (0/0)", []),
-    ],
-)
-def test_where_keeps_the_items_for_which_the_condition_is_true(films, where, expected):
-    assert listed(films.recommend(history=[], where=where)) == expected
-
-
-COLUMNS = "Columns: item, title, year, score, rank, user."
-CALLS = (
-    "Functions: abs, ceil, coalesce, contains, date, ends_with, baseline, length, lower, "
-    "regexp_like, round, starts_with, trim, upper."
-)
-
-
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ("yaer > 1990", f"where: there is no column 'yaer'. {COLUMNS}"),
-        ("year + 1", "where: 'year + 1' is not a condition. Write one like year >= 1990."),
-        ("title", "where: 'title' is not a condition. Write one like year >= 1990."),
-        ("", f"where: unable to parse '' as Expr. {COLUMNS}"),
-        ("year >=", f"where: unable to parse 'year >=' as Expr. {COLUMNS}"),
-        ("title > 5", f"where: cannot compare string with numeric type (i32). {COLUMNS}"),
-        (
-            "year IN (SELECT year FROM t)",
-            f"where: 'select' cannot be called in a condition. {CALLS}",
-        ),
-        (
-            "year > 1 AND " * 200 + "year > 1",
-            "where: the condition has 2,608 characters, 2,000 at most. "
-            "Give a long list of items as candidates, or as exclude.",
-        ),
-    ],
-)
-def test_a_condition_that_is_none_says_what_is_wrong(films, where, message):
-    with pytest.raises(UsageError) as error:
-        films.recommend(1, where=where)
-    assert str(error.value) == message
-
-
-ODD = r"""
-year > 1990; DROP TABLE items|1; --|title = '|title = "a"|(SELECT 1)|EXISTS (SELECT 1)|*|-|NULL|''
-count(*) > 1|sum(year) > 1|year > (SELECT max(year))|year > ALL (SELECT 1)|items.year > 3|a.b.c = 1
-read_csv('/etc/passwd')|foo(year)|title ~ '('|regexp_like(title, '(')|year / 0 > 1|year % 0 = 1
-CAST(title AS INT) = 1|title::int = 1|date(title) > 1|row_number() over () > 3|rank() over () > 3
-unnest(array[true])|[1]|array[1, 2] = 3|CASE WHEN year > 2000 THEN 1 END|INTERVAL '1 day' > 3
-year > ?|year > $1|:a|@a|\|x'zz' = 1|year ->> 'a'|extract(year from title) = 3|title LIKE year
-title LIKE '%' ESCAPE 'x'|title IN ()|year IN ('1990', 'x')|year = 99999999999999999999999|year as x
-"""
-
-
-def listed_or_refused(films, where):
-    """Whether a list comes back, or one of our errors in one line."""
-    try:
-        films.recommend(1, where=where)
-    except ForetasteError as error:
-        return str(error).startswith("where: ") and "\n" not in str(error)
-    return True
-
-
-@pytest.mark.parametrize("where", ODD.strip().replace("\n", "|").split("|"))
-def test_odd_conditions_give_a_list_or_one_of_our_errors(films, where):
-    assert listed_or_refused(films, where)
-
-
-WORDS = """year title item score > = <> 1990 'a' ' " ( ) AND OR NOT IN LIKE IS NULL SELECT FROM CASE
-WHEN THEN END + - / , ; -- * :: int max lower BETWEEN EXISTS \0 é [ ] ."""
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(WORDS.split()), max_size=8).map(" ".join))
-def test_random_conditions_give_a_list_or_one_of_our_errors(films, where):
-    assert listed_or_refused(films, where)
+def test_a_list_holds_items_for_which_the_condition_is_true_and_no_others(films):
+    assert listed(films.recommend(history=[], where="year >= 1985")) == [50, 40, 20]
+    assert listed(films.recommend(history=[], where="year IS NULL OR item = 30")) == [60, 30]
+    assert listed(films.recommend(history=[], where="1 = 2")) == []
+    with pytest.raises(UsageError, match=r"^where: there is no column 'yaer'\. Columns: item"):
+        films.recommend(1, where="yaer > 1990")
 
 
 def test_unknown_ids_are_named_with_what_to_do(films):
@@ -315,23 +232,115 @@ def test_unknown_ids_are_named_with_what_to_do(films):
         films.recommend(users=[1, 3, "x"])
     look = "Ids here look like 10, 20, 30 (6 in all)."
     for ask in (
-        lambda: films.recommend(history=[10, 11]),
-        lambda: films.recommend(history={10: 1.0, 11: 2.0}),
-        lambda: films.recommend(1, exclude=[11]),
-        lambda: films.recommend(1, candidates=[11]),
         lambda: films.predict([1], [11]),
+        lambda: films.predict([1, 42], [10, 11], unknown="error"),
         lambda: films.similar(11),
+        lambda: films.explain(1, item=11),
     ):
         with pytest.raises(UnknownIdError) as error:
             ask()
         assert str(error.value) == f"unknown item 11. {look}"
+
+
+def test_unknown_ids_beside_the_subject_are_ignored_and_named(films):
+    for name, asked, without in (
+        ("history", {"history": [60, 11]}, {"history": [60]}),
+        ("history", {"history": {11: 2.0, 60: 1.0}}, {"history": {60: 1.0}}),
+        ("exclude", {"user": 1, "exclude": [11, 50]}, {"user": 1, "exclude": [50]}),
+        ("candidates", {"user": 1, "candidates": [11, 50]}, {"user": 1, "candidates": [50]}),
+        ("candidates", {"user": 1, "candidates": [11]}, {"user": 1, "candidates": []}),
+    ):
+        warned = f"^{name}: unknown items were ignored: 11\\.$"
+        with pytest.warns(ft.IgnoredIdsWarning, match=warned):
+            found = films.recommend(**asked)
+        assert found.equals(films.recommend(**without))
+        (answer,) = films.answer([Request(**asked)])
+        assert answer.unknown == {name: [11]}
     many = [f"x{n}" for n in range(9)]
-    with pytest.raises(UnknownIdError, match=r"'x0', 'x1', 'x2', 'x3', 'x4', \.\.\.\. Ids"):
+    with pytest.warns(ft.IgnoredIdsWarning, match=r"'x0', 'x1', 'x2', 'x3', 'x4', \.\.\.\.$"):
         films.recommend(history=many)
 
 
+def test_a_table_falls_back_for_what_is_unknown_and_marks_it(films, bias):
+    table = bias.predict(["u1", "nobody", "u1", "nobody"], ["i3", "i3", "new", "new"])
+    assert table["fallback"].to_list() == [False, True, True, True]
+    assert table["user"].to_list() == ["u1", "nobody", "u1", "nobody"]
+    assert table["item"].to_list() == ["i3", "i3", "new", "new"]
+    known, of_item, of_user, of_neither = table["rating"].to_list()
+    assert known == bias.predict(["u1"], ["i3"])["rating"][0]
+    assert of_item == pytest.approx(bias.predict(items=["i3"], history=[])["rating"][0])
+    user_bias = float(bias.model.user_bias(resolve_user(Request(user="u1"), bias.dataset)[0])[0])
+    assert of_user == pytest.approx(bias.model.mean_ + user_bias, abs=1e-5)
+    assert of_neither == pytest.approx(bias.model.mean_, abs=1e-5)
+    numbers = films.predict([1, 5], [10, 20])
+    assert numbers["user"].to_list() == ["1", "5"]
+    with pytest.raises(UnknownIdError, match="unknown user 'nobody'"):
+        bias.predict(["u1", "nobody"], ["i3", "i4"], unknown="error")
+    with pytest.raises(UnknownIdError, match="unknown user 'nobody'"):
+        bias.predict(["nobody"], ["i3", "i4"])
+    with pytest.raises(UsageError, match=r"^unknown='skip'. Use 'fallback' or 'error'.$"):
+        bias.predict(["u1"], ["i3"], unknown="skip")
+
+
+def test_each_user_of_a_table_is_folded_in_once(bias, monkeypatch):
+    sizes = []
+    fold_in = ft.Bias.user_bias
+
+    def counted(model, histories):
+        sizes.append(len(histories))
+        return fold_in(model, histories)
+
+    monkeypatch.setattr(ft.Bias, "user_bias", counted)
+    monkeypatch.setattr("foretaste.recommending.rating.USERS_AT_ONCE", 3)
+    users = [f"u{n % 7}" for n in range(50)]
+    items = [f"i{n % 11}" for n in range(50)]
+    table = bias.predict(users, items)
+    assert sizes == [3, 3, 1]
+    monkeypatch.undo()
+    alone = [bias.predict([u], [i])["rating"][0] for u, i in zip(users, items, strict=True)]
+    np.testing.assert_allclose(table["rating"], alone, rtol=1e-6)
+
+
+def test_requests_are_answered_in_their_order_each_as_if_it_were_alone(films, bias):
+    asked = [
+        Request(user="u1", k=3), Request(history=["i1", "i2"], k=5), Request(user="u2", k=3),
+        Request(history=[Entry("i1", 5.0, 10), Entry("i2", 1.0, 20)], k=3),
+        Request(user="u1", k=3, exclude=["i5"]), Request(users=["u3", "u4"], k=3),
+        Request(history=[], k=3),
+    ]  # fmt: skip
+    for request, together in zip(asked, bias.answer(asked), strict=True):
+        (alone,) = bias.answer([request])
+        assert torch.equal(together.lists.item_bk, alone.lists.item_bk)
+        torch.testing.assert_close(together.lists.score_bk, alone.lists.score_bk)
+        assert torch.equal(together.histories.item_h, alone.histories.item_h)
+    assert bias.answer([]) == []
+
+
+def test_times_of_a_new_users_entries_put_them_in_order_where_all_have_one(films):
+    late_first = [Entry(60, 3.0, 200), Entry(20, 4.0, 100)]
+    histories, _ = new_user(films.dataset, late_first)
+    assert histories.item_h.tolist() == [1, 5]
+    assert histories.time_h is not None
+    assert histories.time_h.tolist() == [100, 200]
+    histories, _ = new_user(films.dataset, [*late_first, Entry(10)])
+    assert histories.item_h.tolist() == [5, 1, 0]
+    assert histories.value_h.tolist() == [3.0, 4.0, 5.0]
+    assert histories.time_h is None
+
+
+def test_listed_items_come_with_reasons_where_they_are_asked_for(films):
+    (answer,) = films.answer([Request(history={60: 2.0, 40: 1.0}, k=3, explain=2)])
+    (weight_hk,) = answer.weight_bhk
+    assert weight_hk.shape == (2, 3)
+    assert (weight_hk == 0).all()  # a history speaks for its own items alone here
+    assert films.answer([Request(history=[60], k=3)])[0].weight_bhk == ()
+
+
 def test_contradictory_questions_are_refused(films):
-    one = "give exactly one of user, users and history. A stranger is a history."
+    one = (
+        "give exactly one of user, users and history. "
+        "Someone new is described by a history, [] for none."
+    )
     for question in ({}, {"user": 1, "history": [10]}, {"user": 1, "users": [1]}):
         with pytest.raises(UsageError) as error:
             films.recommend(**question)
@@ -356,7 +365,7 @@ def test_one_text_is_not_taken_for_a_list_of_its_letters(films):
 
 def test_ratings_of_pairs_come_in_the_order_asked(films):
     table = films.predict([1, 42, 1], [10, 10, 30])
-    assert table.columns == ["user", "item", "rating", "std"]
+    assert table.columns == ["user", "item", "rating", "std", "fallback"]
     assert table["user"].to_list() == [1, 42, 1]
     assert table["item"].to_list() == [10, 10, 30]
     assert table["rating"].to_list() == [51.0, 1.0, 3.0]
@@ -385,7 +394,7 @@ def test_predicting_needs_one_user_for_each_item(films):
     with pytest.raises(UsageError) as error:
         films.predict([1, 42, 7], [10, 20])
     assert str(error.value) == "3 users and 2 items. Give one user for each item."
-    either = "give either users or a history. A stranger is a history."
+    either = "give either users or a history. A new user is a history."
     for question in ({"items": [10]}, {"users": [1], "items": [10], "history": [20]}):
         with pytest.raises(UsageError) as error:
             films.predict(**question)
@@ -459,10 +468,10 @@ def test_diversity_out_of_range_says_so(ease, ratings):
 def test_the_place_of_an_item_is_its_rank_in_the_list(ease, ratings):
     user = ratings.users.values[3]
     listed = ease.recommend(user, k=5)
-    assert ease.place(user, item=listed["item"][4]).rank == 5
+    assert ease.place(Request(user=user), listed["item"][4]).rank == 5
     seen = ease.explain(user, item=listed["item"][0])["item"]
     assert set(seen) == set(ratings.frame().filter(pl.col("user") == user)["item"])
-    assert ease.place(user, item=seen[0]).rank is None
+    assert ease.place(Request(user=user), seen[0]).rank is None
 
 
 def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
@@ -471,7 +480,7 @@ def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
     assert str(none.value) == "users have no column 'age'. Columns here: none."
     table = pl.DataFrame({"user": [1, 7, 42], "age": [20, 30, 40], "sex": ["f", "m", "f"]})
     described = replace(films, dataset=films.dataset.with_users(table))
-    about = batch_for(described.dataset, history=[], user_features={"age": "25"}).user_features
+    about = new_user(described.dataset, [], {"age": "25"})[0].user_features
     assert about is not None
     assert about.to_dicts() == [{"age": 25}]
     columns = "Columns here: age (Int64), sex (String)."
@@ -482,10 +491,10 @@ def test_what_is_told_of_someone_new_has_the_columns_of_the_user_table(films):
     )
     assert str(wrong.value).endswith(columns)
     with pytest.raises(
-        UsageError, match=r"user_features is of someone new. Give a history with it, \[\]"
+        UsageError, match=r"user_features describe someone new. Give a history with them, \[\]"
     ):
         described.recommend(user=1, user_features={"age": 25})
-    with pytest.raises(UsageError, match="user_features is of someone new"):
+    with pytest.raises(UsageError, match="user_features describe someone new"):
         described.predict([1], [10], user_features={"age": 25})
     plain, told = (described.recommend(history=[10], user_features=a) for a in (None, {"sex": "f"}))
     assert plain.equals(told)  # the model looks at histories alone

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import foretaste as ft
+from foretaste.data.histories import Histories
 from foretaste.errors import ModelError, UsageError
 from foretaste.recommending import recommender, retrieval
-from foretaste.recommending.retrieval import VectorIndex, recall_of
+from foretaste.recommending.ranking import recommend
+from foretaste.recommending.retrieval import DotProducts, ItemFactors, VectorIndex, recall_of
 
 
 def clustered(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -92,3 +94,40 @@ def test_similar_uses_the_graph_where_asked_and_where_items_are_many(ratings, mo
     near = fitted.similar(item, k=3, approximate=True)
     assert near["item"].equals(exact["item"])
     np.testing.assert_allclose(near["score"], exact["score"], atol=1e-6)
+
+
+def test_one_list_neither_copies_nor_measures_the_items_again():
+    item_id = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+    factors = ItemFactors(item_id)
+    first, second = (DotProducts(factors) for _ in range(2))
+    assert first.coarse_cd is first.item_cd is item_id
+    assert first.length is second.length
+    assert DotProducts(factors, n_users=1000).coarse_cd is factors.rounded[0]
+
+
+class Dots:
+    def __init__(self, seed):
+        draw = torch.Generator().manual_seed(seed)
+        self.user, self.item = (torch.randn(n, 8, generator=draw) for n in (5, 999))
+
+    def user_factors(self, histories):
+        return self.user[: len(histories)]
+
+    def item_factors(self):
+        return self.item
+
+    def score(self, histories):
+        return self.user_factors(histories) @ self.item.T
+
+
+def test_factors_kept_for_another_model_are_not_used():
+    none = torch.zeros(0, dtype=torch.int64)
+    pointer_b, row_b = torch.zeros(6, dtype=torch.int64), torch.full((5,), -1)
+    nobody = Histories(pointer_b, none, torch.zeros(0), None, row_b)
+    one, other = Dots(1), Dots(2)
+    kept = ItemFactors(other.item_factors())
+    lists = [recommend(one, nobody, 7, n_items=999, factors=f).item_bk for f in (None, kept)]
+    own = recommend(one, nobody, 7, n_items=999, factors=ItemFactors(one.item)).item_bk
+    assert torch.equal(lists[0], lists[1])
+    assert torch.equal(lists[0], own)
+    assert torch.equal(own, one.score(nobody).topk(7).indices)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -11,6 +12,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.event import listens_for
 
 from foretaste.errors import UnknownIdError, UsageError
 from foretaste.service.store import ANSWERED_FOR, ConflictError, Event, Past, Store, StoreError
@@ -121,14 +126,94 @@ def test_a_person_removed_may_come_back_without_their_old_past(store):
     assert store.past_of(["u"])["u"] == Past([event()], forgotten=True)
 
 
-def test_fields_are_replaced_and_the_stamp_says_so(store):
-    stamps = {store.items_stamp()}
+def test_fields_are_replaced_and_the_stamp_says_so(store, monkeypatch):
+    monkeypatch.setattr("foretaste.service.store._now", lambda: 1000)  # however fast they come
+    stamps = [store.items_stamp()]
     for fields in ({"title": "Älien", "year": 1979}, {"title": "Alien", "ok": True}, {}):
         store.describe("items", "x", fields)
-        stamps.add(store.items_stamp())
+        stamps.append(store.items_stamp())
         assert store.described("items") == {"x": fields}
-        time.sleep(0.002)
-    assert len(stamps) == 4
+    assert len(set(stamps)) == 4
+    store.describe("users", "x", {"age": 3})
+    store.add([event()])
+    assert store.items_stamp() == stamps[-1]
+
+
+def test_the_stamp_of_items_does_not_overflow_however_many_there_are(store):
+    store.describe("items", "x", {})
+    with store._writing() as db:  # as large as the sum of five million times in ms
+        db.execute(sa.text("UPDATE items SET updated = 9223372036854775807"))
+    before = store.items_stamp()
+    store.describe("items", "y", {})
+    assert store.items_stamp() != before
+
+
+def test_the_stamp_is_read_without_looking_at_the_items(store):
+    asked: list[str] = []
+    store.describe("items", "x", {})
+    listens_for(store._reading, "before_cursor_execute")(lambda *a: asked.append(a[2]))
+    store.items_stamp()
+    assert len(asked) == 1
+    assert "FROM changes" in asked[0]
+
+
+def test_a_description_that_fails_does_not_count_as_a_change(store):
+    before = store.items_stamp()
+    with pytest.raises(Exception, match=r"(?i)null"):
+        store.describe("items", None, {})
+    assert store.items_stamp() == before
+
+
+def test_eight_descriptions_at_once_are_eight_changes(store):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.describe("items", f"x{n % 3}", {"n": n}), range(16)))
+    seen = store.items_stamp()
+    store.describe("items", "x", {})
+    assert store.items_stamp() - seen == 1
+    assert seen == 16
+
+
+def test_idempotency_keys_of_two_clients_are_two_keys(store):
+    for client in ("shop", "app", ""):
+        for _ in range(2):
+            assert store.add([event(user=client)], key="k", body=client, client=client) == 1
+    assert [e.user for e in store.all_events()] == ["shop", "app", ""]
+    with pytest.raises(ConflictError):
+        store.add([event()], key="k", body="another", client="app")
+
+
+def test_a_store_of_the_first_tables_keeps_its_rows_and_grows(url):
+    store = Store(url)
+    with store._writing() as db:
+        config = Config(attributes={"connection": db})
+        config.set_main_option("script_location", "foretaste.service:migrations")
+        command.upgrade(config, "0001")
+        db.execute(sa.text("INSERT INTO items VALUES ('x', '{\"title\": \"Alien\"}', 5)"))
+        digest = hashlib.sha256(b"False b").hexdigest()
+        row = {"digest": digest, "now": time.time_ns() // 1_000_000}
+        db.execute(sa.text("INSERT INTO answered VALUES ('k', :digest, :now)"), row)
+    store.close()
+    store = Store.open(url)
+    assert store.described("items") == {"x": {"title": "Alien"}}
+    assert store.add([event()], key="k", body="b") == 1
+    assert store.all_events() == [], "answered before the tables grew"
+    before = store.items_stamp()
+    store.describe("items", "x", {})
+    assert store.items_stamp() != before
+    store.close()
+
+
+def test_the_tables_can_go_back_to_the_first_ones(url):
+    store = Store.open(url)
+    store.add([event()], key="k", body="b", client="shop")
+    store.add([event()], key="k", body="b", client="app")
+    with store._writing() as db:
+        config = Config(attributes={"connection": db})
+        config.set_main_option("script_location", "foretaste.service:migrations")
+        command.downgrade(config, "0001")
+        command.upgrade(config, "head")
+    assert len(store.all_events()) == 2
+    store.close()
 
 
 def test_keys_open_what_they_are_for_until_they_are_revoked(store):

@@ -20,6 +20,7 @@ from torch.optim.optimizer import (
 
 import foretaste as ft
 from foretaste.errors import CheckpointError, ModelError, UsageError
+from foretaste.training.checkpoints import Checkpoints
 from foretaste.training.engine import Engine
 from tests.conftest import synthetic
 from tests.processes import (
@@ -188,7 +189,7 @@ def test_a_complete_run_is_not_trained_again(ratings, uninterrupted, tmp_path):
     finally:
         handle.remove()
     assert_same(again.state()[0], uninterrupted["history"])
-    engine.drop_checkpoints()
+    Checkpoints(tmp_path).drop()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["choose.jsonl", "refit.jsonl"]
 
 
@@ -224,14 +225,14 @@ def test_a_checkpoint_of_another_run_is_refused(change, ratings, tmp_path):
 
 
 def test_every_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
-    engine = Engine(folder=tmp_path)
+    checkpoints = Checkpoints(tmp_path)
     tensors = {
         "weights.a": torch.arange(6.0).reshape(2, 3),
         "best.a": torch.zeros(0),
         "optimizer.0.step": torch.tensor(3.0),
     }
-    engine.save_checkpoint(tensors, {"epoch": 3}, "train", "this run")
-    loaded = engine.load_checkpoint("train", "this run")
+    checkpoints.save(tensors, {"epoch": 3}, "train", "this run")
+    loaded = checkpoints.load("train", "this run")
     assert loaded is not None
     assert_same(loaded[0], tensors)
     assert loaded[1] == {"epoch": 3}
@@ -242,21 +243,38 @@ def test_every_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
         bad[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
         with pytest.raises(CheckpointError, match="the checkpoint is damaged"):
-            engine.load_checkpoint("train", "this run")
+            checkpoints.load("train", "this run")
     for length in range(0, len(good), 7):
         path.write_bytes(good[:length])
         with pytest.raises(CheckpointError, match="the checkpoint is damaged"):
-            engine.load_checkpoint("train", "this run")
+            checkpoints.load("train", "this run")
 
 
 def test_a_checkpoint_that_foretaste_did_not_write_is_damaged(tmp_path):
     save_file({"weights.a": torch.ones(2)}, tmp_path / "train.checkpoint")
     with pytest.raises(CheckpointError) as caught:
-        Engine(folder=tmp_path).load_checkpoint("train", "this run")
+        Checkpoints(tmp_path).load("train", "this run")
     assert str(caught.value) == (
         f"{tmp_path}/train.checkpoint: the checkpoint is damaged. "
         "Start again with --fresh, which removes it."
     )
+
+
+def test_what_a_killed_run_left_of_a_checkpoint_goes_with_the_next_one(tmp_path):
+    for name in ("train.checkpoint.0123456789ab.new", "train.checkpoint.new", "foretaste.lock"):
+        (tmp_path / name).write_text("half a checkpoint")
+    (tmp_path / "other.checkpoint").write_text("of another phase")
+    Checkpoints(tmp_path).save({"a": torch.ones(2)}, {}, "train", "this run")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["other.checkpoint", "train.checkpoint"]
+
+
+def test_without_a_folder_nothing_is_kept():
+    checkpoints = Checkpoints(None)
+    checkpoints.save({"a": torch.ones(2)}, {}, "train", "this run")
+    checkpoints.log("train", [{"epoch": 1}])
+    checkpoints.drop()
+    assert checkpoints.load("train", "this run") is None
 
 
 def test_a_folder_that_cannot_be_made_is_named(ratings, tmp_path):

@@ -2,17 +2,24 @@
 
 `manifest.json` names every other file with its SHA-256 and carries one of its own. New files are
 written beside the old ones under names of their own, and the manifest is replaced last, in one
-rename: killed at any moment, the directory holds the old bundle or the new one.
+rename: killed at any moment, the directory holds the old bundle or the new one. Writers of one
+folder take turns by a lock; a reader needs none, and begins anew when its files were replaced.
+
+`atomic_write` and `put_in_place` are the only ways in which foretaste replaces a file.
+The module does not know what a recommender is, nor which values and tables one consists of.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +31,18 @@ from torch import Tensor
 
 from foretaste.errors import BundleError
 
-__version__ = "0.1.0"  # of foretaste; a bundle says what wrote it
+try:
+    import fcntl
+except ImportError:  # Windows, where `alone` keeps nobody apart
+    fcntl = None
+
 FORMAT = 1
 MANIFEST = "manifest.json"
-OURS = re.compile(r"\w+-[0-9a-f]{12}\.(safetensors|parquet)(\.new)?|manifest\.json\.new")
+LOCK = "foretaste.lock"
+NEW = r"(\.[0-9a-f]{12})?\.new"  # the temporary names of `atomic_write`, and of foretaste 0.1.0
+OURS = re.compile(
+    rf"\w+-[0-9a-f]{{12}}\.(safetensors|parquet)({NEW})?|manifest\.json{NEW}|{re.escape(LOCK)}"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +54,120 @@ class Bundle:
     tables: dict[str, pl.DataFrame]
 
 
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock for the time of the block, and wait for whoever holds it now.
+
+    The operating system lets go of the lock of a process that is killed. Without such locks (on
+    Windows, and on file systems that have none) nobody is kept apart: give each writer a folder of
+    its own there.
+
+    Args:
+        lock: The path of the lock file. It is made here and removed at the end.
+
+    Raises:
+        OSError: The lock file cannot be made.
+    """
+    file = None if fcntl is None else _locked(lock)
+    try:
+        yield
+    finally:
+        if file is not None and fcntl is not None:
+            lock.unlink(missing_ok=True)  # while it is held: what is removed is this very file
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may have the file open as well
+            os.close(file)
+
+
+def _locked(lock: Path) -> int:
+    """Return the descriptor of the lock file, locked and, as far as there are locks, still there."""
+    assert fcntl is not None
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file), lock.stat()):
+                return file
+        except FileNotFoundError:  # the one before removed it: another may hold a new file by now
+            pass
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+                return file
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def atomic_write(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
+    """Replace a file in one step: killed at any moment, the old one or the new one is there.
+
+    The content goes to a name of its own in the same folder, then to the disk, and takes the name
+    last. Two writers do not mix; the last to end stays. A writer that is killed leaves a file
+    NAME.XXXXXXXXXXXX.new behind, which nothing reads.
+
+    Args:
+        path: The file to replace or to make; its folder must be there.
+        content: Bytes, text (written as UTF-8), or a function that writes to the path it is given.
+
+    Raises:
+        OSError: The file cannot be written. The old one is as it was.
+    """
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}.new")
+    fresh.touch(exist_ok=False)  # a folder that cannot be written to is found before the work
+    try:
+        if callable(content):
+            content(fresh)
+        else:
+            fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+        put_in_place(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Rename a finished file or folder, its content first on the disk and its new name at the end.
+
+    Args:
+        fresh: A file, or a folder whose files are on the disk, in the same file system.
+        path: The new name. A file that has it is replaced, a folder only where it is empty.
+
+    Raises:
+        OSError: It cannot be renamed, or not be brought to the disk.
+    """
+    _to_disk(fresh)
+    fresh.replace(path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until what a file or folder holds is on the disk; Windows has no way to for a folder."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def write(
     folder: str | Path, values: Mapping[str, Any], tensors: Mapping[str, Tensor],
     tables: Mapping[str, pl.DataFrame],
 ) -> Path:  # fmt: skip
     """Write a bundle, replacing the one that may lie there in one step.
 
-    Raises BundleError where the folder holds something that is not a bundle, or cannot be written.
+    Args:
+        folder: Where to: a folder that is new, empty, or holds a bundle. Another process that
+            writes to it is waited for.
+        values: What JSON can hold, by name.
+        tensors: Tensors of any shape, by name.
+        tables: Data frames by name; each becomes a file NAME-DIGEST.parquet.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: The folder holds something that is not a bundle, or cannot be written.
     """
     folder = Path(folder)
     refuse_foreign(folder)
@@ -54,28 +176,41 @@ def write(
         buffer = io.BytesIO()
         table.write_parquet(buffer)
         parts[f"{name}.parquet"] = buffer.getvalue()
-    files = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in parts.items():
-            digest = hashlib.sha256(content).hexdigest()
-            stem, _, ending = name.partition(".")
-            path = folder / f"{stem}-{digest[:12]}.{ending}"
-            files[name] = {"file": path.name, "sha256": digest, "bytes": len(content)}
-            _write_durably(path, content)
-        manifest = {"format": FORMAT, "values": dict(values), "files": files}
-        manifest["sha256"] = _digest(manifest)
-        _write_durably(folder / MANIFEST, _encode(manifest))
+        with alone(folder / LOCK):
+            files = {}
+            for name, content in parts.items():
+                digest = hashlib.sha256(content).hexdigest()
+                stem, _, ending = name.partition(".")
+                path = folder / f"{stem}-{digest[:12]}.{ending}"
+                files[name] = {"file": path.name, "sha256": digest, "bytes": len(content)}
+                atomic_write(path, content)
+            manifest = {"format": FORMAT, "values": dict(values), "files": files}
+            manifest["sha256"] = _digest(manifest)
+            atomic_write(folder / MANIFEST, _encode(manifest))
+            _remove_unnamed(folder, {entry["file"] for entry in files.values()})
     except OSError as error:
         raise BundleError(
             f"cannot be written: {error.strerror}.", where=folder, fix="Choose another --out."
         ) from None
-    _remove_unnamed(folder, {entry["file"] for entry in files.values()})
     return folder
 
 
 def read(folder: str | Path) -> Bundle:
-    """Read a bundle and verify every byte of it; BundleError says what is wrong and what to do."""
+    """Read a bundle and verify every byte of it.
+
+    A writer may replace the bundle meanwhile: what comes back is the old one or the new one, whole.
+
+    Args:
+        folder: The folder of a bundle. It is only read: no lock is taken, nothing is written.
+
+    Returns:
+        The bundle; its tensors are mapped from the file.
+
+    Raises:
+        BundleError: There is no bundle, or a part of it is missing or damaged; says what to do.
+    """
     folder = Path(folder)
     manifest, stamp = _manifest(folder)
     while True:
@@ -84,12 +219,17 @@ def read(folder: str | Path) -> Bundle:
         except FileNotFoundError as error:  # or a writer replaced the bundle meanwhile
             before, (manifest, stamp) = stamp, _manifest(folder)
             if stamp == before:
-                raise BundleError(
-                    "the file is missing from the bundle.",
-                    where=error.filename, fix="Restore it, or train again.",
-                ) from None  # fmt: skip
+                raise _unreadable(Path(error.filename), error) from None
         except OSError as error:
             raise BundleError(f"cannot be read: {error.strerror}.", where=error.filename) from None
+
+
+def _unreadable(path: Path, error: FileNotFoundError) -> BundleError:
+    if path.exists():
+        return BundleError(f"cannot be read: {error.strerror}.", where=path)
+    return BundleError(
+        "the file is missing from the bundle.", where=path, fix="Restore it, or train again."
+    )
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
@@ -120,9 +260,11 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
 def _mapped(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except RuntimeError:  # torch's word for a file that cannot be opened
-        path.open("rb").close()  # gone since it was verified: FileNotFoundError
-        raise
+    except RuntimeError as error:  # torch's word for a file that cannot be opened or mapped
+        # The file was there when it was verified. A writer may have removed it since, and another
+        # may have written it again: whether it is there now does not tell.
+        said = str(error).splitlines()[0].rstrip(".")
+        raise FileNotFoundError(errno.ENOENT, said, str(path)) from None
 
 
 def stamp(folder: Path) -> tuple[int, int]:
@@ -174,11 +316,19 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """A bundle goes into a new or empty folder, or over a bundle; BundleError for anything else."""
+    """Refuse to write over anything but a bundle.
+
+    Args:
+        folder: Where a bundle shall go. It may be new, empty, hold a bundle or what is left of one
+            (its manifest, or files that a killed writer left), with other files beside a manifest.
+
+    Raises:
+        BundleError: It is a file, or a folder of other things.
+    """
     if folder.is_dir():
         names = {path.name for path in folder.iterdir()}
         ours = {name for name in names if OURS.fullmatch(name)}
-        if names == ours or (ours and MANIFEST in names):
+        if names == ours or (MANIFEST in names and (ours or _wrote(folder / MANIFEST))):
             return
     if folder.exists():
         raise BundleError(
@@ -187,21 +337,15 @@ def refuse_foreign(folder: Path) -> None:
         )  # fmt: skip
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+def _wrote(path: Path) -> bool:
+    """Whether a manifest is one of a bundle, damaged or not; web pages have manifests as well."""
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        return {"format", "values", "files", "sha256"} == json.loads(path.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _remove_unnamed(folder: Path, named: set[str]) -> None:
     for path in folder.iterdir():
-        if path.name not in named and OURS.fullmatch(path.name):
+        if path.name not in named | {LOCK} and OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.bundle import __version__
+from foretaste import __version__
 from foretaste.cli.options import Json, Reader, reads_ratings
 from foretaste.cli.show import byte_meter, console, emit, headline, say, seconds, size
 from foretaste.data.catalog import CATALOG
@@ -105,7 +105,7 @@ def checked(ratings: Dataset) -> CheckReport:
     """The report with the costs of every model that fits the data."""
     shape = Shape(len(ratings.users), len(ratings.items), len(ratings))
     able = {n: m for n, m in MODELS.items() if ratings.explicit or not m.needs_ratings}
-    return examine(ratings, {name: model.cost(shape) for name, model in able.items()})
+    return examine(ratings, {name: model().cost(shape) for name, model in able.items()})
 
 
 def show_check(report: CheckReport) -> None:

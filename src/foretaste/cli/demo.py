@@ -24,7 +24,8 @@ from foretaste.experiments.recipes import load_recipe
 from foretaste.models.base import configure
 from foretaste.models.ease import EASE
 from foretaste.models.embedding_net import EmbeddingModel
-from foretaste.recommending.recommender import Recommender, fit
+from foretaste.recommending.fitting import fit
+from foretaste.recommending.recommender import Recommender
 
 ARTICLE = "ml-1m-article-embedding-net"
 ADDRESS = "http://127.0.0.1:8000"  # of `foretaste serve`

@@ -38,9 +38,10 @@ from foretaste.experiments.recipes import evaluate_recipe, load_recipe
 from foretaste.experiments.report.pictures import learning_curve
 from foretaste.models import MODELS, model_named
 from foretaste.models.base import configure
-from foretaste.recommending.export import recommend_all
-from foretaste.recommending.recommender import Recommender, fit, load
-from foretaste.training.engine import Engine
+from foretaste.recommending.fitting import fit, load
+from foretaste.recommending.recommender import Recommender
+from foretaste.recommending.request import Request
+from foretaste.training.checkpoints import Checkpoints
 
 COMPARED = ("rmse", "recall", "ndcg", "hit_rate")
 ModelName = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
@@ -121,7 +122,7 @@ def finish(recommender: Recommender, out: Path, run: Path) -> list[Path]:
     """Save the bundle, draw the curve, and drop the checkpoint of a run that is complete."""
     recommender.save(out)
     if not recommender.training.get("interrupted"):
-        Engine(folder=run).drop_checkpoints()
+        Checkpoints(run).drop()
     curve = getattr(recommender.model, "curve_", None)
     if not curve or curve[0]["validation"] is None:
         return []
@@ -261,8 +262,8 @@ def recommend(
         )
     if out is not None:
         recommender, started = load(bundle), time.monotonic()
-        recommend_all(
-            recommender, out, k, where=where, exclude=list(history_from(exclude or "")),
+        recommender.export(
+            out, k, where=where, exclude=list(history_from(exclude or "")),
             exclude_seen=not include_seen, diversity=diversity, progress=True,
         )  # fmt: skip
         users, took = len(recommender.dataset.users), time.monotonic() - started
@@ -272,12 +273,18 @@ def recommend(
             say(f"{out}: lists of {users:,} users in {seconds(took)}.")
         return
     _one_asked(user, history)
-    frame = load(bundle).recommend(
-        user, history=None if history is None else history_from(history), k=k, where=where,
-        exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
-        diversity=diversity, user_features=user_features_from(user_features),
+    recommender = load(bundle)
+    (answer,) = recommender.answer(
+        [
+            Request(
+                user, history=None if history is None else history_from(history),
+                user_features=user_features_from(user_features) or None, k=k, where=where,
+                exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
+                diversity=diversity,
+            )
+        ]
     )  # fmt: skip
-    show_frame(frame, as_json)
+    show_frame(recommender.frame(answer), as_json, unknown=answer.unknown)
 
 
 def predict(
@@ -295,7 +302,9 @@ def predict(
     _one_asked(user, history)
     asked = list(history_from(items))
     if user is not None:
-        frame = load(bundle).predict([user], asked, user_features=user_features_from(user_features))
+        frame = load(bundle).predict(
+            [user], asked, user_features=user_features_from(user_features) or None
+        )
     else:
         frame = load(bundle).predict(
             items=asked,
@@ -368,7 +377,7 @@ def explain(
     )
     recommender = load(bundle)
     carried = recommender.explain(user, history=past, item=item, user_features=told)
-    place = recommender.place(user, history=past, item=item, user_features=told)
+    place = recommender.place(Request(user, history=past, user_features=told), item)
     if as_json:
         emit({"place": vars(place), "rows": carried.to_dicts()})
         return

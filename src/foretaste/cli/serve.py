@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +19,7 @@ from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import Bundle, Json, Seed
 from foretaste.cli.show import emit, say
 from foretaste.errors import UsageError
-from foretaste.recommending.recommender import load
+from foretaste.recommending.fitting import load
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30
@@ -63,12 +66,13 @@ def serve(
     if not has_keys:
         say("No API keys: listening on loopback only. foretaste keys create makes one.")
     say(f"Serving {current} on http://{host}:{port}")
-    importlib.import_module("uvicorn").run(
-        "foretaste.service.app:from_environment", factory=True, host=host, port=port,
-        workers=workers, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS, timeout_worker_healthcheck=60,
-        h11_max_incomplete_event_size=32 << 10,
-    )  # fmt: skip
+    with _metrics_of(workers):
+        importlib.import_module("uvicorn").run(
+            "foretaste.service.app:from_environment", factory=True, host=host, port=port,
+            workers=workers, log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS, timeout_worker_healthcheck=60,
+            h11_max_incomplete_event_size=32 << 10,
+        )  # fmt: skip
 
 
 def retrain(
@@ -76,7 +80,7 @@ def retrain(
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     db: Database = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote without a comparison, or in spite of it.")
+        bool, typer.Option("--force", help="Promote it whatever the comparison says.")
     ] = False,
     back: Annotated[
         bool, typer.Option("--back", help="Serve again what was served before; trains nothing.")
@@ -86,7 +90,9 @@ def retrain(
 ) -> None:
     """Train again on the bundle's data and every event since; serve it if it is not worse.
 
-    Running services swap to it within a second, without dropping a request.
+    It is promoted unless it is worse with 95 % certainty on the newest events, and refused where too
+    few users have any (exit code 1). Running services swap to it within a second, without dropping
+    a request.
 
     Example: foretaste retrain bundle --out bundle-2
     """
@@ -101,22 +107,17 @@ def retrain(
     if out.resolve() == old.resolve():
         raise UsageError(f"--out {out} is what is served now.", fix="Choose another folder.")
     retraining, store = _service("retraining"), _service("store").Store.open(db or beside(bundle))
-    served, compared = load(old), None
-    if not force:
-        compared = retraining.compare(served, store, seed=seed)
+    served = load(old)
+    compared = retraining.compare(served, store, seed=seed)
     fitted = retraining.retrain(served, store, seed=seed)
-    if compared is not None:
-        fitted.metrics = {"newest_events": vars(compared)}
+    fitted.metrics = {"newest_events": compared.summary()}
     fitted.save(out)
-    if compared is None or compared.not_worse:
+    not_worse = compared.verdict == "promoted"
+    if promoted := not_worse or force:
         promotion.promote(bundle, out)
-    words = "Promoted without a comparison." if compared is None else (
-        f"NDCG@10 on the {compared.tested:,} newest events: {compared.old:.4f} as served, "
-        f"{compared.new:.4f} trained again: "
-        + ("promoted." if compared.not_worse else "not promoted (--force would).")
-    )  # fmt: skip
-    promoted = compared is None or compared.not_worse
-    _tell(as_json, f"{fitted.dataset!r} in {out}. {words}", promoted=promoted)
+    words = f"{fitted.dataset!r} in {out}. {compared.sentence}"
+    words += " Promoted all the same (--force)." if promoted and not not_worse else ""
+    _tell(as_json, words, promoted=promoted, **compared.summary())
     if not promoted:
         raise typer.Exit(1)
 
@@ -168,6 +169,21 @@ def beside(bundle: Path) -> str:
     """The URL of the SQLite file beside a bundle."""
     path = bundle.resolve()
     return f"sqlite:///{path.with_name(path.name + '.sqlite')}"
+
+
+@contextmanager
+def _metrics_of(workers: int) -> Iterator[None]:
+    """A folder where workers count together, empty at first and removed with them.
+
+    One worker counts in memory: it ends by its signal, and could not remove the folder.
+    """
+    name = _service("middleware").METRICS_FOLDER
+    if workers == 1:
+        yield
+        return
+    with TemporaryDirectory(prefix="foretaste-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder  # workers are processes, and read it as they start
+        yield
 
 
 def _tell(as_json: bool, words: str, **more: Any) -> None:

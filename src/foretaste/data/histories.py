@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -12,16 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.data.dataset import Dataset
-from foretaste.data.interactions import IntArray
+from foretaste.data.interactions import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Histories of B users as ragged arrays: user b has entries pointer_b[b] to pointer_b[b + 1].
+    """The histories of B users; user b has the entries `pointer_b[b]` to `pointer_b[b + 1]`.
 
-    item_h: item rows (int64).  value_h: ratings or weights (float32).  time_h: milliseconds
-    (int64), or None.  train_row_b: the user's row in training where the history is the one trained
-    on, else -1.  user_features: lines of a user table, for those who have no such row; None: unknown.
+    Entries are in the order in which they happened.  Histories know rows, not ids, and nothing of
+    what a user liked: what a value means is for the model to say.
+
+    Attributes:
+        pointer_b: Where each history starts, (B + 1,) int64, as in a CSR matrix.
+        item_h: Item rows, (entries,) int64.
+        value_h: Ratings or weights, (entries,) float32.
+        time_h: Milliseconds since 1970 UTC, (entries,) int64, or None where times are unknown.
+        train_row_b: The user's row in training where the history is the one trained on, else -1.
+        user_features: A line of the user table for each of the B users, which counts where there
+            is no training row; None where nothing is known.
+
+    Example:
+        >>> import torch
+        >>> two = Histories.from_pairs(torch.tensor([0, 0, 1]), torch.tensor([5, 7, 5]), 2)
+        >>> len(two), two.length_b.tolist()
+        (2, [2, 1])
     """
 
     pointer_b: Tensor
@@ -31,21 +44,88 @@ class Histories:
     train_row_b: Tensor
     user_features: pl.DataFrame | None = None
 
+    @classmethod
+    def of_one(
+        cls,
+        item_h: IntArray | Tensor,
+        value_h: FloatArray | Tensor,
+        time_h: IntArray | Tensor | None = None,
+        train_row: int = -1,
+        user_features: pl.DataFrame | None = None,
+    ) -> Histories:
+        """Return the history of one user from its entries.
+
+        Args:
+            item_h: Item rows, (entries,).
+            value_h: Ratings or weights, (entries,).
+            time_h: Milliseconds, (entries,), or None.
+            train_row: The user's row in training where this is the history trained on, else -1.
+            user_features: One line of a user table, or None.
+        """
+        return cls(
+            torch.tensor([0, len(item_h)]),
+            torch.as_tensor(item_h, dtype=torch.int64),
+            torch.as_tensor(value_h, dtype=torch.float32),
+            None if time_h is None else torch.as_tensor(time_h, dtype=torch.int64),
+            torch.tensor([train_row]),
+            user_features,
+        )
+
+    @classmethod
+    def from_pairs(
+        cls, user_p: Tensor, item_p: Tensor, n_users: int, value_p: Tensor | None = None
+    ) -> Histories:
+        """Return histories from pairs of a user and an item row, without times.
+
+        Args:
+            user_p: User b of each pair, ascending, (pairs,).
+            item_p: Item row of each pair, (pairs,).
+            n_users: B; users without a pair have an empty history.
+            value_p: Values, (pairs,); ones where None.
+        """
+        pointer_b = torch.searchsorted(user_p.contiguous(), torch.arange(n_users + 1))
+        value_p = torch.ones(len(item_p), dtype=torch.float32) if value_p is None else value_p
+        return cls(pointer_b, item_p.long(), value_p, None, torch.full((n_users,), -1))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Histories]) -> Histories:
+        """Return the users of all parts, one after the other.
+
+        Times are kept where every part with an entry has them.  A user without a line of user
+        features among users who have one gets a line of nulls.
+
+        Args:
+            parts: Histories of any numbers of users; none gives histories of nobody.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        timed = all(part.time_h is not None for part in parts if len(part.item_h))
+        times = [part.time_h for part in parts if part.time_h is not None]
+        none = torch.empty(0, dtype=torch.int64)
+        return cls(
+            nn.functional.pad(torch.cat([none, *(p.length_b for p in parts)]).cumsum(0), (1, 0)),
+            torch.cat([none, *(part.item_h for part in parts)]),
+            torch.cat([torch.empty(0, dtype=torch.float32), *(part.value_h for part in parts)]),
+            torch.cat(times) if timed and times else None,
+            torch.cat([none, *(part.train_row_b for part in parts)]),
+            _features_of(parts),
+        )
+
     def __len__(self) -> int:
         return len(self.pointer_b) - 1
 
     @property
     def length_b(self) -> Tensor:
-        """Entries in each history."""
+        """Entries in each history, (B,) int64."""
         return self.pointer_b.diff()
 
     @property
     def user_h(self) -> Tensor:
-        """The user b of every entry."""
+        """The user b of every entry, (entries,) int64."""
         return torch.repeat_interleave(torch.arange(len(self)), self.length_b)
 
     def __getitem__(self, users: slice) -> Histories:
-        """The batch of a contiguous range of its users."""
+        """Return the histories of a contiguous range of users."""
         start, stop, _ = users.indices(len(self))
         low, high = int(self.pointer_b[start]), int(self.pointer_b[stop])
         return Histories(
@@ -58,7 +138,11 @@ class Histories:
         )
 
     def take(self, users: Tensor) -> Histories:
-        """The batch of some of its users, in the order given (int64)."""
+        """Return the histories of some users, in the order given; a user may be named twice.
+
+        Args:
+            users: Numbers of users b, int64.
+        """
         before_b, entry_h = _ragged(self.pointer_b[users].numpy(), self.length_b[users].numpy())
         time_h = None if self.time_h is None else self.time_h[entry_h]
         return Histories(
@@ -67,36 +151,98 @@ class Histories:
         )  # fmt: skip
 
     def only(self, kept_h: Tensor) -> Histories:
-        """The marked entries of each history."""
+        """Return the marked entries of each history, in their order.
+
+        Args:
+            kept_h: (entries,) bool.
+        """
         before_h = nn.functional.pad(kept_h.cumsum(0), (1, 0))
         time_h = None if self.time_h is None else self.time_h[kept_h]
-        return dataclasses.replace(
+        return replace(
             self, pointer_b=before_h[self.pointer_b], item_h=self.item_h[kept_h],
             value_h=self.value_h[kept_h], time_h=time_h,
         )  # fmt: skip
 
-    def features(self, known_uf: Tensor, read: Callable[[pl.DataFrame], Tensor]) -> Tensor:
-        """Features of users: (B, f), zeros where nothing is known.
+    def sorted_by(self, key_h: Tensor | np.ndarray) -> Histories:
+        """Return each history in the order of a key; entries of equal keys stay as they are.
 
-        known_uf: those of training.  read: makes them of `about`, for users who were not in it.
+        Args:
+            key_h: (entries,) numbers.
         """
-        of_bf = torch.cat([known_uf, torch.zeros_like(known_uf[:1])])[self.train_row_b]
+        order_h = torch.from_numpy(np.lexsort((np.asarray(key_h), self.user_h.numpy())))
+        time_h = None if self.time_h is None else self.time_h[order_h]
+        return replace(
+            self, item_h=self.item_h[order_h], value_h=self.value_h[order_h], time_h=time_h
+        )
+
+    def first(self, n: int) -> Histories:
+        """Return the first `n` entries of each history at most, as those of new users."""
+        place_h = torch.arange(len(self.item_h)) - self.pointer_b[:-1][self.user_h]
+        return self.only(place_h < n).as_new_users()
+
+    def last(self, n: int) -> Histories:
+        """Return the last `n` entries of each history at most, as those of new users."""
+        left_h = self.pointer_b[1:][self.user_h] - torch.arange(len(self.item_h))
+        return self.only(left_h <= n).as_new_users()
+
+    def as_new_users(self) -> Histories:
+        """Return the same histories as those of people whom training never saw."""
+        return replace(self, train_row_b=torch.full_like(self.train_row_b, -1))
+
+    def with_events(self, item_n: Tensor, value_n: Tensor, time_n: Tensor | None) -> Histories:
+        """Return the history of one user with newer entries in place of those of the same items.
+
+        Args:
+            item_n: Item rows of the newer entries, each once, oldest first, (n,) int64.
+            value_n: Their values, (n,) float32.
+            time_n: Their times in milliseconds, (n,) int64.  Without times on both sides the newer
+                entries come last; with them, entries are sorted by time.
+        """
+        assert len(self) == 1, "events belong to one user"
+        kept_h = ~torch.isin(self.item_h, item_n)
+        item_h = torch.cat([self.item_h[kept_h], item_n])
+        value_h = torch.cat([self.value_h[kept_h], value_n])
+        time_h = None
+        if time_n is not None and (self.time_h is not None or not len(self.item_h)):
+            old_h = time_n[:0] if self.time_h is None else self.time_h[kept_h]
+            time_h = torch.cat([old_h, time_n])
+        grown = Histories.of_one(item_h, value_h, time_h, -1, self.user_features)
+        return grown if time_h is None else grown.sorted_by(time_h)
+
+    def features(self, known_uf: Tensor, read: Callable[[pl.DataFrame], Tensor]) -> Tensor:
+        """Return features of the users, (B, f); zeros where nothing is known.
+
+        Args:
+            known_uf: Features of the users of training, (users, f).
+            read: Makes features of lines of the user table, for users who were not in training.
+        """
+        known_b = self.train_row_b >= 0
+        of_bf = known_uf.new_zeros(len(self), known_uf.shape[1])
+        of_bf[known_b] = known_uf[self.train_row_b[known_b]]  # a copy of all would take longer
         if self.user_features is not None:
-            new_b = self.train_row_b < 0
-            of_bf[new_b] = read(self.user_features)[new_b]
+            of_bf[~known_b] = read(self.user_features)[~known_b]
         return of_bf
 
     def dense(self, n_items: int, value_h: Tensor | None = None) -> Tensor:
-        """Histories as a matrix: (B, items), value_h (default: ones) where there is an entry."""
-        x_bi = torch.zeros(len(self), n_items)
+        """Return the histories as a matrix, (B, items) float32.
+
+        Args:
+            n_items: Number of columns.
+            value_h: What stands where there is an entry, (entries,); ones where None.
+        """
+        x_bi = torch.zeros(len(self), n_items, dtype=torch.float32)
         x_bi[self.user_h, self.item_h] = 1.0 if value_h is None else value_h
         return x_bi
 
 
 def histories_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> Histories:
-    """The histories of `user_rows` of one Dataset, in the item rows of the Dataset trained on.
+    """Return the histories of users of one Dataset, in the item rows of the Dataset trained on.
 
-    A row of -1 is a user of `known` without history.  Items that `known` lacks are left out.
+    Args:
+        histories: Where the histories are.
+        user_rows: Rows of users in `histories`, (B,); -1 is a user without a history.
+        known: The Dataset trained on; items that it lacks are left out.  Where it is `histories`
+            itself, users keep their training rows.
     """
     x = histories.interactions
     start_b = np.where(user_rows < 0, 0, histories.pointers[user_rows])
@@ -124,7 +270,19 @@ def histories_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> His
 
 
 def _ragged(start_b: IntArray, length_b: IntArray) -> tuple[Tensor, Tensor]:
-    """Pointers of ranges laid end to end, and the positions that they cover."""
+    """Return pointers of ranges laid end to end, and the positions that they cover."""
     before_b = np.concatenate([[0], np.cumsum(length_b)])
     entry_h = np.arange(before_b[-1]) + np.repeat(start_b - before_b[:-1], length_b)
     return torch.from_numpy(before_b), torch.from_numpy(entry_h)
+
+
+def _features_of(parts: Sequence[Histories]) -> pl.DataFrame | None:
+    """Return lines of user tables one below the other, nulls where nothing is known."""
+    known = [part.user_features for part in parts if part.user_features is not None]
+    if not known:
+        return None
+    tables = [
+        known[0].clear(len(part)) if part.user_features is None else part.user_features
+        for part in parts
+    ]
+    return pl.concat(tables, how="diagonal")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import polars as pl
@@ -18,11 +18,12 @@ from foretaste.errors import DataError, UsageError
 from foretaste.evaluation.evaluate import K, Served, ranking_tallies
 from foretaste.evaluation.statistics import Interval, Tally, intervals, percentiles, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
-from foretaste.recommending.ranking import Scored, recommend
-from foretaste.recommending.recommender import fit
+from foretaste.recommending.fitting import fit
+from foretaste.recommending.ranking import Scored
+from foretaste.recommending.recommender import Recommender
+from foretaste.recommending.request import Request
 from foretaste.training.engine import Engine
 
-Score = Callable[[Histories], Tensor]
 Case = tuple[str, str]  # the name of a model, and what it was asked
 
 
@@ -134,18 +135,21 @@ def evaluate_cold_items(
     table = rest.item_frame.filter(new_i)
     batch = histories_of(train, train.users.find(rest.users.values), train)
     wanted = _wanted(rest, row_i, default_threshold(train, relevance_threshold))
+    known, new = train.items.values.to_list(), table[:, 0].to_list()
     known_i = torch.arange(n_known + n_new) < n_known
     all_i = torch.ones_like(known_i)
     cases = {
-        "cold": (~known_i, ~known_i), "warm": (known_i, known_i),
-        "cold in all": (~known_i, all_i), "warm in all": (known_i, all_i), "all": (all_i, all_i),
+        "cold": (~known_i, new), "warm": (known_i, known), "cold in all": (~known_i, None),
+        "warm in all": (known_i, None), "all": (all_i, None),
     }  # fmt: skip
     tallies = {}
     for name, model in models.items():
-        score = placed(fit(model, train, seed=seed, device=device, progress=False).model, table)
-        for case, (wanted_i, allowed_i) in cases.items():
-            asked = wanted.only(wanted_i[wanted.item_h])
-            tallies[name, case] = _tallies(score, batch, asked, allowed_i, k)
+        fitted = fit(model, train, seed=seed, device=device, progress=False)
+        grown = with_new_items(fitted, table)
+        for case, (wanted_i, candidates) in cases.items():
+            probe = wanted.only(wanted_i[wanted.item_h])
+            asked = Request(histories=batch, k=k, candidates=candidates, probe=probe)
+            tallies[name, case] = _tallies(grown, asked, probe)
     protocol = (
         f"{test:.0%} of items held out ({n_new:,} new to the models, {n_known:,} known), and "
         f"{test:.0%} of the other interactions, seed {seed}"
@@ -217,71 +221,48 @@ def evaluate_cold_users(
     wanted = _wanted(parts.test, row_i, threshold)
     kept = enough_b.nonzero()[:, 0]
     batch, wanted = whole.take(kept), wanted.take(kept)
-    drawn = batch if shown == "oldest" else _shuffled(batch, np.random.default_rng(seed))
-    tallies, all_i = {}, torch.ones(len(train.items), dtype=torch.bool)
+    drawn = batch
+    if shown == "random":
+        drawn = batch.sorted_by(np.random.default_rng(seed).random(len(batch.item_h)))
+    cases = {str(length): first(drawn, length) for length in lengths} | {"all": batch}
+    tallies = {}
     for name, model in models.items():
-        fitted = fit(model, train, seed=seed, device=device, progress=False).model
-        for length in lengths:
-            score = _after(fitted, length)
-            tallies[name, str(length)] = _tallies(score, drawn, wanted, all_i, k)
-        tallies[name, "all"] = _tallies(fitted.score, batch, wanted, all_i, k)
+        fitted = fit(model, train, seed=seed, device=device, progress=False)
+        for case, histories in cases.items():
+            asked = Request(histories=histories, seen=batch, k=k, probe=wanted)
+            tallies[name, case] = _tallies(fitted, asked, wanted)
     users = parts.test.users.values.filter(pl.Series(enough_b.numpy()))
     return ColdStart(f"{parts.protocol}, the {shown} few of them shown", users, tallies)
 
 
-def placed(model: Model, table: pl.DataFrame) -> Score:
-    """Return a scorer of the items trained on and, after them, of new items.
+def with_new_items(recommender: Recommender, table: pl.DataFrame) -> Recommender:
+    """Return a Recommender that knows new items too; a model that cannot place them lists them last.
 
     Args:
-        model: A fitted model. One that cannot tell new items by their columns lists them last, all
-            alike.
+        recommender: With a fitted model.
         table: Lines of the new items, first column the id.
-
-    Returns:
-        From histories to (B, items + new items) scores.
     """
+    dataset, model = recommender.dataset.add_items(table), recommender.model
     if isinstance(model, PlacesNewItems):
-        return model.with_items(table).score
+        return replace(recommender, model=model.with_items(table), dataset=dataset)
 
-    def score(batch: Histories) -> Tensor:
-        score_bi = model.score(batch)
+    def score(histories: Histories) -> Tensor:
+        score_bi = model.score(histories)
         last_b1 = score_bi.min(dim=1, keepdim=True).values - 1
         return torch.cat([score_bi, last_b1.expand(-1, len(table))], dim=1)
 
-    return score
+    return replace(recommender, model=cast(Model, Scored(score)), dataset=dataset)
 
 
-def first(batch: Histories, length: int) -> Histories:
+def first(histories: Histories, length: int) -> Histories:
     """Return the first entries of each history, sorted by time, as those of new users.
 
     Args:
-        batch: Histories in the order in which they are shown.
+        histories: In the order in which entries are shown.
         length: How many entries of each, at most.
-
-    Returns:
-        Histories without rows in training.
     """
-    place_h = torch.arange(len(batch.item_h)) - batch.pointer_b[:-1][batch.user_h]
-    shown = batch.only(place_h < length)
-    shown = replace(shown, train_row_b=torch.full_like(batch.train_row_b, -1))
-    return shown if shown.time_h is None else _in_order(shown, shown.time_h.numpy())
-
-
-def _shuffled(batch: Histories, rng: np.random.Generator) -> Histories:
-    return _in_order(batch, rng.random(len(batch.item_h)))
-
-
-def _in_order(batch: Histories, key_h: np.ndarray) -> Histories:
-    """Each history sorted by a key; entries of equal keys stay as they are."""
-    order_h = torch.from_numpy(np.lexsort((key_h, batch.user_h.numpy())))
-    time_h = None if batch.time_h is None else batch.time_h[order_h]
-    return replace(
-        batch, item_h=batch.item_h[order_h], value_h=batch.value_h[order_h], time_h=time_h
-    )
-
-
-def _after(model: Model, length: int) -> Score:
-    return lambda batch: model.score(first(batch, length))
+    shown = histories.first(length)
+    return shown if shown.time_h is None else shown.sorted_by(shown.time_h)
 
 
 def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> Histories:
@@ -289,18 +270,10 @@ def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> Histories:
     x = test.interactions
     item_r = row_i[x.item_r]
     wanted_r = (x.value_r >= border) & (item_r >= 0)
-    n_users = len(test.users)
-    pointer_b = np.searchsorted(x.user_r[wanted_r], np.arange(n_users + 1))
-    return Histories(
-        torch.from_numpy(pointer_b), torch.from_numpy(item_r[wanted_r]).long(),
-        torch.from_numpy(x.value_r[wanted_r]), None, torch.full((n_users,), -1),
-    )  # fmt: skip
+    user_p, item_p = (torch.from_numpy(r[wanted_r]).long() for r in (x.user_r, item_r))
+    return Histories.from_pairs(user_p, item_p, len(test.users))
 
 
-def _tallies(
-    score: Score, batch: Histories, wanted: Histories, allowed_i: Tensor, k: int
-) -> dict[str, Tally]:
-    lists = recommend(
-        Scored(score), batch, k, n_items=len(allowed_i), allowed_i=allowed_i, probe=wanted
-    )
-    return ranking_tallies(Served(lists, wanted, wanted.length_b), (k,))
+def _tallies(recommender: Recommender, asked: Request, wanted: Histories) -> dict[str, Tally]:
+    (answer,) = recommender.answer([asked])
+    return ranking_tallies(Served(answer.lists, wanted, wanted.length_b), (asked.k,))

@@ -23,10 +23,10 @@ from foretaste.evaluation import metrics
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
 from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
 from foretaste.recommending.ranking import Lists
+from foretaste.recommending.rating import rate
 from foretaste.recommending.recommender import Recommender
+from foretaste.recommending.request import K, Request
 from foretaste.recommending.reranking import by_place
-
-K = 10  # places of a list, unless something else is asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ def _rating_tallies(
     user_p = torch.from_numpy(x.user_r).long()
     item_p = torch.from_numpy(known.items.find(split.test.items.values)[x.item_r])
     time_p = None if x.time_r is None else torch.from_numpy(x.time_r)
-    rated = model.predict(batch, user_p, item_p, time_p=time_p)
+    rated = rate(model, batch, user_p, item_p, time_p)
     error_p = rated.mean_p.double() - torch.from_numpy(x.value_r)
     n_b = torch.bincount(user_p, minlength=len(batch)).numpy().astype(float)
     squared_b = metrics.squared_errors(error_p, user_p, len(batch)).numpy()
@@ -237,8 +237,10 @@ def _serve(
     relevant_b = torch.bincount(torch.from_numpy(x.user_r), minlength=len(batch))
     item_p = train.items.find(test.items.values)[x.item_r]
     known = item_p >= 0
-    probe = _ragged(x.user_r[known], item_p[known], len(batch))
-    lists = recommender.lists(batch, k, diversity=diversity, probe=probe)
+    user_p, item_p = (torch.from_numpy(r[known]).long() for r in (x.user_r, item_p))
+    probe = Histories.from_pairs(user_p, item_p, len(batch))
+    asked = Request(histories=batch, k=k, diversity=diversity, probe=probe)
+    lists = recommender.answer([asked])[0].lists
     if diversity:
         lists = by_place(lists, probe.user_h, probe.item_h)
     return Served(lists, probe, relevant_b)
@@ -263,15 +265,8 @@ def ranking_tallies(served: Served, cuts: tuple[int, ...]) -> dict[str, Tally]:
     }
 
 
-def _ragged(user_p: np.ndarray, item_p: np.ndarray, n_users: int) -> Histories:
-    """Pairs sorted by user as a Histories."""
-    pointer_b = torch.from_numpy(np.searchsorted(user_p, np.arange(n_users + 1)))
-    none = torch.full((n_users,), -1)
-    return Histories(pointer_b, torch.from_numpy(item_p), torch.ones(len(item_p)), None, none)
-
-
 def peak_memory() -> int:
-    """Return the highest resident memory of this process so far in bytes, 0 if unknown."""
+    """Return the highest resident memory of this process so far, in bytes; 0 where none tells."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         # getrusage also counts the parent's memory at the moment it started this process
         status = Path("/proc/self/status").read_text()

@@ -12,7 +12,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import folds_of
 from foretaste.evaluation.evaluate import K, evaluate
 from foretaste.models.base import Model
-from foretaste.recommending.recommender import fit
+from foretaste.recommending.fitting import fit
 from foretaste.training.engine import Engine
 
 

@@ -80,7 +80,7 @@ def entrants(
         return chosen, left_out
     shape = Shape(len(train.users), len(train.items), len(train))
     others = {name: model for name, model in MODELS.items() if name not in chosen}
-    for name, model in sorted(others.items(), key=lambda named: named[1].cost(shape).seconds):
+    for name, model in sorted(others.items(), key=lambda named: named[1]().cost(shape).seconds):
         why = _why_not(model, train, shape)
         if name in USUAL and not why:
             chosen[name] = model()
@@ -135,7 +135,7 @@ def _why_not(model: type[Model], train: Dataset, shape: Shape) -> str:
     """What keeps a model from data of that kind and size; nothing, where nothing does."""
     if model.needs_ratings and not train.explicit:
         return "needs ratings"
-    cost = model.cost(shape)
+    cost = model().cost(shape)
     if cost.seconds > SECONDS or cost.memory_bytes > MEMORY_BYTES:
         return f"about {cost.seconds:,.0f} s and {cost.memory_bytes / 2**20:,.0f} MiB to fit"
     return ""

@@ -30,7 +30,7 @@ from foretaste.experiments.results import Result, example_users
 from foretaste.experiments.trials import read_split
 from foretaste.models import model_named
 from foretaste.models.base import Model, configure
-from foretaste.recommending.recommender import fit
+from foretaste.recommending.fitting import fit
 
 
 def serve() -> None:

@@ -26,8 +26,7 @@ from typing import Any, Self
 
 import polars as pl
 
-from foretaste import bundle
-from foretaste.bundle import __version__
+from foretaste import __version__, bundle
 from foretaste.data.dataset import from_tables
 from foretaste.data.splitting import Split
 from foretaste.errors import TrialError, UsageError

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import typing
-from abc import ABC, abstractmethod
+import warnings
+from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import polars as pl
 import pydantic
 from torch import Tensor, nn
 
+from foretaste import __version__
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
@@ -30,9 +33,29 @@ class Shape:
     interactions: int
 
 
+RENAMED = {  # fields as 0.1.0 calls them: for one release, with a warning
+    "positive_from": "positive_threshold", "weigh": "weighting", "factors": "n_factors",
+    "rounds": "iterations", "sweeps": "iterations",
+}  # fmt: skip
+RENAMED_VALUES = {("weighting", "alike"): "uniform"}
+
+
+class _TakesOldNames(ABCMeta):
+    """The class of `Model`: its constructors take the names that fields had in 0.1.0."""
+
+    if not TYPE_CHECKING:  # the constructors of dataclasses are known better than this one
+
+        def __call__(cls, *args, **fields):
+            return super().__call__(*args, **current_names(cls, fields))
+
+
 @dataclass(eq=False)
-class Model(ABC):
-    """Init fields are hyperparameters; fields ending in `_` are learned, and saved in bundles."""
+class Model(metaclass=_TakesOldNames):
+    """Init fields are hyperparameters; fields ending in `_` are learned, and saved in bundles.
+
+    What every score needs and no bundle does (matrices in another layout, scaled vectors) is a
+    `functools.cached_property`: it lasts until a field is set, and is neither saved nor copied.
+    """
 
     name: ClassVar[str]
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
@@ -50,21 +73,52 @@ class Model(ABC):
         The tensor is the caller's to overwrite.
         """
 
-    @classmethod
     @abstractmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Rough time and memory of `fit` with default fields on two cores."""
+    def cost(self, shape: Shape) -> Cost:
+        """Estimate what `fit` takes with these fields.
+
+        Args:
+            shape: The size of the Dataset that would be fitted to.
+
+        Returns:
+            Seconds on two cores and bytes at the peak, right to a factor of about two.
+        """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a field, and drop what `cached_property` has derived from the fields so far.
+
+        What was learned is replaced, never changed in place, so nothing derived outlives it.
+
+        Args:
+            name: Of the field.
+            value: Its new value.
+        """
+        for derived in self.__dict__.keys() - self.__dataclass_fields__.keys():
+            del self.__dict__[derived]
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: copies and pickles derive again what is derived."""
+        return {n: v for n, v in self.__dict__.items() if n in self.__dataclass_fields__}
 
     def hyperparameters(self) -> dict[str, Any]:
         """The init fields and their values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
+    def unfitted(self) -> Self:
+        """Return a model with the same hyperparameters that has learned nothing."""
+        return type(self)(**copy.deepcopy(self.hyperparameters()))
+
     def identity(self, train: Dataset, engine: Engine) -> str:
-        """What a checkpoint must agree on to be resumed."""
+        """Return what a checkpoint must agree on to be resumed, as JSON.
+
+        Args:
+            train: What is learned from; its fingerprint counts.
+            engine: Its seed and precision count.
+        """
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
-        return json.dumps(
-            run | {"seed": engine.seed, "precision": engine.precision}, sort_keys=True
-        )
+        run |= {"seed": engine.seed, "precision": engine.precision, "foretaste": __version__}
+        return json.dumps(run, sort_keys=True)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `fit` learned: tensors by name, and the rest as JSON values."""
@@ -162,15 +216,54 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
     return low + 0.75 * (high - low) if train.explicit else low
 
 
-def configure(model: type[Model], fields: Mapping[str, object]) -> Model:
-    """A model from a table of fields (a recipe, `--set`, a manifest); a typo is an error.
+def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename fields that had another name in 0.1.0, each with a DeprecationWarning.
 
-    Raises UsageError for a field it does not have or a value of the wrong kind.
+    Args:
+        model: The class of the model, whose own names go first.
+        fields: Values by field, under old names or new ones.
+
+    Returns:
+        The same under the names that the model has.
+
+    Raises:
+        UsageError: A field is given under both names.
+    """
+    own, renamed = {f.name for f in dataclasses.fields(model)}, {}
+    for name, value in fields.items():
+        new = name if name in own or RENAMED.get(name) not in own else RENAMED[name]
+        new_value = RENAMED_VALUES.get((new, value), value) if isinstance(value, str) else value
+        if new != name and new in fields:
+            raise UsageError(
+                f"{model.name}: {name!r} is the old name of {new!r}, and both are given.",
+                fix=f"Leave {name!r} out.",
+            )
+        if (new, new_value) != (name, value):
+            warnings.warn(
+                f"{model.name}: {name}={value!r} is now {new}={new_value!r}; the old name goes with "
+                "the next release.", DeprecationWarning, stacklevel=3,
+            )  # fmt: skip
+        renamed[new] = new_value
+    return renamed
+
+
+def configure(model: type[Model], fields: Mapping[str, object]) -> Model:
+    """Make a model from a table of fields (a recipe, `--set`, a manifest); a typo is an error.
+
+    Args:
+        model: The class of the model.
+        fields: Values by field; names of 0.1.0 are understood, with a DeprecationWarning.
+
+    Returns:
+        The model, not fitted.
+
+    Raises:
+        UsageError: The model has no such field, or a value is of the wrong kind.
     """
     hints = typing.get_type_hints(model)
     known = [f.name for f in dataclasses.fields(model) if f.init]
     values = {}
-    for name, value in fields.items():
+    for name, value in current_names(model, fields).items():
         if name not in known:
             hint = did_you_mean(name, known, else_say="It has {}.")
             raise UsageError(f"{model.name} has no field {name!r}.", fix=hint)

@@ -39,16 +39,15 @@ class GlobalMean(Model):
 
     def score(self, histories: Histories) -> Tensor:
         """The same score everywhere: (B, items)."""
-        return torch.full((len(histories), self.n_items_), self.mean_)
+        return torch.full((len(histories), self.n_items_), self.mean_, dtype=torch.float32)
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
         """The mean, for every pair."""
-        return RatingPrediction(torch.full((len(item_p),), self.mean_))
+        return RatingPrediction(torch.full((len(item_p),), self.mean_, dtype=torch.float32))
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """One pass over the ratings."""
         return Cost(seconds=1e-8 * shape.interactions, memory_bytes=8)
 
@@ -79,7 +78,7 @@ class Bias(Model):
         self.mean_ = float(x.value_r.mean(dtype="float64"))
         self.scale_ = list(train.scale)
         rest_r = torch.from_numpy(x.value_r) - self.mean_
-        user_u = torch.zeros(len(train.users))
+        user_u = torch.zeros(len(train.users), dtype=torch.float32)
         for _ in range(self.iterations):
             self.item_i_ = shrunk_mean(
                 rest_r - user_u[user_r], item_r, len(train.items), self.l2_item
@@ -107,10 +106,10 @@ class Bias(Model):
             (self.mean_ + self.user_bias(histories)[user_p] + item_bias_p).clamp(*self.scale_)
         )
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """A few passes over the ratings."""
-        return Cost(seconds=4e-7 * shape.interactions, memory_bytes=40 * shape.interactions)
+        seconds = 4e-8 * self.iterations * shape.interactions
+        return Cost(seconds, memory_bytes=40 * shape.interactions)
 
 
 def shrunk_mean(value_r: Tensor, group_r: Tensor, n_groups: int, l2: float) -> Tensor:
@@ -153,8 +152,7 @@ class Popularity(Model):
         """The counts, for every history: (B, items)."""
         return self.count_i_.repeat(len(histories), 1)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """One pass over the interactions."""
         return Cost(seconds=3e-8 * shape.interactions, memory_bytes=8 * shape.items)
 
@@ -185,8 +183,7 @@ class Random(Model):
         item_i = _mixed(torch.arange(self.n_items_) - self.salt_)
         return (_mixed(key_b[:, None] + item_i) >> 8 & 0xFFFFFF).float() / (1 << 24)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Nothing is learned."""
         return Cost(seconds=1e-6, memory_bytes=8)
 
@@ -269,7 +266,6 @@ class WeightedRating(Model):
         # W lies within the span of R: what is moved down by it, and one, comes after the chart
         return torch.from_numpy(np.where(v_i >= m, W_i, W_i - self.span_ - 1)).float()
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """One pass over the items."""
         return Cost(seconds=1e-8 * shape.interactions + 1e-3, memory_bytes=40 * shape.items)

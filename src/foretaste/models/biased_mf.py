@@ -46,7 +46,9 @@ class BiasedMF(Model):
         self.mean_ = float(x.value_r.mean(dtype="float64"))
         self.scale_ = list(train.scale)
         y_n = torch.from_numpy(x.value_r) - self.mean_
-        draw_ik = torch.randn(n_items, self.n_factors + 1, generator=engine.generator("items"))
+        draw_ik = torch.randn(
+            n_items, self.n_factors + 1, generator=engine.generator("items"), dtype=torch.float32
+        )
         item_ik = draw_ik * 0.1
         item_ik[:, -1] = 0.0
         by_user = gibbs.padded_blocks(user_n, item_n, n_users, n_items)
@@ -64,12 +66,12 @@ class BiasedMF(Model):
         other_n: Tensor,
     ) -> Tensor:  # fmt: skip
         """Vectors of rows r with count_r ratings y_n of `other_n`, given the others': (r, k)."""
-        l2_kk = torch.full((self.n_factors + 1,), self.l2)
+        l2_kk = torch.full((self.n_factors + 1,), self.l2, dtype=torch.float32)
         l2_kk[-1] = self.l2_bias
         # n^-nu on the ratings is n^nu on the ridge
         weight_r = count_r.clamp(min=1).float() ** -self.nu
-        D_jk = gibbs.design(other_jk, torch.ones(len(other_jk)))
-        zero_rk = torch.zeros(len(count_r), self.n_factors + 1)
+        D_jk = gibbs.design(other_jk, torch.ones(len(other_jk), dtype=torch.float32))
+        zero_rk = torch.zeros(len(count_r), self.n_factors + 1, dtype=torch.float32)
         rest_n = y_n - other_jk[:, -1][other_n]
         return gibbs.draw_rows(blocks, D_jk, rest_n, weight_r, zero_rk, l2_kk.diag(), None)[0]
 
@@ -100,8 +102,8 @@ class BiasedMF(Model):
         """The item factors, without the bias: (items, d)."""
         return self.item_ik_[:, :-1]
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Outer products of padded ratings, a Cholesky factor for each row, twenty times."""
-        n, rows = shape.interactions, shape.users + shape.items
-        return Cost(seconds=20 * (1e-7 * n + 5e-6 * rows), memory_bytes=80 * n + 1_200 * rows)
+    def cost(self, shape: Shape) -> Cost:
+        """Outer products of padded ratings and a Cholesky factor for each row, in each iteration."""
+        n, rows, k = shape.interactions, shape.users + shape.items, self.n_factors + 1
+        each = 1e-7 * n * (k / 17) ** 2 + 5e-6 * rows * (k / 17) ** 3
+        return Cost(seconds=self.iterations * each, memory_bytes=80 * n + 4 * k**2 * rows)

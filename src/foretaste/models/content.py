@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -60,20 +61,20 @@ class ContentModel(LearnsFromLikes):
 
     def score(self, histories: Histories) -> Tensor:
         """Mean cosines, weighted as the likes are; zeros where nothing is liked: (B, items)."""
-        X_if = self.features_if()
+        X_if, X_fi = self._features
         L_bi = self.likes(histories, X_if.shape[0])
         total_b = np.maximum(L_bi.sum(axis=1).A1, 1e-12).astype(np.float32)
         profile_bf = sparse.diags_array(1 / total_b) @ (L_bi @ X_if)
-        return torch.from_numpy((profile_bf @ X_if.T).toarray())
+        return torch.from_numpy((profile_bf @ X_fi).toarray())
 
     def cosines(self, item: int) -> Tensor:
         """Of one item row to every item: (items,)."""
-        X_if = self.features_if()
-        return torch.from_numpy((X_if[item : item + 1] @ X_if.T).toarray()[0])
+        X_if, X_fi = self._features
+        return torch.from_numpy((X_if[item : item + 1] @ X_fi).toarray()[0])
 
     def item_vectors(self) -> Tensor:
         """The leading directions of the features (latent semantic analysis): (items, d)."""
-        X_if = self.features_if()
+        X_if, _ = self._features
         if min(X_if.shape) <= FACTORS:
             return torch.from_numpy(X_if.toarray())
         start = np.ones(min(X_if.shape), dtype=np.float32)  # not drawn: the same every time
@@ -84,22 +85,23 @@ class ContentModel(LearnsFromLikes):
         """A copy with the lines of an item table as further items."""
         new_if = ItemFeatures(self.columns_).encode(self.described(table)[0])
         grown = copy.copy(self)
-        grown._keep(sparse.vstack([self.features_if(), new_if], format="csr"))
+        grown._keep(sparse.vstack([self._features[0], new_if], format="csr"))
         return grown
 
-    def features_if(self) -> Any:
-        """What is known of each item: CSR (items, features), single."""
+    @cached_property
+    def _features(self) -> tuple[Any, Any]:
+        """What is known of each item, and its transpose: CSR, single."""
         arrays = (self.weight_n_.numpy(), self.feature_n_.numpy(), self.pointer_i_.numpy())
         shape = (len(self.pointer_i_) - 1, ItemFeatures(self.columns_).width)
-        return sparse.csr_matrix(arrays, shape)
+        X_if = sparse.csr_matrix(arrays, shape)
+        return X_if, X_if.T.tocsr()
 
     def _keep(self, X_if: Any) -> None:
         self.pointer_i_ = torch.from_numpy(X_if.indptr)
         self.feature_n_ = torch.from_numpy(X_if.indices)
         self.weight_n_ = torch.from_numpy(X_if.data)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Reading a few dozen words of each item."""
         return Cost(seconds=0.5 + 1e-4 * shape.items, memory_bytes=5e7 + 2_000 * shape.items)
 
@@ -127,6 +129,12 @@ class PlotSimilarity(ContentModel):
         text = pl.col(self.column).cast(pl.String)
         kind = "text" if self.encoder == "tfidf" else "sentence"
         return table.select(table.columns[0], text), kind
+
+    def cost(self, shape: Shape) -> Cost:
+        """As of any text; a network that reads it takes some 10 ms a text."""
+        cost = super().cost(shape)
+        reads = 1e-2 * shape.items if self.encoder == "sentence" else 0.0
+        return Cost(cost.seconds + reads, cost.memory_bytes)
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any, ClassVar, Self
 
@@ -21,7 +22,7 @@ from foretaste.data.features import Column, ItemFeatures, column_width
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
 from foretaste.models.base import Shape
-from foretaste.models.item_knn import nearest, weighted_sum
+from foretaste.models.item_knn import nearest, square
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -71,8 +72,7 @@ class EASE(LearnsFromLikes):
             per_sample_weights=weight_h,
         )  # fmt: skip
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Items squared, times the smaller of users and items in time; quadratic in memory."""
         size = shape.users if few(shape.users, shape.items) else shape.items
         products = shape.items**2 * size
@@ -91,9 +91,11 @@ def ease_weights(G_ij: Tensor, l2: float, dropout: float = 0.0) -> Tensor:
     single, zero diagonal.
     """
     G_ij.diagonal().mul_(1 / (1 - dropout)).add_(l2)
-    P_ij = torch.cholesky_inverse(torch.linalg.cholesky(G_ij))
+    # LAPACK fills columns.  P is symmetric, so its transpose is P in rows, which `score` sums: from
+    # columns, 500 users of ML-1M take 8.7 s for 0.12 s.
+    P_ij = torch.cholesky_inverse(torch.linalg.cholesky(G_ij)).T
     B_ij = (P_ij / -P_ij.diagonal()).float()  # column j divided by P_jj
-    return B_ij.fill_diagonal_(0.0)  # an item must not predict itself
+    return B_ij.fill_diagonal_(0.0).contiguous()  # an item must not predict itself
 
 
 def ease_weights_of_few(X_ui: Tensor, l2: float, dropout: float = 0.0) -> Tensor:
@@ -150,14 +152,18 @@ class SparseEASE(LearnsFromLikes):
     def score(self, histories: Histories) -> Tensor:
         """One sparse product: (B, items)."""
         history_bj = self.likes(histories, len(self.pointer_j_) - 1)
-        return weighted_sum(history_bj, self.pointer_j_, self.item_n_, self.weight_n_)
+        return torch.from_numpy((history_bj @ self._weights_ji).toarray())
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """A system of 400 equations an item, and the search for the neighbours."""
+    @cached_property
+    def _weights_ji(self) -> Any:
+        return square(self.pointer_j_, self.item_n_, self.weight_n_)
+
+    def cost(self, shape: Shape) -> Cost:
+        """A system of `neighbours` equations an item, and the search for the neighbours."""
+        k = min(self.neighbours, shape.items)
         return Cost(
-            seconds=0.1 + 3e-3 * shape.items + 1e-9 * shape.items**2,
-            memory_bytes=(1 << 30) + 3 * 12 * 400 * shape.items + 40 * shape.interactions,
+            seconds=0.1 + 3e-3 * (k / 400) ** 2 * shape.items + 1e-9 * shape.items**2,
+            memory_bytes=(1 << 30) + 3 * 12 * k * shape.items + 40 * shape.interactions,
         )
 
 
@@ -228,7 +234,7 @@ class AlignedEASE(EASE):
         n_known, trained = len(self.weights_ij_), len(B_ic)
         n_items = n_known + len(table)
         grown = copy.copy(self)
-        grown.weights_ij_ = torch.zeros(n_items, n_items)
+        grown.weights_ij_ = torch.zeros(n_items, n_items, dtype=torch.float32)
         grown.weights_ij_[:n_known, :n_known] = self.weights_ij_
         grown.weights_ij_[:trained, n_known:] = B_ic
         grown.weights_ij_[n_known:, :trained] = B_ic.T
@@ -236,8 +242,13 @@ class AlignedEASE(EASE):
 
     def cosines(self, item: int) -> Tensor:
         """Of the weights that predict one item to those of every item: (items,)."""
-        W_ij = self.weights_ij_
-        return nn.functional.cosine_similarity(W_ij, W_ij[:, [item]], dim=0)
+        norm_j = self._norm_j
+        return self.weights_ij_[:, item] @ self.weights_ij_ / (norm_j * norm_j[item])
+
+    @cached_property
+    def _norm_j(self) -> Tensor:
+        """Of the weights that predict each item: (items,)."""
+        return self.weights_ij_.norm(dim=0).clamp(min=1e-8)
 
     def _aligned(self, F_cf: Any) -> Tensor:
         """Weights that predict new items from the items trained on: (trained, new).
@@ -251,7 +262,7 @@ class AlignedEASE(EASE):
         K = torch.from_numpy((X_ui @ X_ui.T if by_users else X_ui.T @ X_ui).toarray())
         K.diagonal().add_(self.l2 / (1 + self.beta))
         triangle = torch.linalg.cholesky(K)
-        B_ic = torch.empty(n_items, F_cf.shape[0])
+        B_ic = torch.empty(n_items, F_cf.shape[0], dtype=torch.float32)
         for part in blocks(F_cf.shape[0], BLOCK // ((len(self.columns_) + 3) * n_items)):
             g_ic = np.zeros((n_items, part.stop - part.start))
             for mu, S_ic in zip(
@@ -301,10 +312,9 @@ class AlignedEASE(EASE):
         known = sparse.csr_matrix(arrays, (len(self.pointer_i_) - 1, width))
         return known[:, : self.users_].T.tocsr(), known[:, self.users_ :]
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """EASE, and sparse products with the similarities of some items by a few columns."""
-        ease, sample = EASE.cost(shape), min(SAMPLE, shape.items)
+        ease, sample = super().cost(shape), min(SAMPLE, shape.items)
         products = 10 * sample * (shape.interactions + shape.items + shape.users)
         return Cost(ease.seconds + 2e-10 * products, ease.memory_bytes + 2000 * shape.items)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -13,6 +15,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
+from foretaste.errors import ModelError
 from foretaste.models.base import Model, RatingPrediction, Shape
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.training.batches import Batches
@@ -66,6 +69,12 @@ class EmbeddingModel(Model):
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Choose the number of epochs on validation data carved from train, then train on all."""
         self.scale_ = list(train.scale)
+        if not 0 < round(self.validation * len(train)) < len(train):
+            raise ModelError(
+                f"{self.name} holds out {self.validation:.3g} of the ratings to choose the epoch "
+                f"by, and trains on the others; of {len(train):,} one part would be empty.",
+                fix="Change validation, or use biased-mf, which holds out none.",
+            )
         parts = split(train, "random", test=self.validation, seed=engine.seed)
         # rows of the whole of train, so that every user and item has its place in the network
         fit_columns, valid_columns = (_columns(part, train) for part in (parts.train, parts.test))
@@ -178,7 +187,11 @@ class EmbeddingModel(Model):
             error_h = (
                 network.rate((own_bd + prior_bd)[user_h], item_hd) - histories.value_h
             ).square()
-            pull_b = self.l2 * histories.length_b * own_bd[:, : self.n_factors].square().sum(dim=1)
+            pull_b = (
+                self.l2
+                * histories.length_b.float()
+                * own_bd[:, : self.n_factors].square().sum(dim=1)
+            )
             pull_b = pull_b + self.fold_in_pull * own_bd.square().sum(dim=1)
             own_bd.grad = torch.autograd.grad(error_h.sum() + pull_b.sum(), own_bd)[0]
             optimizer.step()
@@ -196,13 +209,20 @@ class EmbeddingModel(Model):
         """Ratings of pairs; an unknown item is the mean item."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            item_id = self.network_.item.weight
-            item_id = torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])  # row -1
+            item_id = self._with_mean_item
             rated = [
                 self.network_.rate(user_bd[user_c], item_id[item_c])
                 for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
             ]
-        return RatingPrediction(torch.cat(rated or [torch.empty(0)]).clamp(*self.scale_))
+        return RatingPrediction(
+            torch.cat(rated or [torch.empty(0, dtype=torch.float32)]).clamp(*self.scale_)
+        )
+
+    @cached_property
+    def _with_mean_item(self) -> Tensor:
+        """Item vectors, and behind them, as row -1, their mean: (items + 1, d)."""
+        item_id = self.network_.item.weight.detach()
+        return torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])
 
     def item_vectors(self) -> Tensor:
         """The vectors of the dot product (ours) or of the embedding (the article's): (items, d)."""
@@ -219,13 +239,24 @@ class EmbeddingModel(Model):
         self.network_.eval()
         return self
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Adam's moments triple the weights; the best epoch is a fourth copy."""
-        weights = 4 * 100 * (shape.users + shape.items)
+    def cost(self, shape: Shape) -> Cost:
+        """Estimate the layers for every rating, and the sums over histories for every batch.
+
+        Args:
+            shape: The size of the Dataset.
+
+        Returns:
+            Seconds of all epochs, and of those of the refit; in bytes, Adam's moments triple the
+            weights, and the best epoch is a fourth copy.
+        """
+        n, d = shape.interactions, self.n_factors
+        sizes = [2 * d, *self.hidden, 1]
+        layers = sum(a * b for a, b in pairwise(sizes)) / 24_640  # 1 at the defaults
+        batches = n / self.batch_size if self.batch_size else 100
+        sums = d / 64 * batches / 100 if self.architecture == "history" else 0.0
         return Cost(
-            seconds=1 + 6e-5 * shape.interactions,
-            memory_bytes=5 * weights + 80 * shape.interactions,
+            seconds=1 + self.epochs * (1 + self.refit) * 1.875e-6 * n * (layers + sums),
+            memory_bytes=5 * 4 * 1.5 * d * (shape.users + shape.items) + 80 * n,
         )
 
 

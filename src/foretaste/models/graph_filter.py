@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -66,18 +67,30 @@ class GraphFilter(LearnsFromLikes):
     def score(self, histories: Histories) -> Tensor:
         """Sparse products, two and twice sharpen_order, and one thin dense one: (B, items)."""
         history_bi = self.likes(histories, len(self.degree_i_))
-        R_ui = self._user_scaled()
-        R_iu = R_ui.T.tocsr()
+        R_ui, R_iu = self._graph
+        V_in_ik, V_out_ki = self._low_pass
         x_bi = history_bi @ sparse.diags_array(self._item_power(-self.history_power))
         near_bi = (x_bi @ R_iu @ R_ui).toarray() * self._item_power(-self.target_power)
-        smooth_bk = history_bi @ (self.V_ik_.numpy() * self._item_power(-0.5)[:, None])
-        V_ki = self.V_ik_.T * torch.from_numpy(self._item_power(0.5))
+        smooth_bk = history_bi @ V_in_ik
         blurred_bi = torch.from_numpy(near_bi)
-        blurred_bi.addmm_(torch.from_numpy(smooth_bk), V_ki, alpha=self.alpha)
-        return self._sharpened(blurred_bi, R_ui, R_iu) if self.sharpen else blurred_bi
+        blurred_bi.addmm_(torch.from_numpy(smooth_bk), V_out_ki, alpha=self.alpha)
+        return self._sharpened(blurred_bi) if self.sharpen else blurred_bi
 
-    def _sharpened(self, s_bi: Tensor, R_ui: Any, R_iu: Any) -> Tensor:
+    @cached_property
+    def _graph(self) -> tuple[Any, Any]:
+        """R D_i^1/2 and its transpose: CSR (users, items) and (items, users)."""
+        R_ui = self._user_scaled()
+        return R_ui, R_ui.T.tocsr()
+
+    @cached_property
+    def _low_pass(self) -> tuple[np.ndarray, Tensor]:
+        """D_i^-1/2 V and V^T D_i^1/2: (items, k) and (k, items)."""
+        V_in_ik = self.V_ik_.numpy() * self._item_power(-0.5)[:, None]
+        return V_in_ik, self.V_ik_.T * torch.from_numpy(self._item_power(0.5))
+
+    def _sharpened(self, s_bi: Tensor) -> Tensor:
         """s (1 - tP + (tP)^2/2 - ...), t = sharpen; P never laid out: (B, items)."""
+        R_ui, R_iu = self._graph
         s_ib = np.ascontiguousarray(s_bi.numpy().T)
         history_i1, target_i1 = (
             self._item_power(-power)[:, None] for power in (self.history_power, self.target_power)
@@ -101,12 +114,12 @@ class GraphFilter(LearnsFromLikes):
     def _item_power(self, power: float) -> np.ndarray:
         return (self.degree_i_**power).numpy()
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Subspace iteration: sparse products and thin QR decompositions."""
-        width = 256 + OVERSAMPLED
+        width = min(self.n_factors + OVERSAMPLED, shape.users, shape.items)
+        each = 2e-9 * shape.interactions * width + 4e-11 * shape.items * width**2
         return Cost(
-            seconds=1 + 12 * (2e-9 * shape.interactions * width + 4e-11 * shape.items * width**2),
+            seconds=1 + self.iterations * each,
             memory_bytes=16 * width * (shape.users + shape.items) + 24 * shape.interactions,
         )
 

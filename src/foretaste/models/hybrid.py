@@ -59,7 +59,7 @@ class Hybrid(Model):
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Both models, each on its own."""
-        self._build()
+        self.content_, self.rater_ = self._parts()
         self.content_.fit(train, engine)
         self.rater_.fit(train, engine)
         self.scale_ = list(train.scale)
@@ -118,7 +118,7 @@ class Hybrid(Model):
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
         """The inverse of `state`."""
-        self._build()
+        self.content_, self.rater_ = self._parts()
         self.scale_, self.n_rated_ = values["scale_"], values["n_rated_"]
         self.notes_ = values["notes_"]
         for name, model in (("content_", self.content_), ("rater_", self.rater_)):
@@ -130,16 +130,14 @@ class Hybrid(Model):
             model.restore(learned, values[name])
         return self
 
-    def _build(self) -> None:
+    def _parts(self) -> tuple[ContentModel, Model]:
         content = configure(CONTENT[self.content], self.content_fields)
         assert isinstance(content, ContentModel)
-        self.content_ = content
-        self.rater_ = configure(RATERS[self.rater], self.rater_fields)
+        return content, configure(RATERS[self.rater], self.rater_fields)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
+    def cost(self, shape: Shape) -> Cost:
         """Both, one after the other."""
-        content, rater = MetadataSimilarity.cost(shape), BayesianMF.cost(shape)
+        content, rater = (model.cost(shape) for model in self._parts())
         return Cost(
             content.seconds + rater.seconds, content.memory_bytes + rater.memory_bytes, rater.note
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -43,7 +44,7 @@ class SkipGrams(Batches):
         """
         rng, device = self.engine.generator("skip-grams", number), self.engine.torch_device
         item_r, user_r = self.columns
-        kept_r = torch.rand(len(item_r), generator=rng) < self.keep_i[item_r]
+        kept_r = torch.rand(len(item_r), generator=rng, dtype=torch.float32) < self.keep_i[item_r]
         item_n, user_n = item_r[kept_r], user_r[kept_r]
         reach_n = torch.randint(1, self.window + 1, (len(item_n),), generator=rng)
         context_nc = torch.full((len(item_n), 2 * self.window), -1, dtype=torch.int64)
@@ -67,9 +68,11 @@ class SkipGramNet(nn.Module):
     def __init__(self, n_items: int, n_factors: int, generator: torch.Generator | None) -> None:
         super().__init__()
         shape = (n_items, n_factors)
-        self.centre = nn.Parameter(torch.empty(shape).uniform_(-1, 1, generator=generator))
+        self.centre = nn.Parameter(
+            torch.empty(shape, dtype=torch.float32).uniform_(-1, 1, generator=generator)
+        )
         self.centre.data /= 2 * n_factors  # word2vec's start
-        self.context = nn.Parameter(torch.zeros(shape))
+        self.context = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
     def forward(self, centre_b: Tensor, context_bc: Tensor, noise_n: Tensor) -> tuple[Tensor, ...]:
         """Products of centres with their contexts (B, C), and with the noise (B, N)."""
@@ -136,7 +139,7 @@ class Item2Vec(LearnsFromLikes):
             torch.arange(n_users), torch.from_numpy(np.diff(X_ui.indptr)).long()
         )
         count_i = torch.bincount(item_r, minlength=n_items).float()
-        keep_i = torch.ones(n_items)
+        keep_i = torch.ones(n_items, dtype=torch.float32)
         if self.subsample is not None:
             keep_i = (self.subsample * len(item_r) / count_i.clamp(min=1)).sqrt().clamp(max=1)
         noise_i = count_i.clamp(min=1).pow(self.noise_exponent) * (count_i > 0)
@@ -146,19 +149,24 @@ class Item2Vec(LearnsFromLikes):
     def score(self, histories: Histories) -> Tensor:
         """Mean cosines to what was liked, and popularity: (B, items)."""
         X_bi = self.likes(histories, len(self.centre_id_))
-        unit_id = normalize(self.centre_id_ + self.context_id_, dim=1)
+        unit_id = self._unit_id
         mean_bd = torch.from_numpy(X_bi @ unit_id.numpy())
         mean_bd /= torch.from_numpy(np.asarray(X_bi.sum(axis=1))).clamp(min=1e-9)
         return mean_bd @ unit_id.T + self.popularity * self.log_count_i_
+
+    @cached_property
+    def _unit_id(self) -> Tensor:
+        return normalize(self.centre_id_ + self.context_id_, dim=1)
 
     def item_vectors(self) -> Tensor:
         """The vectors of items as centres, of unit length: (items, d)."""
         return normalize(self.centre_id_, dim=1)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Thirty epochs of products with the noise; three copies of both tables for Adam."""
+    def cost(self, shape: Shape) -> Cost:
+        """Products with contexts and noise in every epoch; three copies of both tables for Adam."""
+        products = self.n_factors / 64 * (2 * self.window + NOISE) / (6 + NOISE)
         return Cost(
-            seconds=1 + 30 * 2e-6 * shape.interactions,
-            memory_bytes=4 * 2 * 64 * 4 * shape.items + 80 * shape.interactions,
+            seconds=1 + self.epochs * 2e-6 * shape.interactions * products,
+            memory_bytes=4 * 2 * self.n_factors * 4 * shape.items
+            + (56 + 8 * self.window) * shape.interactions,
         )

@@ -49,7 +49,16 @@ class LearnsFromLikes(Model):
         n_likes = int((train.interactions.value_r >= self.border_).sum())
         self.mean_likes_ = max(1.0, n_likes / max(1, len(train.users)))
         everyone = histories_of(train, np.arange(len(train.users)), train)
-        return self.likes(everyone, len(train.items))
+        X_ui = self.likes(everyone, len(train.items))
+        if self.needs_interactions and not X_ui.nnz:
+            highest = train.interactions.value_r.max(initial=-np.inf)
+            raise ModelError(
+                f"{self.name} learns from what is liked, and nothing is: the highest of "
+                f"{len(train):,} values is {highest:g}, and what is liked begins at "
+                f"{self.border_:g} (weighting={self.weighting!r}).",
+                fix="Lower positive_threshold, or choose another weighting.",
+            )
+        return X_ui
 
     def likes(self, histories: Histories, n_items: int) -> Any:
         """Weights of what each history likes: CSR (B, items), single; a time unknown is recent."""

@@ -18,11 +18,11 @@ PAIRS = 1 << 16  # user-item pairs that go through the layers at a time
 
 # torch's own initialisation draws from global random state: these are filled by their network
 def _table(n_rows: int, width: int) -> nn.Embedding:
-    return cast(nn.Embedding, skip_init(nn.Embedding, n_rows, width))
+    return cast(nn.Embedding, skip_init(nn.Embedding, n_rows, width, dtype=torch.float32))
 
 
 def _linear(width: int, size: int) -> nn.Linear:
-    return cast(nn.Linear, skip_init(nn.Linear, width, size))
+    return cast(nn.Linear, skip_init(nn.Linear, width, size, dtype=torch.float32))
 
 
 class RatingNet(nn.Module, ABC):
@@ -120,7 +120,7 @@ class EmbeddingNet(RatingNet):
         self.item = _table(n_items, n_factors)
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
-        self.register_buffer("reach", torch.tensor(reach))
+        self.register_buffer("reach", torch.tensor(reach, dtype=torch.float32))
         for table in (self.user, self.item):
             nn.init.uniform_(table.weight, -0.05, 0.05, generator=generator)
         self._initialise_layers(generator)
@@ -186,7 +186,7 @@ def pool(table_jd: Tensor, index_h: Tensor, start_b: Tensor) -> Tensor:
     total_bd = nn.functional.embedding_bag(
         index_h, table_jd, start_b, mode="sum", include_last_offset=True
     )
-    return total_bd * start_b.diff().clamp(min=1).rsqrt()[:, None]
+    return total_bd * start_b.diff().clamp(min=1).float().rsqrt()[:, None]
 
 
 class _Pool(torch.autograd.Function):
@@ -207,7 +207,7 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
         start, back_index, back_start = ctx.saved_tensors
-        scaled = gradient * start.diff().clamp(min=1).rsqrt()[:, None]
+        scaled = gradient * start.diff().clamp(min=1).float().rsqrt()[:, None]
         total = nn.functional.embedding_bag(
             back_index, scaled, back_start, mode="sum", include_last_offset=True
         )
@@ -242,7 +242,7 @@ class HistoryNet(RatingNet):
         self.raters = _table(n_users, n_factors)
         self.drop = Dropout(embedding_dropout)
         self._layers(2 * n_factors, hidden, dropouts)
-        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         for table in (self.user, self.item):
             nn.init.normal_(table.weight, std=0.05, generator=generator)
             table.weight.data[:, -1] = 0.0
@@ -272,7 +272,7 @@ class HistoryNet(RatingNet):
 
     def prior(self, item_h: Tensor, pointer_b: Tensor, mean_d: Tensor, weight: float) -> Tensor:
         """The sum over the history, shrunk towards the mean user where it is short: (B, d)."""
-        n_b1 = pointer_b.diff()[:, None]
+        n_b1 = pointer_b.diff()[:, None].float()
         summed_bd = _no_bias(pool(self.rated.weight, item_h, pointer_b))
         return (n_b1 * summed_bd + weight * mean_d) / (n_b1 + weight)
 

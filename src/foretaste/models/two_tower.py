@@ -18,6 +18,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
 from foretaste.data.histories import Histories, histories_of
+from foretaste.errors import ModelError
 from foretaste.models.base import Shape
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches
@@ -169,7 +170,9 @@ class Towers(nn.Module):
         n_items, n_features, n_user_features = sizes
 
         def table(rows: int, columns: int, std: float) -> Tensor:
-            return torch.empty(rows, columns).normal_(std=std, generator=generator)
+            return torch.empty(rows, columns, dtype=torch.float32).normal_(
+                std=std, generator=generator
+            )
 
         def of_items(width: int) -> nn.Parameter:
             ids = table(n_items, width, 0.5 / n_factors**0.5)
@@ -177,11 +180,13 @@ class Towers(nn.Module):
 
         self.as_history, self.as_candidate = of_items(n_factors), of_items(n_factors + 1)
         self.user_features = nn.Parameter(table(n_user_features, n_factors, 0.1 / n_factors**0.5))
-        self.disliked = nn.Parameter(torch.eye(n_factors) * 0.3)  # seen, which says something good
+        self.disliked = nn.Parameter(
+            torch.eye(n_factors, dtype=torch.float32) * 0.3
+        )  # seen, which says something good
         self.into = nn.Parameter(table(n_factors, hidden, n_factors**-0.5))
-        self.into_bias = nn.Parameter(torch.zeros(hidden))
+        self.into_bias = nn.Parameter(torch.zeros(hidden, dtype=torch.float32))
         self.out = nn.Parameter(table(hidden, n_factors, 0.1 * hidden**-0.5))
-        self.out_bias = nn.Parameter(torch.zeros(n_factors))
+        self.out_bias = nn.Parameter(torch.zeros(n_factors, dtype=torch.float32))
         self.id_drop, self.drop = Dropout(id_dropout), Dropout(dropout)
 
     def items(self, features: Sparse) -> tuple[Tensor, Tensor]:
@@ -210,7 +215,9 @@ class Towers(nn.Module):
 
     def _kept(self, rows: int) -> Tensor:
         """1, or 0 where training hides the id of an item or the features of a user: (rows,)."""
-        return (self.id_drop(torch.ones(rows, device=self.into.device)) > 0).float()
+        return (
+            self.id_drop(torch.ones(rows, device=self.into.device, dtype=torch.float32)) > 0
+        ).float()
 
 
 def pool(shown_rc: Any, history_cd: Tensor) -> Tensor:
@@ -264,6 +271,12 @@ class TwoTower(LearnsFromLikes):
         network = self._empty(sizes, engine.generator("weights")).to(engine.torch_device)
         # of users who like two items at least: one can be shown, and one found
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
+        if not len(users):
+            raise ModelError(
+                f"{self.name} learns from users who like two items at least: one is shown, one "
+                "found. Here nobody does.",
+                fix="Lower positive_threshold, or use als, for which one like will do.",
+            )
         size = min(self.batch_size, len(users) // 3 + 1)
         everyone = histories_of(train, np.arange(len(train.users)), train)
         X_ri = interleaved(X_ui, self.dislikes(everyone, X_ui.shape[1]))
@@ -357,10 +370,15 @@ class TwoTower(LearnsFromLikes):
         self.network_.eval()
         return self
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """All epochs' softmaxes of each user over all items; two tables and their moments."""
+    def cost(self, shape: Shape) -> Cost:
+        """Each user's softmax over the candidates, every epoch; two tables and their moments."""
+        batch = min(self.batch_size, shape.users)
+        theirs = batch * shape.interactions / max(shape.users, 1)
+        candidates = min(shape.items, self.negatives + theirs)
+        products = self.epochs * shape.users * candidates * self.n_factors
+        of_users = self.epochs * shape.users * self.n_factors * self.hidden
+        tables = 4 * 5 * (2 * self.n_factors + 1) * shape.items
         return Cost(
-            seconds=1 + 32 * 1.5e-8 * shape.users * shape.items,
-            memory_bytes=4 * (5 * 513 + 2 * 1024) * shape.items + 24 * shape.interactions,
+            seconds=1 + 6e-11 * (products + 2 * of_users),
+            memory_bytes=tables + 8 * batch * candidates + 24 * shape.interactions,
         )

@@ -27,21 +27,21 @@ class Place:
 
 
 def reasons(
-    score: Callable[[Histories], Tensor], batch: Histories, item_k: Tensor, n_items: int
+    score: Callable[[Histories], Tensor], histories: Histories, item_k: Tensor, n_items: int
 ) -> Tensor:
     """What each of L interactions of one history adds to the scores of K items: (L, K).
 
     The score with the whole history minus the score without that interaction (Yao et al. 2022
     call it the leave-one-out influence).  Negative: the item was listed in spite of it.
     """
-    length = len(batch.item_h)
+    length = len(histories.item_h)
     if length == 0:
-        return torch.zeros(0, len(item_k))
+        return torch.zeros(0, len(item_k), dtype=torch.float32)
     rows = max(1, CHUNK_BYTES // (4 * max(n_items, 1)))
     # without the row in training: all scores come from the history alone, and can be compared
-    whole_k = score(_without(batch, torch.tensor([length])))[0, item_k]
+    whole_k = score(_without(histories, torch.tensor([length])))[0, item_k]
     parts = [
-        whole_k - score(_without(batch, left_out))[:, item_k]
+        whole_k - score(_without(histories, left_out))[:, item_k]
         for left_out in torch.arange(length).split(rows)
     ]
     return torch.cat(parts)
@@ -53,20 +53,12 @@ def shares(weight_hk: Tensor) -> Tensor:
     return for_hk / for_hk.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _without(batch: Histories, left_out_b: Tensor) -> Histories:
+def _without(histories: Histories, left_out_b: Tensor) -> Histories:
     """The history B times, each time without entry left_out_b; an entry past the end leaves all."""
-    entry_h = torch.arange(len(batch.item_h))
+    entry_h = torch.arange(len(histories.item_h))
     kept_bh = entry_h[None] != left_out_b[:, None]
-    kept_h = entry_h.expand_as(kept_bh)[kept_bh]
-    none = torch.zeros(1, dtype=torch.int64)
-    return Histories(
-        torch.cat([none, kept_bh.sum(dim=1).cumsum(0)]),
-        batch.item_h[kept_h],
-        batch.value_h[kept_h],
-        None if batch.time_h is None else batch.time_h[kept_h],
-        torch.full((len(left_out_b),), -1),
-        None if batch.user_features is None else batch.user_features[[0] * len(left_out_b)],
-    )
+    copies = histories.take(torch.zeros(len(left_out_b), dtype=torch.int64))
+    return copies.only(kept_bh.flatten()).as_new_users()
 
 
 def place(score_i: Tensor, item: int, seen_h: Tensor, allowed_i: Tensor | None = None) -> Place:

@@ -1,11 +1,11 @@
-"""Lists for every user of a Recommender, streamed to a Parquet file."""
+"""Lists for every user, streamed to a Parquet file."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +13,72 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from foretaste.data.histories import histories_of
+from foretaste.bundle import atomic_write
+from foretaste.data.dataset import Dataset
 from foretaste.errors import DataError
+from foretaste.recommending.answering import Answer
 from foretaste.recommending.ranking import CHUNK_USERS
-from foretaste.recommending.recommender import Recommender
-from foretaste.recommending.request import Id, allowed_items
+from foretaste.recommending.request import K, Request
 from foretaste.training.engine import Engine
 
 
-def recommend_all(
-    recommender: Recommender, out: str | Path, k: int = 10, *, where: str | None = None,
-    exclude: Sequence[Id] = (), exclude_seen: bool = True, diversity: float = 0.0,
-    progress: bool | None = None,
+def write_lists(
+    answer: Callable[[Sequence[Request]], list[Answer]], dataset: Dataset, asked: Request,
+    path: Path, progress: bool | None,
 ) -> Path:  # fmt: skip
-    """Write the k best items of every user: columns user, item, score, rank.
+    """Write the lists of every user to a file: columns user, item, score, rank.
 
-    Users pass through in chunks, so memory does not grow with their number.  The file takes its
-    name once it is complete: killed half-way, an older one is still there, and two runs at once do
-    not mix.  progress: show a bar on standard error (by default on a terminal).
+    Args:
+        answer: Answers requests; see `Recommender.answer`.
+        dataset: Whose users and items they are.
+        asked: The request that is made for each chunk of users.
+        path: The file; it takes its name once it is complete.
+        progress: Whether to show a bar on standard error; None for on a terminal.
+
+    Raises:
+        DataError: Where the file cannot be written.
     """
-    out = Path(out)
-    users, items = recommender.dataset.users, recommender.dataset.items
-    allowed_i = allowed_items(recommender.dataset, where, exclude, None)
+    users, items = dataset.users, dataset.items
     show = sys.stderr.isatty() if progress is None else progress
 
     def lists(*_: Any) -> Iterator[pl.DataFrame]:
         with Engine(progress=sys.stderr if show else None).meter("users", len(users)) as meter:
             for start in range(0, len(users), CHUNK_USERS):
-                rows = np.arange(start, min(start + CHUNK_USERS, len(users)))
-                batch = histories_of(recommender.dataset, rows, recommender.dataset)
-                found = recommender.lists(
-                    batch, k, exclude_seen=exclude_seen, allowed_i=allowed_i, diversity=diversity
-                )
-                user_n, place_n = (found.item_bk >= 0).numpy().nonzero()
+                some = users.values[start : start + CHUNK_USERS]
+                (found,) = answer([replace(asked, users=some.to_list())])
+                user_n, place_n = (found.lists.item_bk >= 0).numpy().nonzero()
                 yield pl.DataFrame(
                     {
-                        "user": users[rows[user_n]],
-                        "item": items[found.item_bk.numpy()[user_n, place_n]],
-                        "score": found.score_bk.numpy()[user_n, place_n],
+                        "user": some.gather(user_n),
+                        "item": items[found.lists.item_bk.numpy()[user_n, place_n]],
+                        "score": found.lists.score_bk.numpy()[user_n, place_n],
                         "rank": (place_n + 1).astype(np.int32),
                     }
                 )
-                meter.advance(len(rows))
+                meter.advance(len(some))
 
     schema = {"user": users.values.dtype, "item": items.values.dtype}
     schema |= {"score": pl.Float32(), "rank": pl.Int32()}
-    fresh = out.with_name(f"{out.name}.{secrets.token_hex(6)}.new")
     try:
-        fresh.touch(exist_ok=False)
+        atomic_write(path, register_io_source(lists, schema=schema).sink_parquet)
     except OSError as error:
         raise DataError(
-            f"cannot be written ({error.strerror}).", where=out, fix="Name a file in a folder."
+            f"cannot be written ({error.strerror}).", where=path, fix="Name a file in a folder."
         ) from None
-    try:
-        register_io_source(lists, schema=schema).sink_parquet(fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return out
+    return path
+
+
+def recommend_all(recommender: Any, out: str | Path, k: int = K, **options: Any) -> Path:
+    """Call `Recommender.export`, which replaces this function in the next release.
+
+    Args:
+        recommender: Whose lists they are.
+        out: The file.
+        k: Length of a list.
+        options: The other arguments of `Recommender.export`.
+    """
+    warnings.warn(
+        "foretaste.recommend_all is now Recommender.export; the old name goes with the next "
+        "release.", DeprecationWarning, stacklevel=2,
+    )  # fmt: skip
+    return recommender.export(out, k, **options)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import torch
 
-from foretaste import bundle
-from foretaste.bundle import __version__
-from foretaste.data.dataset import Dataset, from_tables
-from foretaste.data.histories import Histories
+from foretaste import __version__, bundle
+from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_items
-from foretaste.errors import BundleError, ModelError, UsageError
+from foretaste.errors import ModelError
 from foretaste.models import MODELS
 from foretaste.models.base import (
     ComparesItems,
@@ -27,24 +24,45 @@ from foretaste.models.base import (
     Model,
     PlacesNewItems,
     PredictsRatings,
-    configure,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
+from foretaste.recommending.answering import Answer, Conditions, Desk
 from foretaste.recommending.explaining import Place, place, reasons, shares
-from foretaste.recommending.ranking import Lists
-from foretaste.recommending.ranking import recommend as rank
-from foretaste.recommending.request import History, Id, allowed_items, batch_for, several
-from foretaste.recommending.reranking import diversify, pool_size
-from foretaste.recommending.retrieval import INDEXED_FROM, VectorIndex, top_k
-from foretaste.training.engine import Engine
+from foretaste.recommending.export import write_lists
+from foretaste.recommending.rating import rate_table
+from foretaste.recommending.request import (
+    History,
+    Id,
+    K,
+    Request,
+    resolve_user,
+)
+from foretaste.recommending.retrieval import ItemIndex
+
+
+class IgnoredIdsWarning(UserWarning):
+    """Ids of a request that the data lack: they were left out of what was asked."""
 
 
 @dataclass(eq=False)
 class Recommender:
-    """A fitted model with the Dataset it learned from.
+    """A fitted model with the Dataset it learned from; every list comes out of `answer`.
 
-    training: how it was fitted (seconds, seed, learning curve, ...).  metrics: what `evaluate`
-    found, kept with the bundle.
+    A Recommender knows nothing of what happened after training: newer events come with a Request.
+
+    Attributes:
+        model: The fitted model.
+        dataset: What it learned from: ids, histories, columns of items and users.
+        training: How it was fitted: seconds, seed, notes.
+        metrics: What `evaluate` found, kept with the bundle.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> rows = {"user": [1, 1, 2, 2, 3], "item": [10, 20, 10, 30, 20]}
+        >>> recommender = ft.fit(ft.Popularity(), ft.from_frame(pl.DataFrame(rows)))
+        >>> recommender.recommend(user=3, k=1)["item"].to_list()
+        [10]
     """
 
     model: Model
@@ -52,148 +70,254 @@ class Recommender:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def recommend(  # noqa: PLR0913 -- every way to narrow a list, by name
-        self, user: Id | None = None, *, users: Sequence[Id] | None = None,
-        history: History | None = None, k: int = 10, where: str | None = None,
-        exclude: Sequence[Id] = (), candidates: Sequence[Id] | None = None,
-        exclude_seen: bool = True, diversity: float = 0.0, user_features: Mapping[str, Any] | None = None,
-    ) -> pl.DataFrame:  # fmt: skip
-        """The k best items for a user, for many users, or for someone described by a history.
+    # -- lists
 
-        history: item ids, or item ids with ratings; ids alone count as liked (the top of the
-        scale).  user_features: what else is known of them, by the columns of the user table.  where: an SQL
-        condition on the item columns.  diversity: 0 to 1, see `diversify`.
-        Returns item, score, rank and the item columns (user first, where `users` was given).
-        Raises UnknownIdError, UsageError.
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Return the lists that several requests ask for, in their order.
+
+        This is the only way to a list: the evaluation, the export and the service come here too.
+
+        Args:
+            requests: Questions; see `Request`.
+
+        Raises:
+            UnknownIdError: Where a user is asked for whom the data lack.
+            UsageError: Where a condition or a value is wrong.
+            ModelError: Where a score is not a number.
         """
-        batch = batch_for(self.dataset, user, users, history, user_features)
-        lists = self.lists(
-            batch, k, exclude_seen=exclude_seen, diversity=diversity,
-            allowed_i=allowed_items(self.dataset, where, exclude, candidates),
+        return self._desk.answer(requests)
+
+    def candidates(self, where: str | None) -> torch.Tensor | None:
+        """Return the items that satisfy a condition, (items,) bool; None without a condition.
+
+        Args:
+            where: A condition on the item columns.
+        """
+        return self._desk.candidates(Request(users=[], where=where))[0]
+
+    @cached_property
+    def _desk(self) -> Desk:
+        return Desk(self.model, self.dataset, Conditions(self.dataset), lambda: self.item_vectors)
+
+    def recommend(  # noqa: PLR0913 -- a public door: every way to narrow a list, by name
+        self,
+        user: Id | None = None,
+        *,
+        users: Sequence[Id] | None = None,
+        history: History | None = None,
+        user_features: Mapping[str, Any] | None = None,
+        k: int = K,
+        where: str | None = None,
+        exclude: Sequence[Id] = (),
+        candidates: Sequence[Id] | None = None,
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+    ) -> pl.DataFrame:
+        """Return the k best items for a user, for several users, or for someone new.
+
+        Args:
+            user: A user of the training data.
+            users: Several of them.
+            history: What a new user did: item ids (liked), ids with ratings, or `Entry`s.
+            user_features: What else is known of a new user, by the columns of the user table.
+            k: Length of a list.
+            where: A condition on the item columns, such as ``year >= 1990``.
+            exclude: Items that must not be listed.
+            candidates: The only items that may be listed; None for all.
+            exclude_seen: Whether items of the history are left out.
+            diversity: From 0 to 1: relevance is traded for lists that repeat themselves less.
+
+        Returns:
+            A frame with item, score, rank (from 1) and the item columns, best first; user comes
+            first where `users` was given.  An IgnoredIdsWarning names ids that the data lack.
+
+        Raises:
+            UnknownIdError: Where the data lack a user.
+            UsageError: Where a condition, a value or a number is wrong.
+        """
+        asked = Request(
+            user, users, history, None, user_features, k, where, exclude, candidates, exclude_seen,
+            diversity,
         )  # fmt: skip
-        listed_bk = (lists.item_bk >= 0).numpy()
-        rows = lists.item_bk.numpy()[listed_bk]
-        table = self._item_columns(rows).insert_column(
-            1, pl.Series("score", lists.score_bk.numpy()[listed_bk])
+        (answer,) = self.answer([asked])
+        for name, ids in answer.unknown.items():
+            shown = ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
+            warnings.warn(
+                f"{name}: unknown items were ignored: {shown}.", IgnoredIdsWarning, stacklevel=2
+            )
+        return self.frame(answer, with_user=users is not None)
+
+    def frame(self, answer: Answer, *, with_user: bool = False) -> pl.DataFrame:
+        """Return an Answer as the table that `recommend` gives.
+
+        Args:
+            answer: Of this Recommender.
+            with_user: Whether the first column names the user, who must be one of training.
+        """
+        listed_bk = (answer.lists.item_bk >= 0).numpy()
+        table = self._item_columns(answer.lists.item_bk.numpy()[listed_bk]).insert_column(
+            1, pl.Series("score", answer.lists.score_bk.numpy()[listed_bk])
         )
         place_bk = np.broadcast_to(np.arange(1, listed_bk.shape[1] + 1), listed_bk.shape)
         table.insert_column(2, pl.Series("rank", place_bk[listed_bk].astype(np.int32)))
-        if users is not None:
-            owner = np.repeat(np.arange(len(batch)), listed_bk.sum(axis=1))
-            ids = self.dataset.users[batch.train_row_b.numpy()]
+        if with_user:
+            owner = np.repeat(np.arange(len(listed_bk)), listed_bk.sum(axis=1))
+            ids = self.dataset.users[answer.histories.train_row_b.numpy()]
             table.insert_column(0, ids.gather(owner).alias("user"))
         return table
 
-    def lists(
-        self, batch: Histories, k: int, *, exclude_seen: bool = True,
-        allowed_i: torch.Tensor | None = None, diversity: float = 0.0,
-        probe: Histories | None = None,
-    ) -> Lists:  # fmt: skip
-        """The lists that are served and evaluated, in item rows: ranked, then diversified.
+    def export(
+        self,
+        path: str | Path,
+        k: int = K,
+        *,
+        where: str | None = None,
+        exclude: Sequence[Id] = (),
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+        progress: bool | None = None,
+    ) -> Path:
+        """Write the k best items of every user to a Parquet file: user, item, score, rank.
 
-        allowed_i: (items,) bool.  probe: as there; with diversity its scores are those before.
+        Users pass through in chunks, so memory does not grow with their number.  The file takes
+        its name once it is complete: an older one stays until then, and two runs do not mix.
+
+        Args:
+            path: The file.
+            k: Length of a list.
+            where: A condition on the item columns.
+            exclude: Items that must not be listed.
+            exclude_seen: Whether items of a user's history are left out.
+            diversity: From 0 to 1.
+            progress: Whether to show a bar on standard error; by default on a terminal.
+
+        Raises:
+            DataError: Where the file cannot be written.
+            UsageError: Where a condition or a number is wrong.
         """
-        _at_least_one(k)
-        if not 0 <= diversity <= 1:
-            raise UsageError(f"diversity={diversity}.", fix="It goes from 0 (none) to 1.")
-        n_items = len(self.dataset.items)
-        best = rank(
-            self.model, batch, pool_size(k, n_items) if diversity else k, n_items=n_items,
-            exclude_seen=exclude_seen, allowed_i=allowed_i, probe=probe,
+        asked = Request(
+            users=[], k=k, where=where, exclude=exclude, exclude_seen=exclude_seen,
+            diversity=diversity,
         )  # fmt: skip
-        if not diversity:
-            return best
-        return diversify(best, self.item_vectors, k, diversity)
+        self._desk.candidates(asked)  # a wrong condition is refused before anything is written
+        return write_lists(self.answer, self.dataset, asked, Path(path), progress)
+
+    # -- ratings
+
+    def predict(
+        self,
+        users: Sequence[Id] | None = None,
+        items: Sequence[Id] = (),
+        *,
+        history: History | None = None,
+        user_features: Mapping[str, Any] | None = None,
+        unknown: Literal["fallback", "error"] | None = None,
+    ) -> pl.DataFrame:
+        """Return expected ratings of pairs (users[n], items[n]), or of items for someone new.
+
+        Args:
+            users: One for each item, or one for all items.
+            items: Items.
+            history: What a new user did, in place of `users`.
+            user_features: What else is known of a new user.
+            unknown: What happens with users and items that the data lack: "fallback" gives what
+                the model knows without them (an average item, a user without a history) and marks
+                the row; "error" refuses the table.  By default a table falls back, and a single
+                pair is an error.
+
+        Returns:
+            A frame with user, item, rating, std (null where the model has none) and fallback
+            (whether the user or the item is unknown).
+
+        Raises:
+            ModelError: Where the model does not predict ratings.
+            UnknownIdError: Where an id is unknown, as `unknown` says.
+            UsageError: Where users and items do not go together.
+        """
+        model = self._able(PredictsRatings, "predicts ratings")
+        return rate_table(model, self.dataset, users, items, history, user_features, unknown)
+
+    # -- reasons
 
     def explain(
-        self, user: Id | None = None, *, item: Id, history: History | None = None,
+        self,
+        user: Id | None = None,
+        *,
+        item: Id,
+        history: History | None = None,
         user_features: Mapping[str, Any] | None = None,
-    ) -> pl.DataFrame:  # fmt: skip
-        """Which items of the history carry this one: what its score loses without each of them.
+    ) -> pl.DataFrame:
+        """Return which items of a history carry an item: what its score loses without each.
 
-        Returns item, weight (in units of the score), share (of all that speaks for it) and the
-        item columns, the strongest first.
+        Args:
+            user: A user of the training data.
+            item: The item to be explained.
+            history: What a new user did, in place of `user`.
+            user_features: What else is known of a new user.
+
+        Returns:
+            A frame with item, weight (in units of the score), share (of all that speaks for it) and
+            the item columns, the strongest first.
+
+        Raises:
+            UnknownIdError: Where the user or the item is unknown.
         """
-        batch = batch_for(self.dataset, user, None, history, user_features)
-        asked_k = torch.from_numpy(self.dataset.items.rows([item]))
-        weight_h1 = reasons(self.model.score, batch, asked_k, len(self.dataset.items))
+        asked = Request(user, None, history, None, user_features)
+        histories, _ = resolve_user(asked, self.dataset)
+        row_k = torch.from_numpy(self.dataset.items.rows([item]))
+        weight_h1 = reasons(self.model.score, histories, row_k, len(self.dataset.items))
         order_h = weight_h1[:, 0].argsort(descending=True, stable=True)
-        table = self._item_columns(batch.item_h[order_h].numpy())
+        table = self._item_columns(histories.item_h[order_h].numpy())
         table.insert_column(1, pl.Series("weight", weight_h1[order_h, 0].numpy()))
         return table.insert_column(2, pl.Series("share", shares(weight_h1)[order_h, 0].numpy()))
 
-    def place(
-        self, user: Id | None = None, *, item: Id, history: History | None = None,
-        user_features: Mapping[str, Any] | None = None, where: str | None = None,
-    ) -> Place:  # fmt: skip
-        """Where an item stands in the full list of a user, and why not higher."""
-        batch = batch_for(self.dataset, user, None, history, user_features)
-        row = int(self.dataset.items.rows([item])[0])
-        allowed_i = allowed_items(self.dataset, where, (), None)
-        return place(self.model.score(batch)[0], row, batch.item_h, allowed_i)
+    def place(self, request: Request, item: Id) -> Place:
+        """Return where an item stands in the full list of one user, and why not higher.
 
-    def predict(
-        self, users: Sequence[Id] | None = None, items: Sequence[Id] = (), *,
-        history: History | None = None, user_features: Mapping[str, Any] | None = None,
-    ) -> pl.DataFrame:  # fmt: skip
-        """Expected ratings of pairs (users[n], items[n]), or of items for someone with a history.
+        Args:
+            request: For whom, and which items may be listed; its length does not count.
+            item: The item.
 
-        Returns user, item, rating, std (null where the model has none).
+        Raises:
+            UnknownIdError: Where the user or the item is unknown.
         """
-        model = self._able(PredictsRatings, "predicts ratings")
-        item_p = torch.from_numpy(self.dataset.items.rows(several(items, "items")))
-        if (users is None) == (history is None):
-            raise UsageError("give either users or a history.", fix="A stranger is a history.")
-        if history is not None:
-            named, user_p = [None] * len(items), torch.zeros_like(item_p)
-            batch = batch_for(self.dataset, history=history, user_features=user_features)
-        else:
-            named = [] if users is None else several(users, "users")
-            if len(named) == 1:
-                named *= len(items)
-            if len(named) != len(items):
-                raise UsageError(
-                    f"{len(named)} users and {len(items)} items.",
-                    fix="Give one user for each item.",
-                )
-            batch, user_p = (
-                batch_for(self.dataset, users=named, user_features=user_features),
-                torch.arange(len(items)),
-            )
-        rated = model.predict(batch, user_p, item_p)
-        std = pl.Series([None] * len(items), dtype=pl.Float32)
-        return pl.DataFrame(
-            {
-                "user": pl.Series(named, dtype=self.dataset.users.values.dtype, strict=False),
-                "item": self.dataset.items[item_p.numpy()],
-                "rating": rated.mean_p.numpy(),
-                "std": std if rated.std_p is None else rated.std_p.numpy(),
-            }
-        )
+        histories, _ = resolve_user(request, self.dataset)
+        row = int(self.dataset.items.rows([item])[0])
+        allowed_i, _ = self._desk.candidates(request)
+        return place(self.model.score(histories)[0], row, histories.item_h, allowed_i)
+
+    # -- items
 
     @cached_property
     def item_vectors(self) -> torch.Tensor:
-        """Items as vectors whose cosine is similarity: the model's, or the data's: (items, d)."""
+        """Items as vectors whose cosine is similarity, (items, d): the model's, or the data's."""
         if isinstance(self.model, HasItemVectors):
             return self.model.item_vectors().float()
         return co_occurrence_vectors(self.dataset)
 
     @cached_property
-    def _exact_index(self) -> VectorIndex:
-        return VectorIndex(self.item_vectors)
+    def _nearest(self) -> ItemIndex:
+        return ItemIndex(lambda: self.item_vectors)
 
-    @cached_property
-    def _graph_index(self) -> VectorIndex:
-        return VectorIndex(self.item_vectors, graph=True)
-
-    def similar(self, item: Id, k: int = 10, *, approximate: bool = False) -> pl.DataFrame:
-        """The k items nearest to one, by cosine of item vectors: item, score, rank and columns.
+    def similar(self, item: Id, k: int = K, *, approximate: bool = False) -> pl.DataFrame:
+        """Return the k items nearest to one, by cosine of item vectors.
 
         The vectors are the model's, or where it has none those of who interacted with both.
-        approximate: of 200,000 items and more, those that an index finds.  The first call builds
-        it, for many to come (UsageError without usearch).
+
+        Args:
+            item: An item.
+            k: How many.
+            approximate: Whether an index may miss some, among 200,000 items and more.  The first
+                call builds it, for many to come.
+
+        Returns:
+            A frame with item, score (the cosine), rank and the item columns, the nearest first.
+
+        Raises:
+            UnknownIdError: Where the item is unknown.
+            UsageError: Where k is less than 1, or the index needs usearch and it is missing.
         """
-        _at_least_one(k)
+        Request(users=[], k=k)  # refuses a length that is none
         item_k, cosine_k = self.neighbours(int(self.dataset.items.rows([item])[0]), k, approximate)
         table = self._item_columns(item_k.numpy())
         table.insert_column(1, pl.Series("score", cosine_k.numpy()))
@@ -204,22 +328,26 @@ class Recommender:
     def neighbours(
         self, row: int, k: int, approximate: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `similar` lists, in item rows: rows and cosines of the k nearest, (k,) each."""
-        n_items = len(self.dataset.items)
-        if isinstance(self.model, ComparesItems):
-            item_1k, score_1k, _ = top_k(self.model.cosines(row)[None], min(k + 1, n_items))
-        else:
-            graph = approximate and n_items >= INDEXED_FROM
-            index = self._graph_index if graph else self._exact_index
-            item_1k, score_1k = index.nearest(index.unit_id[row][None], k + 1)
-        other = (item_1k[0] >= 0) & (item_1k[0] != row)
-        return item_1k[0][other][:k], score_1k[0][other][:k]
+        """Return what `similar` lists, in item rows: rows and cosines of the k nearest, (k,) each.
+
+        Args:
+            row: Row of an item.
+            k: How many.
+            approximate: As in `similar`.
+        """
+        cosines = self.model.cosines if isinstance(self.model, ComparesItems) else None
+        return self._nearest.of(row, k, cosines, approximate=approximate)
 
     def with_items(self, items: Any) -> Recommender:
-        """The same with further items that nobody has interacted with, placed by their columns.
+        """Return the same with further items that nobody has interacted with, nothing retrained.
 
-        items: a file or a frame, as `read_items` takes it.  Nothing is trained again.  ModelError
-        where the model cannot tell an item from its columns.
+        Args:
+            items: A file or a frame of new items, as `read_items` takes it; the model places them
+                by their columns.
+
+        Raises:
+            ModelError: Where the model cannot tell an item from its columns.
+            UsageError: Where an id is there already, or a cell does not fit its column.
         """
         model = self._able(PlacesNewItems, "places new items")
         dataset = self.dataset.add_items(read_items(items))
@@ -227,7 +355,14 @@ class Recommender:
         return replace(self, model=model.with_items(new), dataset=dataset)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the bundle; an older one in the same folder is replaced in one step."""
+        """Write the bundle; an older one in the same folder is replaced in one step.
+
+        Args:
+            folder: Where; it is made, or holds a bundle.
+
+        Raises:
+            BundleError: Where the folder holds something else, or cannot be written.
+        """
         tensors, learned = self.model.state()
         about, tables = self.dataset.tables()
         values = {
@@ -262,69 +397,3 @@ class Recommender:
             while clash[name] in table.columns:
                 clash[name] = f"item_{clash[name]}"
         return table[rows].rename(clash)
-
-
-def fit(
-    model: Model, train: Dataset, *, seed: int = 0, device: str = "auto",
-    precision: str = "float32", folder: str | Path | None = None, progress: bool | None = None,
-) -> Recommender:  # fmt: skip
-    """Fit a model to a Dataset.
-
-    folder: where to keep checkpoints and the run log; called again with the same arguments after a
-    crash, training goes on from there exactly.  progress: show a bar on standard error (by default
-    on a terminal).
-    """
-    show = sys.stderr.isatty() if progress is None else progress
-    engine = Engine(
-        device=device, precision=precision, seed=seed,
-        folder=None if folder is None else Path(folder), progress=sys.stderr if show else None,
-    )  # fmt: skip
-    if model.needs_ratings and not train.explicit:
-        raise ModelError(
-            f"{model.name} needs ratings, and {train.name} has none.",
-            fix="Name the column with --rating-column, or choose a model for clicks: popularity.",
-        )
-    if model.needs_interactions and not len(train):
-        able = [name for name, known in MODELS.items() if not known.needs_interactions]
-        raise ModelError(
-            f"{model.name} learns from interactions, and {train.name} has items alone.",
-            fix=f"Give ratings or clicks, or train one of {', '.join(able)}.",
-        )
-    started = time.monotonic()
-    model.fit(train, engine)
-    seconds = time.monotonic() - started
-    training: dict[str, Any] = {
-        "seed": seed, "precision": precision, "seconds": seconds, "random": bool(engine.drawn)
-    }  # fmt: skip
-    curve = getattr(model, "curve_", [])
-    if curve and curve[-1].get("interrupted"):
-        training["interrupted"] = True
-    if notes := getattr(model, "notes_", []):
-        training["notes"] = notes
-    return Recommender(model, train, training)
-
-
-def load(folder: str | Path) -> Recommender:
-    """Read a bundle, every byte verified; BundleError says what is wrong with it."""
-    parts = bundle.read(folder)
-    try:
-        about, data = parts.values["model"], parts.values["data"]
-        if about["name"] not in MODELS:
-            raise BundleError(
-                f"the bundle holds a model {about['name']!r}, which this foretaste does not have.",
-                where=folder, fix=f"It has {', '.join(MODELS)}; upgrade, or train again.",
-            )  # fmt: skip
-        model = configure(MODELS[about["name"]], about["fields"])
-        model.restore(parts.tensors, about["learned"])
-        dataset = from_tables(data, parts.tables)
-        return Recommender(model, dataset, parts.values["training"], parts.values["metrics"])
-    except (KeyError, TypeError, RuntimeError, UsageError, pl.exceptions.PolarsError) as error:
-        raise BundleError(
-            f"a part of the bundle is missing or of the wrong kind ({error}).",
-            where=folder, fix="Train again.",
-        ) from None  # fmt: skip
-
-
-def _at_least_one(k: int) -> None:
-    if k < 1:
-        raise UsageError(f"k={k}.", fix="Ask for at least one item.")

@@ -1,96 +1,235 @@
-"""What is asked, in external ids, as arrays: whose history it is, and which items may be listed."""
+"""Who asks for what: a Request in external ids, resolved to rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from foretaste.data.dataset import Dataset, id_table
+from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import UnknownIdError, UsageError
-from foretaste.recommending.filters import matching
+
+K = 10  # items in a list where nobody says how many
+
+
+class Entry(NamedTuple):
+    """One entry of a history that comes with a request.
+
+    Attributes:
+        item: The item's id.
+        value: Its rating or weight; None counts as liked (the top of the scale; a click).
+        time: Milliseconds since 1970 UTC; times count where every entry has one.
+    """
+
+    item: str | int
+    value: float | None = None
+    time: int | None = None
+
 
 Id = str | int
-History = Sequence[Id] | Sequence[str] | Mapping[str, float] | Mapping[int, float]
+History = Sequence[Id] | Sequence[str] | Sequence[Entry] | Mapping[str, float] | Mapping[int, float]
 
 
-def batch_for(
-    dataset: Dataset, user: Id | None = None, users: Sequence[Id] | None = None,
-    history: History | None = None, user_features: Mapping[str, Any] | None = None,
-) -> Histories:  # fmt: skip
-    """The histories of one user, of several, or of someone described by one.
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A question for lists: whom they are for, how long they are, and what may be on them.
 
-    user_features: what else is known of the latter, by the columns of the user table.
+    Everything that makes lists builds a Request: the methods of `Recommender`, the evaluation, the
+    export and the service.  It knows external ids; `resolve_user` and `resolve_candidates` turn
+    them into rows.
+
+    Attributes:
+        user: A user of the training data; exactly one of user, users, history, histories is given.
+        users: Several of them; the answer has a list for each.
+        history: What a new user did: item ids, ids with ratings, or `Entry`s; [] for nothing.
+        histories: Resolved histories of B users, for callers that hold rows.
+        user_features: What else is known of a new user, by the columns of the user table.
+        k: Length of the lists, at least 1.
+        where: A condition on the item columns, such as ``year >= 1990``.
+        exclude: Items that must not be listed.
+        candidates: The only items that may be listed; None for all.
+        exclude_seen: Whether items of the history are left out.
+        seen: What is left out in place of the history, for the same users: where a model is shown
+            less than all that a user did.
+        diversity: From 0 (the order of the scores) to 1; see `reranking.diversify`.
+        explain: For how many entries of the history each listed item is explained; 0 for none.
+        probe: Items of the same users whose scores are wanted too, for evaluation.
+
+    Raises:
+        UsageError: Where the fields contradict each other.
     """
-    if sum(x is not None for x in (user, users, history)) != 1:
-        raise UsageError(
-            "give exactly one of user, users and history.", fix="A stranger is a history."
-        )
-    if history is not None:
-        told = dataset.user_frame_of(user_features) if user_features else None
-        return replace(_stranger(dataset, history), user_features=told)
-    if user_features:
-        raise UsageError(
-            "user_features is of someone new.", fix="Give a history with it, [] for none."
-        )
-    asked = [user] if users is None else several(users, "users")
+
+    user: Id | None = None
+    users: Sequence[Id] | None = None
+    history: History | None = None
+    histories: Histories | None = None
+    user_features: Mapping[str, Any] | None = None
+    k: int = K
+    where: str | None = None
+    exclude: Sequence[Id] = ()
+    candidates: Sequence[Id] | None = None
+    exclude_seen: bool = True
+    diversity: float = 0.0
+    explain: int = 0
+    seen: Histories | None = None
+    probe: Histories | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.user_features and self.history is None:
+            raise UsageError(
+                "user_features describe someone new.", fix="Give a history with them, [] for none."
+            )
+        given = (self.user, self.users, self.history, self.histories)
+        if sum(x is not None for x in given) != 1:
+            raise UsageError(
+                "give exactly one of user, users and history.",
+                fix="Someone new is described by a history, [] for none.",
+            )
+        if self.k < 1:
+            raise UsageError(f"k={self.k}.", fix="Ask for at least one item.")
+        if not 0 <= self.diversity <= 1:
+            raise UsageError(f"diversity={self.diversity}.", fix="It goes from 0 (none) to 1.")
+
+
+def resolve_user(request: Request, dataset: Dataset) -> tuple[Histories, list[Id]]:
+    """Return the histories of whom a request is for, and unknown items of the history.
+
+    Args:
+        request: The question.
+        dataset: What the model was trained on.
+
+    Raises:
+        UnknownIdError: Where a user is asked for whom the data lack.
+        UsageError: Where a value is off the scale, or a user feature does not exist.
+    """
+    if request.histories is not None:
+        return request.histories, []
+    if request.history is not None:
+        return new_user(dataset, request.history, request.user_features)
+    asked = [request.user] if request.users is None else several(request.users, "users")
     try:
         rows = dataset.users.rows(asked)
     except UnknownIdError as error:
         hint = "For someone new, give a history: what they have seen or rated."
         raise UnknownIdError("user", error.ids, fix=f"{error.fix} {hint}") from None
-    return histories_of(dataset, rows, dataset)
+    return histories_of(dataset, rows, dataset), []
 
 
-def _stranger(dataset: Dataset, history: History) -> Histories:
+def new_user(
+    dataset: Dataset, history: History, user_features: Mapping[str, Any] | None = None
+) -> tuple[Histories, list[Id]]:
+    """Return the history of someone new, and those of its items that the data lack.
+
+    Args:
+        dataset: What the model was trained on.
+        history: Items, as in `Request`; of an item named twice the last entry counts.
+        user_features: Columns of the user table.
+
+    Raises:
+        UsageError: Where a value is off the scale of the ratings or is no finite number.
+    """
+    entries = _entries(dataset, history)
+    row_n = dataset.items.find([entry.item for entry in entries])
+    liked = dataset.scale[1] if dataset.explicit else 1.0
+    known: dict[int, Entry] = {}
+    for row, entry in zip(row_n.tolist(), entries, strict=True):
+        if row >= 0:
+            known.pop(row, None)  # named twice: the last one counts, and its place
+            known[row] = entry
+    value_h = [liked if e.value is None else float(e.value) for e in known.values()]
+    timed = bool(known) and all(entry.time is not None for entry in known.values())
+    time_h = np.array([entry.time for entry in known.values()], np.int64) if timed else None
+    features = dataset.user_frame_of(user_features) if user_features else None
+    one = Histories.of_one(
+        np.array(list(known), np.int64), np.array(value_h, np.float32), time_h, -1, features
+    )
+    unknown = [entry.item for row, entry in zip(row_n, entries, strict=True) if row < 0]
+    return (one if time_h is None else one.sorted_by(time_h)), unknown
+
+
+def check_value(dataset: Dataset, item: Id, value: object, what: str = "history") -> None:
+    """Raise UsageError where a value is off the scale of the ratings, or no finite number.
+
+    Args:
+        dataset: Its scale counts where it has ratings.
+        item: Whose value it is, for the error.
+        value: The value.
+        what: Where it came from, for the error.
+    """
     low, high = dataset.scale if dataset.explicit else (-math.inf, math.inf)
-    if not isinstance(history, Mapping):
-        liked = high if dataset.explicit else 1.0
-        items = several(history, "history")
-        values = [liked] * len(items)
-    else:
-        items, values = list(history), list(history.values())
-    rated: dict[int, float] = {}
-    for item, row, value in zip(items, dataset.items.rows(items), values, strict=True):
-        if not (isinstance(value, Real) and low <= value <= high and math.isfinite(value)):
-            span = f"Ratings lie in {low:g} to {high:g}."
-            raise UsageError(
-                f"history: item {item!r}: got {value!r}.",
-                fix=span if dataset.explicit else "Weights are finite numbers.",
-            )
-        rated.pop(int(row), None)  # named twice: the last one counts, and its place
-        rated[int(row)] = float(value)
-    return Histories(
-        torch.tensor([0, len(rated)]), torch.tensor(list(rated), dtype=torch.int64),
-        torch.tensor(list(rated.values())), None, torch.tensor([-1]),
-    )  # fmt: skip
+    if isinstance(value, Real) and low <= value <= high and math.isfinite(value):
+        return
+    span = f"Ratings lie in {low:g} to {high:g}."
+    raise UsageError(
+        f"{what}: item {item!r}: got the value {value!r}.",
+        fix=span if dataset.explicit else "Weights are finite numbers.",
+    )
 
 
-def allowed_items(
-    dataset: Dataset, where: str | None, exclude: Sequence[Id], candidates: Sequence[Id] | None
-) -> torch.Tensor | None:
-    """The items that may be listed: (items,) bool; None for all of them."""
-    if where is None and not len(exclude) and candidates is None:
-        return None
+def _entries(dataset: Dataset, history: History) -> list[Entry]:
+    """Return a history as entries, its values checked."""
+    if isinstance(history, Mapping):
+        rated = cast("Mapping[Id, Any]", history)
+        for item, value in rated.items():
+            check_value(dataset, item, value)
+        return [Entry(item, value) for item, value in rated.items()]
+    entries = [e if isinstance(e, Entry) else Entry(e) for e in several(history, "history")]
+    for entry in entries:
+        if entry.value is not None:
+            check_value(dataset, entry.item, entry.value)
+    return entries
+
+
+def resolve_candidates(
+    request: Request, dataset: Dataset, matching_i: np.ndarray | None
+) -> tuple[Tensor | None, dict[str, list[Id]]]:
+    """Return the items that may be listed, (items,) bool or None for all, and unknown ids by field.
+
+    Args:
+        request: The question.
+        dataset: What the model was trained on.
+        matching_i: The items that satisfy the request's condition, (items,) bool; None without one.
+    """
+    unknown: dict[str, list[Id]] = {}
+    if matching_i is None and not len(request.exclude) and request.candidates is None:
+        return None, unknown
+
+    def rows(field_name: str, ids: Sequence[Id]) -> np.ndarray:
+        asked = several(ids, field_name)
+        found = dataset.items.find(asked)
+        if (found < 0).any():
+            unknown[field_name] = [asked[n] for n in np.flatnonzero(found < 0)]
+        return found[found >= 0]
+
     allowed_i = np.ones(len(dataset.items), dtype=bool)
-    if candidates is not None:
+    if request.candidates is not None:
         allowed_i[:] = False
-        allowed_i[dataset.items.rows(several(candidates, "candidates"))] = True
-    if len(exclude):
-        allowed_i[dataset.items.rows(several(exclude, "exclude"))] = False
-    if where is not None:
-        allowed_i &= matching(where, id_table(dataset.items, dataset.item_table))
-    return torch.from_numpy(allowed_i)
+        allowed_i[rows("candidates", request.candidates)] = True
+    if len(request.exclude):
+        allowed_i[rows("exclude", request.exclude)] = False
+    if matching_i is not None:
+        allowed_i &= matching_i
+    return torch.from_numpy(allowed_i), unknown
 
 
 def several(ids: Sequence[Any], what: str) -> list[Any]:
-    """The ids as a list, whatever sequence they came in; one string is no list of characters."""
+    """Return ids as a list, whatever sequence they came in.
+
+    Args:
+        ids: Ids.
+        what: The name of the argument, for the error.
+
+    Raises:
+        UsageError: For one text, which is no list of characters.
+    """
     if isinstance(ids, str | bytes):
         raise UsageError(f"{what}={ids!r} is one text.", fix=f"Give a list: {what}=[{ids!r}].")
     return list(ids)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,48 @@ COARSE = torch.bfloat16 if any(CPU.get(name) for name in FAST) else torch.float3
 Best = tuple[Tensor, Tensor, Tensor, Tensor]  # item_bk, score_bk, tied_b, probe_h of ranking.Lists
 
 
+class ItemFactors:
+    """What a model multiplies users with, and what lists need to know of it: kept for many lists.
+
+    Of a million items of 64 factors, the norms take as long as the products with a user.  It knows
+    no users and no conditions; it does not notice where the factors are changed in place.
+    """
+
+    def __init__(self, item_id: Tensor) -> None:
+        """Keep the factors as they are.
+
+        Args:
+            item_id: Factors of the items: (items, d), float32, not copied.
+        """
+        self.item_id = item_id
+
+    def of(self, row_c: Tensor) -> ItemFactors:
+        """Copy the factors of some items.
+
+        Args:
+            row_c: Rows of the items: (C,), int64.
+
+        Returns:
+            Their factors, in that order.
+        """
+        return ItemFactors(self.item_id[row_c])
+
+    @cached_property
+    def length(self) -> Tensor:
+        """The largest norm, a scalar.  Raises ModelError where it is not finite."""
+        length = self.item_id.norm(dim=1).max()
+        refuse_nan(not bool(length.isfinite()))
+        return length
+
+    @cached_property
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """The factors as COARSE, and the largest norm of what was lost: (items, d) and a scalar."""
+        if self.item_id.dtype == COARSE:
+            return self.item_id, self.length.new_zeros(())
+        coarse_id = self.item_id.to(COARSE)
+        return coarse_id, (self.item_id - coarse_id.float()).norm(dim=1).max()
+
+
 class DotProducts:
     """The candidates of a model that scores by dot products, and the exact lists of its users.
 
@@ -32,27 +75,30 @@ class DotProducts:
     scores nor ties depend on who is asked for together.
     """
 
-    def __init__(self, item_id: Tensor, allowed_i: Tensor | None = None, n_users: int = 1) -> None:
-        """Round the vectors of the allowed items (one at least), where n_users pay for it."""
+    def __init__(
+        self, factors: ItemFactors, allowed_i: Tensor | None = None, n_users: int = 1
+    ) -> None:
+        """Round the vectors of the allowed items, where the users pay for it.
+
+        Args:
+            factors: Of all items.
+            allowed_i: Which items are candidates, one at least: (items,), bool; None for all.
+            n_users: How many lists will be asked for.
+        """
         self.row_c = None if allowed_i is None else allowed_i.nonzero()[:, 0]
-        self.n_items = len(item_id)
-        self.item_cd = item_id if self.row_c is None else item_id[self.row_c]
-        n, d = self.item_cd.shape
-        dtype = COARSE if n_users > WORTH_ROUNDING else torch.float32
-        self.coarse_cd = torch.zeros(-(-n // BLOCK) * BLOCK, d, dtype=dtype)
-        self.coarse_cd[:n] = self.item_cd
-        self.length = self.item_cd.norm(dim=1).max()
-        self.error = torch.zeros(())
-        if dtype != torch.float32:
-            self.error = (self.item_cd - self.coarse_cd[:n].float()).norm(dim=1).max()
-        refuse_nan(not bool(self.length.isfinite()))
+        self.n_items = len(factors.item_id)
+        factors = factors if self.row_c is None else factors.of(self.row_c)
+        self.item_cd, self.length = factors.item_id, factors.length
+        self.coarse_cd, self.error = self.item_cd, torch.zeros((), dtype=torch.float32)
+        if n_users > WORTH_ROUNDING:
+            self.coarse_cd, self.error = factors.rounded
 
     def best(
         self, user_bd: Tensor, k: int, seen: Histories | None = None, probe: Histories | None = None
     ) -> Iterator[Best]:
         """Items, scores, ties, probed scores as in `ranking.Lists`, a chunk of users at a time."""
         refuse_nan(not bool(user_bd.isfinite().all()))
-        width = len(self.coarse_cd)
+        width = -(-len(self.coarse_cd) // BLOCK) * BLOCK
         rows = max(1, min(CHUNK_USERS, CHUNK_BYTES // (4 * width)))
         buffer_bc = torch.empty(min(rows, len(user_bd)), width, dtype=self.coarse_cd.dtype)
         for start in range(0, len(user_bd), rows):
@@ -68,7 +114,7 @@ class DotProducts:
             if probe is not None:
                 user_h, place_h = self._places(probe[users])
                 in_h = (place_h >= 0) & (coarse_bc[user_h, place_h] > -torch.inf)
-                probe_h = torch.full((len(place_h),), -torch.inf)
+                probe_h = torch.full((len(place_h),), -torch.inf, dtype=torch.float32)
                 probe_h[in_h] = _dot(some_bd, self.item_cd, user_h[in_h], place_h[in_h])
             yield *self._exact(some_bd, coarse_bc, bound_b, k), probe_h
 
@@ -84,7 +130,7 @@ class DotProducts:
         """Fill in the coarse products, -inf behind the last; how far off they may be: (B,)."""
         n, d = self.item_cd.shape
         rounded_bd = user_bd.to(coarse_bc.dtype)
-        torch.mm(rounded_bd, self.coarse_cd.T, out=coarse_bc)
+        torch.mm(rounded_bd, self.coarse_cd.T, out=coarse_bc[:, :n])
         coarse_bc[:, n:] = -torch.inf
         lost_b = (user_bd - rounded_bd.float()).norm(dim=1)
         added = self.error + 2.0**-23 * d * (self.length + self.error)
@@ -98,7 +144,7 @@ class DotProducts:
         key_bc = coarse_bc.view(torch.int16 if coarse_bc.dtype == torch.bfloat16 else torch.int32)
         sure_b = torch.zeros(len(user_bd), dtype=torch.bool)
         item_bk = torch.full((len(user_bd), k), -1)
-        score_bk = torch.full((len(user_bd), k), -torch.inf)
+        score_bk = torch.full((len(user_bd), k), -torch.inf, dtype=torch.float32)
         tied_b = torch.zeros(len(user_bd), dtype=torch.int64)
         if key_bc.shape[1] >= k * BLOCK:
             # the k best blocks hold k items; the bits of positive numbers are in order as they are
@@ -129,7 +175,8 @@ class DotProducts:
         count_b = torch.bincount(row_n, minlength=len(user_bd))
         column_n = torch.arange(len(row_n)) - (count_b.cumsum(0) - count_b)[row_n]
         shape = len(user_bd), max(k, int(count_b.max()))
-        score_bm, place_bm = torch.full(shape, -torch.inf), torch.zeros(shape, dtype=torch.int64)
+        score_bm = torch.full(shape, -torch.inf, dtype=torch.float32)
+        place_bm = torch.zeros(shape, dtype=torch.int64)
         score_bm[row_n, column_n] = _dot(user_bd, self.item_cd, row_n, place_n)
         place_bm[row_n, column_n] = place_n
         column_bk, score_bk, tied_b = top_k(score_bm, k)
@@ -260,3 +307,43 @@ def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     score_bk, order_bk = score_bi.gather(1, item_bk).sort(dim=1, descending=True, stable=True)
     item_bk = item_bk.gather(1, order_bk)
     return item_bk.masked_fill(score_bk == -torch.inf, -1), score_bk, tied_b
+
+
+class ItemIndex:
+    """The items nearest to an item; indexes are built when they are first needed."""
+
+    def __init__(self, vectors: Callable[[], Tensor]) -> None:
+        """Remember where vectors come from.
+
+        Args:
+            vectors: Makes the items' vectors, (items, d).
+        """
+        self._vectors = vectors
+        self._indexes: dict[bool, VectorIndex] = {}
+
+    def of(
+        self, row: int, k: int, cosines: Callable[[int], Tensor] | None, *, approximate: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and cosines of the k items nearest to one, without it: (k,) each.
+
+        Args:
+            row: Row of the item.
+            k: How many.
+            cosines: Gives the cosines of an item to all, (items,), for models without vectors.
+            approximate: Whether a graph may miss some, among INDEXED_FROM items and more.
+        """
+        if cosines is not None:
+            cosine_1i = cosines(row)[None]
+            item_1k, score_1k, _ = top_k(cosine_1i, min(k + 1, cosine_1i.shape[1]))
+        else:
+            index = self._index(graph=False)
+            if approximate and len(index.unit_id) >= INDEXED_FROM:
+                index = self._index(graph=True)
+            item_1k, score_1k = index.nearest(index.unit_id[row][None], k + 1)
+        other_k = (item_1k[0] >= 0) & (item_1k[0] != row)
+        return item_1k[0][other_k][:k], score_1k[0][other_k][:k]
+
+    def _index(self, graph: bool) -> VectorIndex:
+        if graph not in self._indexes:
+            self._indexes[graph] = VectorIndex(self._vectors(), graph=graph)
+        return self._indexes[graph]

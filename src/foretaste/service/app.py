@@ -18,12 +18,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import generate_latest
 from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from foretaste.bundle import __version__
+from foretaste import __version__
 from foretaste.errors import ForetasteError, ModelError, UnknownIdError, UsageError
 from foretaste.service import schemas as s
 from foretaste.service.batching import Gathering
@@ -97,25 +96,30 @@ def build(live: Live, rules: Rules) -> FastAPI:
 
 
 async def _watch(live: Live, metrics: Metrics) -> None:
-    """Swap in what is promoted or described while requests go on."""
+    """Swap in what is promoted or described while requests go on; one line an outage."""
+    failing = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
             if await run_in_threadpool(live.refresh):
                 metrics.swaps.inc()
-        except Exception:
-            log.exception("what is current cannot be served; what was is served on")
+        except Exception as error:
+            if not failing:
+                why = (str(error) or type(error).__name__).splitlines()[0]
+                log.error("what is current cannot be served, what was is served on: %s", why)
+            failing = True
+        else:
+            if failing:
+                log.warning("what is current is served again")
+            failing = False
 
 
 def _asking(app: FastAPI, live: Live) -> None:
-    gatherings = {
-        kind: Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
-        for kind in ("users", "strangers")
-    }
+    gathering = Gathering[s.Recommend, Listing](live.recommend_all, most=TOGETHER)
 
     async def listed(asked: s.Recommend, request: Request) -> Response:
-        if asked.alike:
-            listing = await gatherings[asked.alike].ask(asked)
+        if asked.plain:
+            listing = await gathering.ask(asked)
         else:  # a filter takes longer: others need not wait for it
             listing = await run_in_threadpool(live.recommend, asked)
         return _json_text(listing.json(request.state.request_id))
@@ -168,18 +172,20 @@ def _asking(app: FastAPI, live: Live) -> None:
 
 
 def _telling(app: FastAPI, live: Live) -> None:
-    def tell(feedback: s.Feedbacks, key: str | None, overwrite: bool) -> s.Accepted:
+    def tell(request: Request, feedback: s.Feedbacks, key: Once, overwrite: bool) -> s.Accepted:
         many = feedback if isinstance(feedback, list) else [feedback]
         body = json.dumps([one.model_dump() for one in many])
-        return s.Accepted(accepted=live.remember(many, overwrite=overwrite, key=key, body=body))
+        client = request.state.client
+        accepted = live.remember(many, overwrite=overwrite, key=key, body=body, client=client)
+        return s.Accepted(accepted=accepted)
 
     @app.put("/api/feedback")
-    def overwrite_feedback(feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
-        return tell(feedback, key, overwrite=True)
+    def overwrite_feedback(request: Request, feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
+        return tell(request, feedback, key, overwrite=True)
 
     @app.post("/api/feedback")
-    def add_feedback(feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
-        return tell(feedback, key, overwrite=False)
+    def add_feedback(request: Request, feedback: s.Feedbacks, key: Once = None) -> s.Accepted:
+        return tell(request, feedback, key, overwrite=False)
 
     @app.get("/api/users/{user}/feedback", response_model=s.History)
     def feedback_of(user: s.PathId) -> Response:
@@ -206,7 +212,7 @@ def _telling(app: FastAPI, live: Live) -> None:
 
 def _health(app: FastAPI, live: Live, metrics: Metrics) -> None:
     @app.get("/health/live")
-    def alive() -> dict[str, str]:
+    async def alive() -> dict[str, str]:  # on the loop: it needs no free thread
         return {"status": "live"}
 
     @app.get("/health/ready")
@@ -216,7 +222,7 @@ def _health(app: FastAPI, live: Live, metrics: Metrics) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     def prometheus() -> Response:
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def _json(value: Any) -> Response:

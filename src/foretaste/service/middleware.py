@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foretaste.service.store import SCOPES, Store
+from foretaste.service.store import SCOPES, Store, digest
 
 log = logging.getLogger("foretaste.service")
 
@@ -24,6 +27,7 @@ LARGEST_BODY = 1 << 20  # bytes
 LONGEST_TARGET = 16 << 10  # bytes of path and query
 BODY_SECONDS, ANSWER_SECONDS = 10.0, 30.0
 TRUSTED_FOR = 1.0  # seconds that a key is remembered; a revoked one is refused after them
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the name is prometheus_client's
 LOGGED = ("request_id", "method", "route", "status", "ms")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/health/",)  # needs no key; nor does the page, which holds no data
@@ -80,7 +84,11 @@ class JsonLines(logging.Formatter):
 
 
 class Metrics:
-    """What Prometheus asks for."""
+    """What Prometheus asks for: of this process, or of all workers where they share a folder.
+
+    The folder is that of prometheus_client's multiprocess mode, PROMETHEUS_MULTIPROC_DIR, which
+    must be set before prometheus_client is imported. Counters of workers that died still count.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -94,9 +102,32 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )  # fmt: skip
         self.in_flight = Gauge(
-            "foretaste_requests_in_flight", "Requests being answered.", registry=self.registry
-        )
+            "foretaste_requests_in_flight", "Requests being answered.", registry=self.registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
         self.swaps = Counter("foretaste_swaps", "Bundles swapped in.", registry=self.registry)
+
+    def text(self) -> bytes:
+        """Return every metric in Prometheus's text format."""
+        folder = os.environ.get(METRICS_FOLDER)
+        if folder is None:
+            return generate_latest(self.registry)
+        for path in Path(folder).glob("gauge_live*_*.db"):
+            if not _is_alive(pid := int(path.stem.rpartition("_")[2])):
+                mark_process_dead(pid, folder)  # what it was answering, it is not any more
+        of_all = CollectorRegistry()
+        MultiProcessCollector(of_all, folder)
+        return generate_latest(of_all)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 @dataclass
@@ -128,7 +159,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         exchange = Exchange(scope, uuid.uuid4().hex)
-        scope["state"] = {**scope.get("state", {}), "request_id": exchange.id}
+        scope["state"] = {**scope.get("state", {}), "request_id": exchange.id, "client": ""}
         answer = _Answer(send, exchange)
         self.metrics.in_flight.inc()
         try:
@@ -171,6 +202,7 @@ class Guard:
         if SCOPES.index(scope_held) < SCOPES.index(needed):
             raise Refused(403, "forbidden", f"the key may {scope_held}; this needs {needed}.",
                           f"Use a key of scope {needed}.")  # fmt: skip
+        scope["state"]["client"] = digest(token)
 
     async def _scope_of(self, token: str) -> str | None:
         now = time.monotonic()
@@ -223,7 +255,7 @@ class _Answer:
 def _scope_for(method: str, path: str) -> str:
     if method in ("GET", "HEAD") or path in ("/api/recommend", "/api/predict", "/api/explain"):
         return "read"
-    return "admin" if method == "DELETE" and not path.endswith("/feedback") else "write"
+    return "admin" if method == "DELETE" else "write"  # what is removed does not come back
 
 
 def _route_undecoded(scope: Scope) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from foretaste.bundle import alone, atomic_write
 from foretaste.errors import BundleError, UsageError
 
 
@@ -29,17 +29,40 @@ def current(bundle: Path) -> Path:
 
 
 def promote(bundle: Path, successor: Path) -> None:
-    """Serve another bundle from now on: running services swap to it."""
-    _write(bundle, [*promoted(bundle), successor.resolve()])
+    """Serve another bundle from now on: running services swap to it.
+
+    Args:
+        bundle: The bundle in whose name the other is served.
+        successor: The bundle to serve.
+
+    Raises:
+        BundleError: The list of promoted bundles cannot be read.
+    """
+    with alone(_lock(bundle)):  # two promotions at once: neither is lost
+        _write(bundle, [*promoted(bundle), successor.resolve()])
 
 
 def go_back(bundle: Path) -> Path:
-    """Serve what was served before the last promotion; UsageError where there was none."""
-    before = promoted(bundle)
-    if not before:
-        raise UsageError(f"{bundle} is what is served: nothing was promoted.", fix="Retrain first.")
-    _write(bundle, before[:-1])
-    return current(bundle)
+    """Serve what was served before the last promotion.
+
+    Args:
+        bundle: The bundle in whose name another is served.
+
+    Returns:
+        The bundle that is served from now on.
+
+    Raises:
+        UsageError: Nothing was promoted.
+        BundleError: The list of promoted bundles cannot be read.
+    """
+    with alone(_lock(bundle)):
+        before = promoted(bundle)
+        if not before:
+            raise UsageError(
+                f"{bundle} is what is served: nothing was promoted.", fix="Retrain first."
+            )
+        _write(bundle, before[:-1])
+        return current(bundle)
 
 
 def _record(bundle: Path) -> Path:
@@ -47,11 +70,10 @@ def _record(bundle: Path) -> Path:
     return path.with_name(path.name + ".promoted.json")
 
 
+def _lock(bundle: Path) -> Path:
+    record = _record(bundle)
+    return record.with_name(record.name + ".lock")
+
+
 def _write(bundle: Path, served: list[Path]) -> None:
-    path = _record(bundle)
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("w") as file:
-        json.dump([str(one) for one in served], file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    atomic_write(_record(bundle), json.dumps([str(one) for one in served]))

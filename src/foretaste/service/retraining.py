@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,66 +11,135 @@ import polars as pl
 
 from foretaste.data.dataset import Dataset, build, id_table
 from foretaste.data.splitting import Split
-from foretaste.errors import UsageError
 from foretaste.evaluation.evaluate import evaluate
-from foretaste.models.base import configure
-from foretaste.recommending.recommender import Recommender, fit
+from foretaste.evaluation.statistics import Tally, resampled
+from foretaste.models.base import configure, default_threshold
+from foretaste.recommending.fitting import fit
+from foretaste.recommending.recommender import Recommender
 from foretaste.service.served import lines
 from foretaste.service.store import Store
 
-TESTED = 0.2  # of the fresh events, the newest
-K = 10
+TESTED = 0.2  # share of the new events that is put aside, the newest of them
+K = 10  # length of the lists that are judged
+METRIC = f"ndcg@{K}"
+# Users with something to find. With 30 of them the 95 % percentile interval of a mean difference in
+# NDCG holds the truth in 92 % of samples and reaches 0.11 to each side (simulated: a quarter of the
+# users find something); with 10 it is 89 % and 0.17, and only a collapse would be noticed.
+LEAST_USERS = 30
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """NDCG of the bundle and of its like trained on newer events, on events that neither had seen.
+    """NDCG@10 of the bundle and of its like trained on newer events, on events new to both.
 
-    tested: how many events those are.
+    It knows nothing of the model that is trained on everything in the end, which has seen the
+    tested events too: that one is judged by its like.
+
+    Attributes:
+        old: NDCG of the bundle as it is served, from 0 to 1; None where nobody was measured.
+        new: NDCG of its like, trained again on what came before the tested events; None likewise.
+        difference: new - old; None likewise.
+        low: Lower end of the difference's 95 % interval, from a paired bootstrap over users.
+        high: Upper end of it.
+        users: Users with something to find: at least one tested event that is relevant.
+        events: All tested events, dislikes included.
     """
 
-    old: float
-    new: float
-    tested: int
+    old: float | None
+    new: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    users: int
+    events: int
 
     @property
-    def not_worse(self) -> bool:
-        """The new one may take the place of the old."""
-        return self.new >= self.old
+    def verdict(self) -> str:
+        """Return "promoted", "refused" (worse with 95 % certainty) or "not enough evidence"."""
+        if self.high is None or self.users < LEAST_USERS:
+            return "not enough evidence"
+        return "refused" if self.high < 0 else "promoted"
+
+    @property
+    def sentence(self) -> str:
+        """Return the numbers and the verdict in words."""
+        if self.difference is None:
+            measured = ""
+        else:
+            measured = (
+                f"NDCG@{K} of the {self.users:,} users with something to find in the "
+                f"{self.events:,} newest events: {self.old:.4f} as served, {self.new:.4f} trained "
+                f"again, difference {self.difference:+.4f} (95 % interval {self.low:+.4f} to "
+                f"{self.high:+.4f}). "
+            )
+        follows = {
+            "promoted": "Promoted: it is not worse with 95 % certainty.",
+            "refused": "Not promoted: it is worse with 95 % certainty (--force would).",
+            "not enough evidence": "Not promoted for want of evidence: the newest events that the "
+            f"bundle does not hold have {self.users:,} users with something to find, and a "
+            f"comparison needs {LEAST_USERS}. Wait for more, or use --force.",
+        }
+        return measured + follows[self.verdict]
+
+    def summary(self) -> dict[str, Any]:
+        """Return all of it as JSON values; null where nothing was measured."""
+        return {**asdict(self), "verdict": self.verdict, "sentence": self.sentence}
 
 
 def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
     """Measure the bundle's model as it is, and trained again, on the newest events.
 
-    The newest fifth of the events that the bundle does not hold is put aside; the other model is
-    trained on everything before.  UsageError where there is nothing to measure.
+    Of the events whose user and item the bundle does not hold together, the newest fifth is put
+    aside; the other model is trained on everything else.
+
+    Args:
+        old: The recommender that is served.
+        store: The events since it was trained.
+        seed: Of the training.
+
+    Returns:
+        The paired comparison; without numbers where no user has anything to find.
     """
-    everything = _rows(old.dataset, store)
-    known = _frame(old.dataset).select("user", "item", "value")
-    fresh = everything.join(known, on=["user", "item", "value"], how="anti").sort("time", "order")
+    everything, known = _rows(old.dataset, store), _frame(old.dataset)
+    fresh = everything.join(known, on=["user", "item"], how="anti").sort("time", "order")
     test = fresh.tail(max(1, round(TESTED * len(fresh))))
     before = everything.join(test, on=["user", "item"], how="anti")
-    if test.is_empty() or before.is_empty():
-        raise UsageError(
-            "there is no event that the bundle does not hold.", fix="Wait for some, or use --force."
-        )
+    threshold = _relevant_from(old.dataset)
+    users = test.filter(pl.col("value") >= threshold)["user"].n_unique()
+    if not users or before.is_empty():
+        return Comparison(None, None, None, None, None, users, len(test))
     past, held_out = (_dataset(rows, old.dataset, store) for rows in (before, test))
-    old_score, new_score = (
-        evaluate(one, Split(one.dataset, past, held_out, "the newest events"), k=K, ratings=False)
-        .metrics[f"ndcg@{K}"]
-        .value
-        for one in (old, _trained(old, past, seed))
-    )
-    if math.isnan(old_score) or math.isnan(new_score):
-        raise UsageError(
-            "none of the newest events is one that a list should have found.",
-            fix="Wait for more, or use --force.",
-        )
-    return Comparison(old_score, new_score, len(test))
+    tallies = []
+    for one in (old, _trained(old, past, seed)):
+        split = Split(one.dataset, past, held_out, "the newest events")
+        report = evaluate(one, split, k=K, relevance_threshold=threshold, ratings=False)
+        tally = report.tallies[METRIC]
+        judged_b = tally.weight_b > 0
+        tallies.append(Tally(tally.total_b[judged_b], tally.weight_b[judged_b]))
+    old_s, new_s = resampled(tallies)
+    low, high = np.quantile(new_s - old_s, [0.025, 0.975]).tolist()
+    old_ndcg, new_ndcg = (tally.value for tally in tallies)
+    return Comparison(old_ndcg, new_ndcg, new_ndcg - old_ndcg, low, high, users, len(test))
+
+
+def _relevant_from(dataset: Dataset) -> float:
+    """The lowest value of a relevant event: as in `evaluate` for ratings, above 0 for clicks."""
+    if dataset.explicit:
+        return default_threshold(dataset, None)
+    return float(np.finfo(np.float32).tiny)
 
 
 def retrain(old: Recommender, store: Store, *, seed: int = 0) -> Recommender:
-    """The bundle's model, trained on its data and all events since, without those removed."""
+    """Train the bundle's model on its data and all events since, without users who were removed.
+
+    Args:
+        old: The recommender that is served.
+        store: The events since it was trained.
+        seed: Of the training.
+
+    Returns:
+        The new recommender.  Without a new event it was trained on the very data of the old one.
+    """
     return _trained(old, _dataset(_rows(old.dataset, store), old.dataset, store), seed)
 
 
@@ -128,13 +196,21 @@ def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
         ids[kind] = column
     timed = like.interactions.time_r is not None
     built = build(
-        ids["user"], ids["item"], rows["value"] if like.explicit else None,
-        rows["time"] if timed else None, order=rows["order"], name=like.name,
+        ids["user"], ids["item"], rows["value"], rows["time"] if timed else None,
+        order=rows["order"], name=like.name,
     )  # fmt: skip
+    report = replace(like.report, rows=like.report.rows + len(built) - len(like))
+    built = replace(built, explicit=like.explicit, report=report)
     items = _described(id_table(like.items, like.item_table), store.described("items"))
     users = _described(id_table(like.users, like.user_table), store.described("users"))
     built = built.with_items(items) if items.width > 1 else built
-    return built.with_users(users) if users.width > 1 else built
+    built = built.with_users(users) if users.width > 1 else built
+    used_i = np.bincount(like.interactions.item_r, minlength=len(like.items)) > 0
+    idle = like.items[np.flatnonzero(~used_i)].cast(pl.String)  # items that nobody has used yet
+    idle = idle.filter(~idle.is_in(rows["item"].implode()))
+    return (
+        built.add_items(items.filter(pl.col("item").is_in(idle.implode()))) if len(idle) else built
+    )
 
 
 def _described(table: pl.DataFrame, fields: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:

@@ -79,7 +79,7 @@ class Person(Strict):
         if (self.user is None) == (self.history is None):
             raise ValueError("give exactly one of user and history")
         if self.user_features and self.history is None:
-            raise ValueError("about goes with a history")
+            raise ValueError("user_features go with a history")
 
 
 class Recommend(Person):
@@ -103,15 +103,10 @@ class Recommend(Person):
     )
 
     @property
-    def alike(self) -> str:
-        """Requests with the same word here differ in who asks and for how many; "" for others."""
-        if not self.exclude_seen or self.where or self.exclude or self.candidates is not None:
-            return ""
-        if self.diversity or self.explain:
-            return ""
-        if self.history is None:
-            return "users"
-        return "" if any(entry.time is not None for entry in self.history) else "strangers"
+    def plain(self) -> bool:
+        """Whether it has no filter and no re-ranking: such requests are answered together."""
+        filtered = self.where or self.exclude or self.candidates is not None
+        return self.exclude_seen and not (filtered or self.diversity or self.explain)
 
 
 class Predict(Person):
@@ -188,6 +183,7 @@ class Recommended(BaseModel):
     request_id: str
     model_version: str
     items: list[Listed]
+    unknown: list[str] | None = None  # ids of the request that were ignored
 
 
 class Explained(BaseModel):

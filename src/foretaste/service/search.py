@@ -29,6 +29,17 @@ class Catalogue:
     table: pl.DataFrame
     item_r: IntArray
 
+    def prepare(self) -> Catalogue:
+        """Build now what would otherwise be built for the first request that needs it.
+
+        Returns:
+            The catalogue itself, with every cached property in place.
+        """
+        for name, attribute in vars(Catalogue).items():
+            if isinstance(attribute, cached_property):
+                getattr(self, name)
+        return self
+
     @cached_property
     def row_of(self) -> dict[str, int]:
         """The row of each external id."""

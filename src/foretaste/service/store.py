@@ -51,9 +51,13 @@ _keys = sa.Table(
     sa.Column("revoked", sa.BigInteger),
 )  # fmt: skip
 _answered = sa.Table(
-    "answered", _meta, sa.Column("key", sa.Text, primary_key=True), sa.Column("digest", sa.Text),
+    "answered", _meta, sa.Column("client", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True), sa.Column("digest", sa.Text),
     sa.Column("time", sa.BigInteger),
 )  # fmt: skip
+_changes = sa.Table(
+    "changes", _meta, sa.Column("kind", sa.Text, primary_key=True), sa.Column("n", sa.BigInteger)
+)
 # one question for both: what the users did, and which of them the bundle must not speak of
 _PAST = sa.union_all(
     sa.select(_events.c.user_id, _events.c.item_id, _events.c.value, _events.c.time, _events.c.id)
@@ -140,20 +144,32 @@ class Store:
 
     def add(
         self, events: Sequence[Event], *, overwrite: bool = False, key: str | None = None,
-        body: str = "",
+        body: str = "", client: str = "",
     ) -> int:  # fmt: skip
-        """Keep events, all or none; how many were accepted.
+        """Keep events, all or none.
 
-        overwrite: they replace what is here of the same user and item.  key: an idempotency key; a
-        second call with it changes nothing and gets the first answer, ConflictError if the body
-        that the events came in is not the same.
+        Args:
+            events: What users did.
+            overwrite: They replace what is here of the same user and item.
+            key: An idempotency key: a second call of the client with it changes nothing, and gets
+                the first answer.
+            body: What the events came in.
+            client: Whose idempotency key it is, such as the SHA-256 of an API key.
+
+        Returns:
+            How many were accepted.
+
+        Raises:
+            ConflictError: The client has used the key with another body.
         """
         rows = [
             {"user_id": e.user, "item_id": e.item, "value": e.value, "time": e.time,
              "request_id": e.request_id} for e in events
         ]  # fmt: skip
         with self._writing() as db:
-            if key is not None and not self._first_time(db, key, _digest(f"{overwrite} {body}")):
+            if key is not None and not self._first_time(
+                db, {"client": client, "key": key, "digest": digest(f"{overwrite} {body}")}
+            ):
                 return len(rows)
             if overwrite:
                 rows = list({(row["user_id"], row["item_id"]): row for row in rows}.values())
@@ -164,15 +180,16 @@ class Store:
             db.execute(_events.insert(), rows)
         return len(events)
 
-    def _first_time(self, db: sa.Connection, key: str, digest: str) -> bool:
+    def _first_time(self, db: sa.Connection, asked: Mapping[str, str]) -> bool:
+        """Whether the client's key is new, which it is not any more then; ConflictError."""
         now = _now()
         db.execute(_answered.delete().where(_answered.c.time < now - ANSWERED_FOR))
-        row = {"key": key, "digest": digest, "time": now}
-        insert = _insert(self._engine)(_answered).values(row).on_conflict_do_nothing()
-        if db.execute(insert.returning(_answered.c.key)).first() is not None:
+        insert = _insert(self._engine)(_answered).values(**asked, time=now)
+        kept = insert.on_conflict_do_nothing().returning(_answered.c.key)
+        if db.execute(kept).first() is not None:
             return True
-        before = db.execute(sa.select(_answered.c.digest).where(_answered.c.key == key)).scalar()
-        if before != digest:
+        same = (_answered.c.client == asked["client"], _answered.c.key == asked["key"])
+        if db.execute(sa.select(_answered.c.digest).where(*same)).scalar() != asked["digest"]:
             raise ConflictError(
                 "this Idempotency-Key came with another body before.",
                 fix="Use a new key for a new request, the same body for a repeated one.",
@@ -181,7 +198,7 @@ class Store:
 
     def past_of(self, users: Sequence[str]) -> dict[str, Past]:
         """What is known of each user; users without anything are left out."""
-        digests = {_digest(user): user for user in users}
+        digests = {digest(user): user for user in users}
         with self._reading.connect() as db:
             rows = db.execute(_PAST, {"users": users, "digests": list(digests)}).all()
         events: dict[str, list[Event]] = {}
@@ -213,24 +230,33 @@ class Store:
                 db.execute(_described["users"].delete().where(_described["users"].c.id == user))
             gone = db.execute(_events.delete().where(_events.c.user_id == user)).rowcount
             forget = _insert(self._engine)(_forgotten).on_conflict_do_nothing()
-            db.execute(forget, {"digest": _digest(user)})
+            db.execute(forget, {"digest": digest(user)})
         return gone
 
     def forgotten(self, users: Sequence[str]) -> set[str]:
         """Those of the users whose part in a bundle must not be used."""
         with self._reading.connect() as db:
             digests = set(db.execute(sa.select(_forgotten.c.digest)).scalars())
-        return {user for user in users if _digest(user) in digests} if digests else set()
+        return {user for user in users if digest(user) in digests} if digests else set()
 
     # -- features
 
     def describe(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
-        """Keep the fields of a user or an item (kind: users, items), over those that were here."""
+        """Keep the fields of a user or an item, over those that were here.
+
+        Args:
+            kind: "users" or "items".
+            name: The external id.
+            fields: JSON values by the names of columns.
+        """
         row = {"id": name, "fields": json.dumps(fields), "updated": _now()}
         insert = _insert(self._engine)(_described[kind]).values(row)
         changed = {"fields": insert.excluded.fields, "updated": insert.excluded.updated}
+        count = _insert(self._engine)(_changes).values(kind=kind, n=1)
+        one_more = {"n": _changes.c.n + 1}
         with self._writing() as db:
             db.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changed))
+            db.execute(count.on_conflict_do_update(index_elements=["kind"], set_=one_more))
 
     def described(self, kind: str) -> dict[str, dict[str, Any]]:
         """The fields of every user or item that has any here."""
@@ -239,13 +265,11 @@ class Store:
             rows = db.execute(sa.select(table.c.id, table.c.fields).order_by(table.c.id))
             return {name: json.loads(fields) for name, fields in rows}
 
-    def items_stamp(self) -> tuple[int, int, int]:
-        """Changes whenever an item is described anew."""
-        updated = _described["items"].c.updated
-        asked = sa.select(sa.func.count(), sa.func.max(updated), sa.func.sum(updated))
+    def items_stamp(self) -> int:
+        """Return how often an item was described: another number whenever one was, read at once."""
+        asked = sa.select(_changes.c.n).where(_changes.c.kind == "items")
         with self._reading.connect() as db:
-            n, last, total = db.execute(asked.select_from(_described["items"])).one()
-        return n, int(last or 0), int(total or 0)
+            return db.execute(asked).scalar() or 0
 
     # -- keys
 
@@ -254,7 +278,7 @@ class Store:
         if scope not in SCOPES:
             raise UsageError(f"scope {scope!r}.", fix=f"Use one of {', '.join(SCOPES)}.")
         token = "ft_" + secrets.token_urlsafe(32)
-        row = {"name": name, "digest": _digest(token), "scope": scope, "created": _now()}
+        row = {"name": name, "digest": digest(token), "scope": scope, "created": _now()}
         try:
             with self._writing() as db:
                 db.execute(_keys.insert(), row)
@@ -280,7 +304,7 @@ class Store:
     def scope_of(self, token: str) -> str | None:
         """What a key opens; None for one that does not exist or is revoked."""
         asked = sa.select(_keys.c.scope).where(
-            _keys.c.digest == _digest(token), _keys.c.revoked.is_(None)
+            _keys.c.digest == digest(token), _keys.c.revoked.is_(None)
         )
         with self._reading.connect() as db:
             return db.execute(asked).scalar()
@@ -339,7 +363,12 @@ def _insert(engine: sa.Engine) -> Any:
     return {"sqlite": sqlite, "postgresql": postgresql}[engine.dialect.name].insert
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal.
+
+    Args:
+        text: An API key, a user id or a body, of which nothing else is to be kept.
+    """
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -7,21 +7,27 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from foretaste.bundle import MANIFEST, __version__, stamp
+from foretaste import __version__
+from foretaste.bundle import MANIFEST, stamp
 from foretaste.data.histories import Histories
 from foretaste.errors import ForetasteError, ModelError
 from foretaste.models.base import PredictsRatings, RatingPrediction
-from foretaste.recommending.explaining import place
+from foretaste.recommending.answering import Answer
+from foretaste.recommending.explaining import reasons
+from foretaste.recommending.rating import rate
+from foretaste.recommending.request import Entry, Id, Request, check_value, new_user
 from foretaste.service.releases import current
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
-from foretaste.service.served import Seen, Served, together
+from foretaste.service.served import Served
 from foretaste.service.store import Event, Past, Store
 
 REASONS = 3  # of each item in a list
+P = TypeVar("P", bound=Person)
+Resolved = tuple[P, tuple[Histories, list[Id]]]  # a request, a history, ids that were ignored
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +40,7 @@ class Listing:
     ratings: Sequence[float] | None = None
     stds: Sequence[float] | None = None
     reasons: Sequence[Sequence[Mapping[str, Any]]] | None = None
+    unknown: Sequence[str] = ()
 
     def json(self, request_id: str | None = None) -> str:
         """The answer as text: the fields of every item were written once, when it was loaded."""
@@ -44,7 +51,8 @@ class Listing:
         ]
         asked = "" if request_id is None else f'"request_id": "{request_id}", '
         version = f'"model_version": "{self.served.version}"'
-        return f'{{{asked}{version}, "items": [{", ".join(lines)}]}}'
+        unknown = f', "unknown": {json.dumps(self.unknown)}' if self.unknown else ""
+        return f'{{{asked}{version}, "items": [{", ".join(lines)}]{unknown}}}'
 
     def _more(self, n: int) -> str:
         more = ""
@@ -65,64 +73,80 @@ class Live:
         self.served = Served.read(current(bundle), store.described("items"))
 
     def recommend(self, asked: Recommend) -> Listing:
-        """The best items for a user or a stranger."""
+        """Return the best items for a user or for someone new.
+
+        Args:
+            asked: The request as it came.
+        """
         (answer,) = self.recommend_all([asked])
         if isinstance(answer, ForetasteError):
             raise answer
         return answer
 
     def recommend_all(self, asked: Sequence[Recommend]) -> list[Listing | ForetasteError]:
-        """Lists for several at once: one question to the store, one to the model.
+        """Return lists for several requests: one question to the store, one to the model.
 
-        They may differ in whom they are for and in k; the filters are those of the first.
+        Args:
+            asked: Requests; where one cannot be answered, the error takes its place.
         """
-        served, first = self.served, asked[0]
-        allowed_i = served.allowed(first.where, first.exclude, first.candidates)
-        histories = self._seen(served, asked)
-        batch = together([seen for seen in histories if isinstance(seen, Seen)] or [served.nobody])
-        lists = served.recommender.lists(
-            batch, max(one.k for one in asked), exclude_seen=first.exclude_seen,
-            allowed_i=allowed_i, diversity=first.diversity,
-        )  # fmt: skip
-        answers: list[Listing | ForetasteError] = []
-        for one, seen in zip(asked, histories, strict=True):
-            if isinstance(seen, ForetasteError):
-                answers.append(seen)
-                continue
-            b = sum(isinstance(before, Listing) for before in answers)
-            rows = [row for row in lists.item_bk[b, : one.k].tolist() if row >= 0]
-            scores = lists.score_bk[b, : len(rows)].tolist()
-            listing = _rated(Listing(served, rows, scores), batch[b : b + 1])
-            if one.explain:
-                why = served.reasons(batch[b : b + 1], rows, REASONS)
-                listing = replace(listing, reasons=why)
-            answers.append(listing)
-        return answers
+        served = self.served
+        found = self._resolved(served, asked)
+        good = [one for one in found if not isinstance(one, ForetasteError)]
+        requests = [
+            Request(
+                histories=histories, k=one.k, where=one.where, exclude=one.exclude,
+                candidates=one.candidates, exclude_seen=one.exclude_seen, diversity=one.diversity,
+                explain=REASONS if one.explain else 0,
+            )
+            for one, (histories, _) in good
+        ]  # fmt: skip
+        answers = iter(zip(good, served.recommender.answer(requests), strict=True))
+        listings: list[Listing | ForetasteError] = []
+        for one in found:
+            if isinstance(one, ForetasteError):
+                listings.append(one)
+            else:
+                (asked_one, (_, ignored)), answer = next(answers)
+                listings.append(_listing(served, asked_one, answer, ignored))
+        return listings
 
     def explain(self, asked: Explain) -> dict[str, Any]:
-        """Why an item is listed for someone, or is not."""
+        """Return why an item is listed for someone, or is not.
+
+        Args:
+            asked: The request as it came.
+        """
         served = self.served
-        (row,) = served.rows([asked.item])
-        allowed_i = served.allowed(asked.where, asked.exclude, None)
-        batch = together([self._seen_one(served, asked)])
-        stands = place(served.recommender.model.score(batch)[0], row, batch.item_h, allowed_i)
-        (why,) = served.reasons(batch, [row], None)
+        row = served.row(asked.item)
+        histories, _ = self._resolved_one(served, asked)
+        request = Request(histories=histories, where=asked.where, exclude=asked.exclude)
+        stands = served.recommender.place(request, asked.item)
+        weight_h1 = reasons(
+            served.recommender.model.score,
+            histories,
+            torch.tensor([row]),
+            len(served.dataset.items),
+        )
         return {
             "model_version": served.version, "item": asked.item, "score": stands.score,
-            "rank": stands.rank, "candidates": stands.candidates, "reasons": why,
-            "why_not": stands.why,
+            "rank": stands.rank, "candidates": stands.candidates,
+            "reasons": served.carried(histories, weight_h1[:, 0], None), "why_not": stands.why,
         }  # fmt: skip
 
     def predict(self, asked: Predict) -> dict[str, Any]:
-        """Expected ratings of items."""
+        """Return expected ratings of items.
+
+        Args:
+            asked: The request as it came; an unknown item is an error.
+        """
         served = self.served
-        if served.rater is None:
+        model = served.recommender.model
+        if not isinstance(model, PredictsRatings):
             raise ModelError(
-                f"{served.recommender.model.name} predicts no ratings.",
-                fix="Serve a model that does: bayesian-mf.",
+                f"{model.name} predicts no ratings.", fix="Serve a model that does: bayesian-mf."
             )
-        rows = served.rows(asked.items)
-        rated = _ratings(served.rater, together([self._seen_one(served, asked)]), rows)
+        rows = [served.row(item) for item in asked.items]
+        rated = _ratings(model, self._resolved_one(served, asked)[0], rows)
         std = [None] * len(rows) if rated.std_p is None else rated.std_p.tolist()
         lines = zip(asked.items, rated.mean_p.tolist(), std, strict=True)
         return {
@@ -133,18 +157,18 @@ class Live:
     def similar(self, item: str, k: int) -> Listing:
         """The items nearest to one."""
         served = self.served
-        item_k, cosine_k = served.recommender.neighbours(served.rows([item])[0], k)
+        item_k, cosine_k = served.recommender.neighbours(served.row(item), k)
         return Listing(served, item_k.tolist(), cosine_k.tolist())
 
     def item(self, item: str) -> dict[str, Any]:
         """One item and its fields."""
-        (row,) = self.served.rows([item])
+        row = self.served.row(item)
         return {"id": item, "fields": self.served.catalogue.fields[row]}
 
     def find(self, text: str, where: str | None, start: int, limit: int) -> dict[str, Any]:
         """Items by words and a condition, and where the next page starts."""
         catalogue = self.served.catalogue
-        rows = catalogue.search(text, self.served.allowed(where, (), None))
+        rows = catalogue.search(text, self.served.recommender.candidates(where))
         page = rows[start : start + limit]
         return {
             "items": [{"id": catalogue.ids[i], "fields": catalogue.fields[i]} for i in page],
@@ -152,16 +176,16 @@ class Live:
         }
 
     def remember(
-        self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str
-    ) -> int:
+        self, feedback: Iterable[Feedback], *, overwrite: bool, key: str | None, body: str,
+        client: str = "",
+    ) -> int:  # fmt: skip
         """Keep what users did: on disk when this returns, and part of their next list."""
         now = _now()
         events = [
-            Event(f.user, f.item, self.served.checked(f.item, f.value),
-                  now if f.time is None else f.time, f.request_id)
+            Event(f.user, f.item, self._checked(f), now if f.time is None else f.time, f.request_id)
             for f in feedback
         ]  # fmt: skip
-        return self.store.add(events, overwrite=overwrite, key=key, body=body)
+        return self.store.add(events, overwrite=overwrite, key=key, body=body, client=client)
 
     def refresh(self) -> bool:
         """Serve what is current now, if that changed: whether it did.  Nobody waits meanwhile.
@@ -189,13 +213,13 @@ class Live:
         """What a user did, oldest first: the bundle's and every event since."""
         served = self.served
         past = self.store.past_of([user]).get(user, Past())
-        seen = served.known(user, Past((), past.forgotten))
+        bundled = served.histories_of(user, Past((), past.forgotten))
         newer = {event.item for event in past.events}
-        times = [None] * len(seen.item_h) if seen.time_h is None else seen.time_h.tolist()
+        times = [None] * len(bundled.item_h) if bundled.time_h is None else bundled.time_h.tolist()
         entries = [
             {"item": served.catalogue.ids[row], "value": value, "time": at, "source": "bundle"}
             for row, value, at in zip(
-                seen.item_h.tolist(), seen.value_h.tolist(), times, strict=True
+                bundled.item_h.tolist(), bundled.value_h.tolist(), times, strict=True
             )
             if served.catalogue.ids[row] not in newer
         ]
@@ -220,41 +244,56 @@ class Live:
             "version": __version__, "model_version": served.version, "loaded": served.loaded,
         }  # fmt: skip
 
-    def _seen(self, served: Served, asked: Sequence[Person]) -> list[Seen | ForetasteError]:
-        """The history of each; where one cannot be used, the error instead."""
+    def _checked(self, feedback: Feedback) -> float | None:
+        """Return the value of an event; UsageError where it is off the scale."""
+        if feedback.value is not None:
+            check_value(self.served.dataset, feedback.item, feedback.value, "feedback")
+        return feedback.value
+
+    def _resolved(self, served: Served, asked: Sequence[P]) -> list[Resolved[P] | ForetasteError]:
+        """Return each request with its history and unknown ids; an error in place of a bad one."""
         users = [one.user for one in asked if one.user is not None]
         pasts = self.store.past_of(users) if users else {}
-        found: list[Seen | ForetasteError] = []
+        found: list[Resolved[P] | ForetasteError] = []
         for one in asked:
             try:
-                if one.history is not None:
-                    found.append(served.stranger(one.history, one.user_features))
+                if one.history is None:
+                    past = pasts.get(str(one.user), Past())
+                    found.append((one, (served.histories_of(str(one.user), past), [])))
                 else:
-                    found.append(served.known(str(one.user), pasts.get(str(one.user), Past())))
+                    entries = [Entry(e.item, e.value, e.time) for e in one.history]
+                    found.append((one, new_user(served.dataset, entries, one.user_features)))
             except ForetasteError as error:
                 found.append(error)
         return found
 
-    def _seen_one(self, served: Served, asked: Person) -> Seen:
-        (seen,) = self._seen(served, [asked])
-        if isinstance(seen, ForetasteError):
-            raise seen
-        return seen
+    def _resolved_one(self, served: Served, asked: Person) -> tuple[Histories, list[Id]]:
+        (found,) = self._resolved(served, [asked])
+        if isinstance(found, ForetasteError):
+            raise found
+        return found[1]
 
 
-def _rated(listing: Listing, batch: Histories) -> Listing:
-    """The list with expected ratings, where the model has some."""
-    if listing.served.rater is None or not listing.rows:
-        return listing
-    rated = _ratings(listing.served.rater, batch, listing.rows)
-    stds = None if rated.std_p is None else rated.std_p.tolist()
-    return replace(listing, ratings=rated.mean_p.tolist(), stds=stds)
+def _listing(served: Served, asked: Recommend, answer: Answer, ignored: Sequence[Id]) -> Listing:
+    """Return an answer as it goes out, with ratings where the model has some."""
+    rows = [row for row in answer.lists.item_bk[0].tolist() if row >= 0]
+    scores = answer.lists.score_bk[0, : len(rows)].tolist()
+    unknown = [str(i) for ids in (ignored, *answer.unknown.values()) for i in ids]
+    listing = Listing(served, rows, scores, unknown=list(dict.fromkeys(unknown)))
+    model = served.recommender.model
+    if rows and isinstance(model, PredictsRatings):
+        rated = _ratings(model, answer.histories, rows)
+        stds = None if rated.std_p is None else rated.std_p.tolist()
+        listing = replace(listing, ratings=rated.mean_p.tolist(), stds=stds)
+    if asked.explain:
+        listing = replace(listing, reasons=served.reasons(answer, REASONS))
+    return listing
 
 
-def _ratings(model: PredictsRatings, batch: Histories, rows: Sequence[int]) -> RatingPrediction:
-    """Ratings of items for the one user of a batch."""
+def _ratings(model: PredictsRatings, histories: Histories, rows: Sequence[int]) -> RatingPrediction:
+    """Return ratings of items for the one user of some histories."""
     item_p = torch.tensor(rows)
-    return model.predict(batch, torch.zeros_like(item_p), item_p)
+    return rate(model, histories, torch.zeros_like(item_p), item_p)
 
 
 def _now() -> int:

@@ -1,13 +1,15 @@
-"""How training runs: device, precision, seeds, progress on the terminal, checkpoints on disk."""
+"""How training runs: device, precision, seeds, progress on the terminal, and in which folder.
+
+What lies in that folder is checkpoints.py's; what is trained is the models'.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,11 +18,8 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from foretaste.errors import CheckpointError, UsageError
+from foretaste.errors import UsageError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -54,7 +53,7 @@ class Engine:
     """One object that carries everything about *how*: nothing else knows devices, seeds or files.
 
     device: "auto", "cpu", "cuda", ...  precision: "float32" or "bfloat16" (autocast).
-    folder: where checkpoints and the run log live; None keeps nothing.  progress: where to show it.
+    folder: where Checkpoints live; None keeps nothing.  progress: where to show it.
     save_every: seconds between checkpoints within an epoch.  drawn: keys of random numbers that
     were asked for: none, and another seed gives the same model.
     """
@@ -123,84 +122,3 @@ class Engine:
         with Progress(*columns, console=Console(file=self.progress)) as bar:
             bar.add_task(label, total=total, note="")
             yield Meter(label, total, self.progress, bar)
-
-    # -- checkpoints: one safetensors file, written to a temporary name and renamed
-
-    def save_checkpoint(
-        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], phase: str, identity: str
-    ) -> None:
-        """Replace a phase's checkpoint; killed at any moment, the old or the new one is there."""
-        if self.folder is None:
-            return
-        path, fresh = self.folder / f"{phase}.checkpoint", self.folder / f"{phase}.checkpoint.new"
-        metadata = {"identity": identity, "values": json.dumps(values)}
-        metadata["sha256"] = _digest(tensors, metadata)
-        with _writing(self.folder):
-            save_file({k: t.contiguous() for k, t in tensors.items()}, fresh, metadata=metadata)
-            with fresh.open("rb") as file:
-                os.fsync(file.fileno())
-            fresh.replace(path)
-
-    def load_checkpoint(
-        self, phase: str, identity: str
-    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of this very run, or None; CheckpointError for one of another run."""
-        path = None if self.folder is None else self.folder / f"{phase}.checkpoint"
-        if path is None or not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            if metadata.pop("sha256", None) != _digest(tensors, metadata):
-                raise ValueError("its SHA-256 is another")
-        except (OSError, SafetensorError, ValueError):
-            raise CheckpointError(
-                "the checkpoint is damaged.",
-                where=path,
-                fix="Start again with --fresh, which removes it.",
-            ) from None
-        if metadata["identity"] != identity:
-            raise CheckpointError(
-                "the checkpoint is of another run: model, fields, seed, data or precision differ.",
-                where=path,
-                fix="Run what it was made with, or start again with --fresh, which removes it.",
-            )
-        return tensors, json.loads(metadata["values"])
-
-    def drop_checkpoints(self) -> None:
-        """The run is complete and saved elsewhere: what it could be resumed from goes."""
-        for path in self.folder.glob("*.checkpoint*") if self.folder else ():
-            path.unlink(missing_ok=True)
-
-    def log(self, phase: str, lines: list[dict[str, Any]]) -> None:
-        """Write the run log (PHASE.jsonl), a JSON object for each epoch, replacing the old one."""
-        if self.folder is None:
-            return
-        path, fresh = self.folder / f"{phase}.jsonl", self.folder / f"{phase}.jsonl.new"
-        with _writing(self.folder):
-            fresh.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            fresh.replace(path)
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder; a full disk or a file in its place is a CheckpointError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot be written ({error}).",
-            where=folder,
-            fix="Make room, or choose another folder.",
-        ) from None
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 over every bit of a checkpoint."""
-    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()

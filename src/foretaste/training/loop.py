@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from foretaste.errors import ModelError
 from foretaste.training.batches import Batches
+from foretaste.training.checkpoints import Checkpoints
 from foretaste.training.engine import Engine
 
 Tensors = dict[str, Tensor]
@@ -69,7 +70,8 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0
-    loss_sum: float = 0.0  # over the samples of the epoch so far
+    samples: int = 0  # served in the epoch so far: fewer than there are, where an epoch draws some
+    loss_sum: float = 0.0  # over these samples
     seconds: float = 0.0  # of training, before this process and in it
     best: float = float("inf")
     best_epoch: int = -1
@@ -117,7 +119,8 @@ class Loop:
                     self._epoch(state, base_rates, generator, meter, best)
                     if self._finish_epoch(state):
                         best = self._weights()
-                    self.engine.log(self.phase, state.curve)  # first: a checkpoint ends the epoch
+                    # the log first: a checkpoint ends the epoch
+                    Checkpoints(self.engine.folder).log(self.phase, state.curve)
                     self._save(state, best)
             except KeyboardInterrupt:
                 state.interrupted = True
@@ -153,6 +156,7 @@ class Loop:
                 loss = self.loss(*columns)
             loss.backward()
             self.optimizer.step()
+            state.samples += len(columns[0])
             state.loss_sum += float(loss.detach()) * len(columns[0])
             state.batch += 1
             meter.advance(1, self._note(state))
@@ -172,21 +176,23 @@ class Loop:
                 f"training diverged in epoch {state.epoch + 1}: the error is not a finite number.",
                 fix="Lower the learning rate, and start again with --fresh.",
             )
-        before = state.curve[-1]["seconds"] if state.curve else 0.0
+        samples = max(state.samples, 1)  # an epoch may draw none
+        seconds = state.seconds - (state.curve[-1]["seconds"] if state.curve else 0.0)
         state.curve.append(
             {
                 "epoch": state.epoch + 1,
-                "train_loss": state.loss_sum / self.batches.n_samples,
+                "train_loss": state.loss_sum / samples,
                 "validation": error,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "seconds": state.seconds,
-                "samples_per_second": self.batches.n_samples / max(state.seconds - before, 1e-9),
+                "samples_per_second": samples / max(seconds, 1e-9),
             }
         )
         improved = error is None or error < state.best
         if improved:
             state.best, state.best_epoch = error or 0.0, state.epoch
-        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        state.epoch, state.batch = state.epoch + 1, 0
+        state.samples, state.loss_sum = 0, 0.0
         return improved
 
     def _note(self, state: Progress) -> str:
@@ -209,13 +215,13 @@ class Loop:
         }
         weights = {f"weights.{key}": tensor for key, tensor in self.network.state_dict().items()}
         kept = {f"best.{key}": tensor for key, tensor in best.items()}
-        self.engine.save_checkpoint(
+        Checkpoints(self.engine.folder).save(
             moments | weights | kept, vars(state), self.phase, self.identity
         )
 
     def _resume(self) -> tuple[Progress, Tensors]:
         """The state of the last checkpoint, weights and moments back in place; or a fresh start."""
-        found = self.engine.load_checkpoint(self.phase, self.identity)
+        found = Checkpoints(self.engine.folder).load(self.phase, self.identity)
         if found is None:
             return Progress(), {}
         tensors, values = found

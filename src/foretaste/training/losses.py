@@ -71,9 +71,11 @@ class _SampledSoftmax(torch.autograd.Function):
         # a row's gradient is its targets' number times: its softmax less the targets' shares of 1
         start_b = torch.arange(len(share_bc) + 1, device=wanted_t.device) * share_bc.shape[1]
         n_b = torch.searchsorted(wanted_t, start_b).diff()
-        part_t = (1 / n_b).to(share_t.dtype).repeat_interleave(n_b, output_size=len(wanted_t))
+        part_t = (
+            (1 / n_b.float()).to(share_t.dtype).repeat_interleave(n_b, output_size=len(wanted_t))
+        )
         share_bc.view(-1).put_(wanted_t, share_t - part_t)
-        weight_b1 = n_b[:, None] / (n_targets * temperature)
+        weight_b1 = n_b.float()[:, None] / (n_targets * temperature)
         ctx.save_for_backward(share_bc, user_bd, item_cd, weight_b1)
         return lost_t.sum() / n_targets  # a batch without a target teaches nothing
 

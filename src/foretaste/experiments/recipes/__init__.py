@@ -17,7 +17,8 @@ from foretaste.errors import RecipeError, UsageError, did_you_mean
 from foretaste.evaluation.evaluate import Report, evaluate
 from foretaste.models import model_named
 from foretaste.models.base import Model, configure
-from foretaste.recommending.recommender import Recommender, fit
+from foretaste.recommending.fitting import fit
+from foretaste.recommending.recommender import Recommender
 
 
 class _Strict(pydantic.BaseModel):

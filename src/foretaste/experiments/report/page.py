@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from foretaste.bundle import __version__
+from foretaste import __version__
+from foretaste.bundle import atomic_write
 from foretaste.evaluation.statistics import number
 from foretaste.experiments.comparison import Comparison
 from foretaste.experiments.conclusion import conclusion
@@ -66,9 +66,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        fresh = folder / f"{name}.new"
-        fresh.write_text(text, "utf-8")
-        os.replace(fresh, folder / name)
+        atomic_write(folder / name, text)
     return [folder / name for name in texts]
 
 

@@ -1,7 +1,7 @@
 """Bayesian matrix factorisation with side information, session drift and individual noise.
 
 The model and its draws are in gibbs.py.  Here: what features rows have, the chain from its first
-sweep to the draws that are kept, and users folded in from their histories given those draws.
+sweep to the draws that are kept, and predictions of users that fold_in.py folds in given them.
 Axes: as in gibbs.py, with u users, i items, s kept draws, h history entries, q pairs to predict,
 c columns of raw features, f of their principal directions.
 """
@@ -9,7 +9,9 @@ c columns of raw features, f of their principal directions.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -23,29 +25,41 @@ from foretaste.data.features import Column, encode, learn_columns
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
 from foretaste.models.base import Model, RatingPrediction, Shape
-from foretaste.models.bayesian import drift, gibbs, probit, sampling
-from foretaste.models.bayesian.drift import Bridge
+from foretaste.models.bayesian import gibbs, probit, sampling
+from foretaste.models.bayesian.draws import Draws
+from foretaste.models.bayesian.fold_in import FoldIn, chunks
 from foretaste.models.bayesian.gibbs import Chain, Side
 from foretaste.models.bayesian.sampling import Schedule
 from foretaste.training.engine import Engine
 
-ROUNDS = 5, 2  # of fold-in at the first draw, and at each later one, which starts from the last
-VARIANCE_EVERY = 4  # draws between new variances, which change little from one to the next
-USERS_AT_ONCE = 8192  # folded in together: bounds memory
 MOST_LEVELS = 32  # of a discrete scale
-PAIRS_AT_ONCE = 1 << 15  # whose covariances are gathered together
 
 
 @dataclass(eq=False)
 class BayesianMF(Model):
     """Posterior mean of ratings over draws of a block Gibbs sampler, with a standard deviation.
 
-    implicit_rank: principal directions kept of who rated what, 0 for none.  features: whether the
-    columns of the item and user tables shift the prior means.  drift_seconds: time scales of a
-    user's drift, [] for none; a rating is then interpolated from the user's ratings before and
-    after it.  user_noise, item_noise: degrees of freedom of individual noise, 0 for one noise.
-    After burn_in sweeps every keep_every-th draw is kept, until the Monte Carlo error of the
-    posterior means is below `tolerance` standard deviations of the noise, or there are `samples`.
+    It does not know why items were rated: a rating that is missing says nothing of its value, so
+    that lists are by expected rating alone, and popularity counts no more than it moves a prior
+    mean.  Tastes and items are the same at all times but for a user's drift, which is interpolated
+    between ratings and forecasts nothing.  Intervals are those of the model: kept draws of one
+    chain, noise that is Gaussian (or a probit's), a user's vector given its drift and noise at
+    their means.
+
+    Args:
+        n_factors: Factors of a user and of an item.
+        implicit_rank: Principal directions kept of who rated what, 0 for none.
+        features: Whether the columns of the item and user tables shift the prior means.
+        drift_seconds: Time scales of a user's drift, [] for none; a rating is then interpolated
+            from the user's ratings before and after it.
+        user_noise: Degrees of freedom of each user's noise, 0 for one noise.
+        item_noise: The same of each item's noise.
+        burn_in: Sweeps before the first draw is kept.
+        samples: Draws kept where the chain does not settle sooner.
+        keep_every: Sweeps from one kept draw to the next.
+        tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
+            which the chain stops; 0 never stops it.
+        likelihood: "gaussian", or "probit" for the levels of a discrete scale.
     """
 
     name: ClassVar[str] = "bayesian-mf"
@@ -192,37 +206,52 @@ class BayesianMF(Model):
     # -- users folded in from their histories
 
     def score(self, histories: Histories) -> Tensor:
-        """Expected ratings without drift, before clipping: (B, items)."""
-        total_bi = torch.zeros(len(histories), self.item_sik_.shape[1] - 1)
-        fold = FoldIn(self, histories)
-        for s in range(len(self.alpha_s_)):
-            fold.step(s)
-            V_ik = (self.item_sik_ if fold.probit else self.item_mean_sik_)[s, :-1]
-            x_bk = torch.cat([fold.X_bk[:, :-1], torch.ones(len(histories), 1)], 1)
-            fit_bi = x_bk @ V_ik.T + fold.X_bk[:, -1:]
-            if self.likelihood == "probit":
-                noise_bi = fold.alpha * fold.noise_b[:, None] * self.item_noise_si_[s, :-1]
-                fit_bi = probit.rating_moments(
-                    fit_bi, noise_bi.rsqrt(), self.cut_sl_[s], self.levels_l_
-                )[0]
-            total_bi += fit_bi
-        return self.mean_ + total_bi / len(self.alpha_s_)
+        """Return expected ratings without drift, before clipping: (B, items).
+
+        A user's scores do not depend on the others; the memory beside them is bounded.
+
+        Args:
+            histories: Of B users, those of training or new ones.
+        """
+        score_bi = torch.empty(len(histories), self.item_sik_.shape[1] - 1)
+        for users_b, fold, draws in self._folded(histories, torch.zeros(len(histories)).long()):
+            score_bi[users_b] = fold.scores(draws)
+        return score_bi.add_(self.mean_)
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
-        """Posterior means, predictive standard deviations; an unknown item is the average new one.
+        """Return posterior means, clipped to the scale, and predictive standard deviations.
 
-        Where the moments time_p of the ratings are given, the users' drift is interpolated from
-        their ratings before and after; without them it contributes its variance alone.
+        Each user is folded in once, however many ratings are asked for.
+
+        Args:
+            histories: Of B users.
+            user_p: Which of them (int64).
+            item_p: Item rows (int64); -1, an unknown item, is the average new one.
+            time_p: When the ratings are given, in milliseconds: the users' drift is interpolated
+                from their ratings before and after.  None: it contributes its variance alone.
         """
         mean_p, std_p = torch.empty(len(item_p)), torch.empty(len(item_p))
-        for first in range(0, len(histories), USERS_AT_ONCE):
-            p = ((user_p >= first) & (user_p < first + USERS_AT_ONCE)).nonzero()[:, 0]
+        order_p = torch.argsort(user_p, stable=True)
+        pairs_b = torch.bincount(user_p, minlength=len(histories))
+        sorted_b = order_p.split(pairs_b.tolist())  # the pairs of each user
+        for users_b, fold, draws in self._folded(histories, pairs_b):
+            p = torch.cat([sorted_b[b] for b in users_b.tolist()])
+            user_q = torch.repeat_interleave(torch.arange(len(users_b)), pairs_b[users_b])
             time_q = None if time_p is None else time_p[p]
-            fold = FoldIn(self, histories[first : first + USERS_AT_ONCE])
-            mean_p[p], std_p[p] = fold.predict(user_p[p] - first, item_p[p], time_q)
+            mean_p[p], std_p[p] = fold.predict(draws, user_q, item_p[p], time_q)
         return RatingPrediction((self.mean_ + mean_p).clamp(*self.scale_), std_p)
+
+    def _folded(
+        self, histories: Histories, pairs_b: Tensor
+    ) -> Iterator[tuple[Tensor, FoldIn, int]]:
+        """Chunks of users folded in, and how many draws to take at once for each."""
+        names = [f.name for f in dataclasses.fields(Draws)]
+        draws = Draws(**{n: getattr(self, n if hasattr(self, n) else f"{n}_") for n in names})
+        for users_b, at_once in chunks(histories, pairs_b, self.n_factors + 1):
+            part = histories.take(users_b)
+            yield users_b, FoldIn(draws, part, self.user_features(part)), at_once
 
     def user_features(self, histories: Histories) -> Tensor:
         """Implicit features of the histories, and what the user table says: (B, f)."""
@@ -239,160 +268,21 @@ class BayesianMF(Model):
         T_bc = torch.from_numpy(encode(about, self.user_columns_, len(about)))
         return gibbs.project(T_bc, self.user_table_cf_)
 
-    @classmethod
-    def cost(cls, shape: Shape) -> Cost:
-        """Outer products of padded ratings dominate, then a Cholesky factor for each row."""
-        n, rows = shape.interactions, shape.users + shape.items
-        return Cost(seconds=2 + 4.5e-5 * n + 1e-3 * rows, memory_bytes=600 * n + 12_000 * rows)
+    def cost(self, shape: Shape) -> Cost:
+        """Estimate outer products of padded ratings, then a Cholesky factor for each row.
 
+        Args:
+            shape: The size of the Dataset.
 
-class FoldIn:
-    """Mean-field posterior of users given item draws: vector, drift and noise, in turn.
-
-    Given noise and drift, the vector's conditional is the sampler's own; for a stranger, of whom
-    the items have not learned, their uncertainty is noise.  Rounds go on from one draw to the next,
-    since drift and noise hardly differ between draws.
-    """
-
-    def __init__(self, model: BayesianMF, histories: Histories) -> None:
-        self.model, self.B_bf = model, model.user_features(histories)
-        self.item_h, self.user_h = histories.item_h, histories.user_h
-        self.probit = model.likelihood == "probit"
-        self.y_h, self.fit_h = histories.value_h - model.mean_, torch.zeros_like(histories.value_h)
-        self.level_h = probit.level_of(histories.value_h, model.levels_l_) if self.probit else None
-        self.time, self.phi_cm = None, []
-        if histories.time_h is not None and len(self.item_h) and model.tau_sc_.shape[1]:
-            self.time = drift.timeline(self.user_h, histories.time_h)
-            self.phi_cm = [self.time.decay(seconds) for seconds in model.drift_seconds]
-        self.s_cm = torch.zeros(len(self.phi_cm), len(self.phi_cm[0]) if self.phi_cm else 0)
-        self.noise_b = torch.ones(len(histories))
-        self.count_b = histories.length_b
-        n_items, k = model.item_sik_.shape[1:]
-        # each item twice: as drawn together with the users of training, and as strangers know it
-        self.partner_h = self.item_h + n_items * (histories.train_row_b < 0)[self.user_h]
-        self.blocks = gibbs.padded_blocks(self.user_h, self.partner_h, len(histories), 2 * n_items)
-        self.P_bkk = torch.empty(len(histories), k, k)
-
-    def step(self, s: int) -> None:
-        """Moves the posterior to draw number s."""
-        model, rounds = self.model, ROUNDS[min(s, 1)]
-        if self.time is None and not model.user_noise and not self.probit:
-            rounds = 1  # exact
-        self.alpha, tau_c = model.alpha_s_[s], model.tau_sc_[s]
-        if self.time is None:  # a drift that nothing resolves is noise
-            self.alpha = 1 / (1 / self.alpha + (1 / tau_c).sum())
-        V_ik, noise_i = model.item_sik_[s], model.item_noise_si_[s]
-        unseen_i = noise_i / (1 + self.alpha * noise_i * model.item_doubt_si_[s])
-        noise_i, V_ik = torch.cat([noise_i, unseen_i]), torch.cat([V_ik, model.item_mean_sik_[s]])
-        D_ik, Lambda_kk = gibbs.design(V_ik, noise_i), model.user_Lambda_skk_[s]
-        prior_bk = model.user_mu_sk_[s] + self.B_bf @ model.user_beta_sfk_[s]
-        noise_h, bias_h = noise_i[self.partner_h], V_ik[:, -1][self.partner_h]
-        for _ in range(rounds):
-            latent_h = self.latent(s, noise_h)
-            y_h = self.y_h - bias_h - self.drift_h()
-            self.X_bk, _, fit_h = gibbs.draw_rows(
-                self.blocks, D_ik, y_h * noise_h.sqrt(), self.alpha * self.noise_b, prior_bk,
-                Lambda_kk, None, self.P_bkk,
-            )  # fmt: skip
-            rest_h = self.y_h - bias_h - fit_h / noise_h.sqrt()
-            variance_h = self.smooth(rest_h, noise_h, tau_c) + latent_h
-            self.fit_h = self.y_h - rest_h + self.drift_h()
-            if model.user_noise:
-                self.weigh(((rest_h - self.drift_h()).square() + variance_h) * noise_h, Lambda_kk)
-
-    def latent(self, s: int, noise_h: Tensor) -> Tensor:
-        """Latent means of a probit given the fit; returns their variances, 0 where Gaussian."""
-        if self.level_h is None:
-            return torch.zeros_like(self.y_h)
-        root_h = (self.alpha * self.noise_b[self.user_h] * noise_h).sqrt()
-        cut_l = self.model.cut_sl_[s]
-        self.y_h, spread_h = probit.latent_moments(self.fit_h, cut_l, self.level_h, root_h)
-        return spread_h
-
-    def drift_h(self) -> Tensor:
-        """The drift of each history entry."""
-        if self.time is None:
-            return torch.zeros_like(self.y_h)
-        return self.s_cm.sum(0)[self.time.node_n]
-
-    def smooth(self, rest_h: Tensor, noise_h: Tensor, tau_c: Tensor) -> Tensor:
-        """Drift means given the rest; returns about the variance that they leave each entry."""
-        if self.time is None:
-            return torch.zeros_like(rest_h)
-        weight_h = self.alpha * self.noise_b[self.user_h] * noise_h
-        weight_m, h_m = self.time.sums(weight_h), self.time.sums(weight_h * rest_h)
-        drift.draw_drifts(self.s_cm, tau_c.clone(), self.phi_cm, h_m, weight_m, None)
-        # as if only the nodes either side informed it beside its own ratings
-        variance = (1 / tau_c).sum()
-        ties = (phi_m / tau for phi_m, tau in zip(self.phi_cm, tau_c, strict=True))
-        tie_m = (sum(ties, torch.zeros_like(weight_m)) / variance) ** 2
-        zero_1 = weight_m.new_zeros(1)
-        self.before_m = weight_m + tie_m * torch.cat([zero_1, weight_m[:-1]])
-        self.after_m = weight_m + torch.cat([tie_m[1:] * weight_m[1:], zero_1])
-        known_m = 1 / variance + self.before_m + self.after_m - weight_m
-        return (1 / known_m)[self.time.node_n]
-
-    def weigh(self, square_h: Tensor, Lambda_kk: Tensor) -> None:
-        """The users' noise precisions, from expected squared residuals over the items' noise."""
-        energy_b = torch.zeros_like(self.noise_b).index_add_(0, self.user_h, square_h)
-        # the vector's own variance: the trace of Sigma D^T D, where weight D^T D = P - Lambda
-        Sigma_bkk = torch.cholesky_inverse(torch.linalg.cholesky(self.P_bkk))
-        trace_b = len(Lambda_kk) - (Sigma_bkk * Lambda_kk).sum((1, 2))
-        energy_b, nu = self.alpha * energy_b + trace_b / self.noise_b, self.model.user_noise
-        self.noise_b = (nu + self.count_b) / (nu + energy_b)
-
-    def predict(
-        self, user_q: Tensor, item_q: Tensor, time_q: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Means (less the mean rating) and standard deviations of pairs over all draws."""
-        bridges, S = [], len(self.model.alpha_s_)
-        if self.time is not None and time_q is not None:
-            seconds_c = self.model.drift_seconds
-            bridges = [self.time.bridge(seconds, user_q, time_q) for seconds in seconds_c]
-        # means by the items' means, which draws scatter about; spreads by the draws
-        total_q, drawn_q, square_q, variance_q = torch.zeros(4, len(item_q))
-        for s in range(S):
-            self.step(s)
-            drift_q = torch.zeros_like(total_q)
-            for bridge, s_m in zip(bridges, self.s_cm, strict=False):
-                drift_q += bridge.mean(s_m)
-            mean_q, rated_q = (
-                drift_q + gibbs.dot(V_sik[s][item_q], self.X_bk[user_q])
-                for V_sik in (self.model.item_mean_sik_, self.model.item_sik_)
-            )
-            if s % VARIANCE_EVERY == 0:
-                variance_q = self.variance(s, user_q, item_q, bridges)
-            spread_q = variance_q
-            if self.probit:
-                cut_l, levels_l = self.model.cut_sl_[s], self.model.levels_l_
-                rated_q, spread_q = probit.rating_moments(
-                    rated_q, variance_q.sqrt(), cut_l, levels_l
-                )
-                mean_q = rated_q
-            total_q += mean_q
-            drawn_q += rated_q
-            square_q += rated_q.square() + spread_q
-        return total_q / S, (square_q / S - (drawn_q / S).square()).clamp(min=1e-6).sqrt()
-
-    def variance(self, s: int, user_q: Tensor, item_q: Tensor, bridges: list[Bridge]) -> Tensor:
-        """Variance of ratings given draw s: noise, the user's vector, a new item's, drift."""
-        model = self.model
-        noise_q = self.noise_b[user_q] * model.item_noise_si_[s][item_q]
-        variance_q = 1 / (self.alpha * noise_q)
-        Sigma_bkk = torch.cholesky_inverse(torch.linalg.cholesky(self.P_bkk))
-        D_ik = gibbs.design(model.item_sik_[s], torch.ones_like(model.item_noise_si_[s]))[:-1]
-        for q in torch.arange(len(item_q)).split(PAIRS_AT_ONCE):
-            x_qk = D_ik[item_q[q]]
-            variance_q[q] += ((Sigma_bkk[user_q[q]] @ x_qk[..., None])[..., 0] * x_qk).sum(1)
-        new_q = ((item_q < 0) | (item_q >= model.n_trained_)).nonzero()[:, 0]
-        if len(new_q):
-            x_qk = gibbs.design(self.X_bk, torch.ones(len(self.X_bk)))[user_q[new_q]]
-            beta_fk = model.item_beta_sfk_[s, : len(model.item_spread_f_)]
-            Sigma_kk = torch.linalg.inv(model.item_Lambda_skk_[s])
-            Sigma_kk = Sigma_kk + beta_fk.T * model.item_spread_f_ @ beta_fk
-            variance_q[new_q] += (x_qk @ Sigma_kk * x_qk).sum(1)
-        if self.time is not None:
-            variance_q += drift.bridged_variance(
-                bridges, model.tau_sc_[s], self.before_m, self.after_m
-            )
-        return variance_q
+        Returns:
+            Seconds of all sweeps, for the mean of them that `tolerance` lets the default take; in
+            bytes, what a sweep needs for each rating and the kept draws of each row.
+        """
+        n, rows, k = shape.interactions, shape.users + shape.items, self.n_factors + 1
+        sweeps = (self.burn_in + self.samples * self.keep_every) / 350  # 1 at the defaults
+        of_rating = 0.7 * (k / 33) ** 2 + 0.1 * len(self.drift_seconds)
+        of_row = 0.7 * (k / 33) ** 3 + 0.3 * self.implicit_rank / 128 * k / 33
+        return Cost(
+            seconds=2 + sweeps * (4.5e-5 * n * of_rating + 1e-3 * rows * of_row),
+            memory_bytes=600 * n + 120 * rows * self.samples * k / 33,
+        )

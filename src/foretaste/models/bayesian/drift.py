@@ -35,7 +35,8 @@ class Timeline:
 
     def sums(self, x_n: Tensor) -> Tensor:
         """Totals over the ratings of each node: (m,)."""
-        return torch.zeros_like(self.time_m, dtype=x_n.dtype).index_add_(0, self.node_n, x_n)
+        total_m = x_n.new_zeros(*x_n.shape[:-1], len(self.time_m))
+        return total_m.index_add_(-1, self.node_n, x_n)
 
     def bridge(self, seconds: float, user_q: Tensor, time_q: Tensor) -> Bridge:
         """How an Ornstein-Uhlenbeck process at the queries depends on the nodes either side."""
@@ -68,7 +69,7 @@ class Bridge:
         rho_q, sigma_q = self.before_rho_q, self.after_rho_q
         unknown_q = (1 - (rho_q * sigma_q) ** 2).clamp(min=1e-9)
         a_q, b_q = rho_q * (1 - sigma_q**2) / unknown_q, sigma_q * (1 - rho_q**2) / unknown_q
-        return a_q.float() * s_m[self.before_q] + b_q.float() * s_m[self.after_q]
+        return a_q.float() * s_m[..., self.before_q] + b_q.float() * s_m[..., self.after_q]
 
 
 def bridged_variance(
@@ -78,7 +79,7 @@ def bridged_variance(
 
     before_m, after_m: precision of what is observed at a node that is before, or after, a query.
     """
-    variance = (1 / tau_c).sum()
+    variance = (1 / tau_c).sum(0)
     if not bridges:
         return variance
     before_q, after_q = bridges[0].before_q, bridges[0].after_q
@@ -90,7 +91,7 @@ def bridged_variance(
             [x.before_rho_q * x.after_rho_q for x in bridges],
         )
     )  # fmt: skip
-    b_q, a_q = variance + 1 / before_m[before_q], variance + 1 / after_m[after_q]
+    b_q, a_q = variance + 1 / before_m[..., before_q], variance + 1 / after_m[..., after_q]
     known_q = (qb_q**2 * a_q - 2 * qb_q * qa_q * ba_q + qa_q**2 * b_q) / (a_q * b_q - ba_q**2)
     return (variance - known_q).float()
 
@@ -113,16 +114,22 @@ def tridiagonal_solve(low_m: Tensor, diagonal_m: Tensor, right_jm: Tensor) -> Te
     Parallel cyclic reduction (Hockney 1965): log2 of the correlation length elementwise steps.
     """
 
-    def shift(x: Tensor, by: int, fill: float = 0.0) -> Tensor:
-        edge = x.new_full((*x.shape[:-1], abs(by)), fill)
-        return torch.cat([edge, x[..., :-by]] if by > 0 else [x[..., -by:], edge], -1)
+    def either_side(x: Tensor, fill: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The entries a stride before and after each."""
+        edge = x.new_full((*x.shape[:-1], stride), fill)
+        padded = torch.cat([edge, x, edge], -1)
+        return padded[..., : -2 * stride], padded[..., 2 * stride :]
 
-    a_m, b_m, c_m, stride = low_m, diagonal_m, shift(low_m, -1), 1
-    while stride < len(b_m):
-        down_m, up_m = -a_m / shift(b_m, stride, 1.0), -c_m / shift(b_m, -stride, 1.0)
-        b_m = b_m + down_m * shift(c_m, stride) + up_m * shift(a_m, -stride)
-        right_jm = right_jm + down_m * shift(right_jm, stride) + up_m * shift(right_jm, -stride)
-        a_m, c_m = down_m * shift(a_m, stride), up_m * shift(c_m, -stride)
+    stride = 1
+    a_m, b_m, c_m = low_m, diagonal_m, either_side(low_m)[1]
+    while stride < b_m.shape[-1]:
+        (a_before, a_after), (c_before, c_after) = either_side(a_m), either_side(c_m)
+        b_before, b_after = either_side(b_m, 1.0)
+        right_before, right_after = either_side(right_jm)
+        down_m, up_m = -a_m / b_before, -c_m / b_after
+        b_m = b_m + down_m * c_before + up_m * a_after
+        right_jm = right_jm + down_m * right_before + up_m * right_after
+        a_m, c_m = down_m * a_before, up_m * c_after
         stride *= 2
         if float((a_m.abs() / b_m).max()) < 1e-5:
             break

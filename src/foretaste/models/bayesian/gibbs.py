@@ -113,8 +113,8 @@ def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
 
 
 def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
-    """Ratings of pairs, less the mean rating: (q,)."""
-    return (X_qk * V_qk)[:, :-1].sum(1) + X_qk[:, -1] + V_qk[:, -1]
+    """Ratings of pairs, less the mean rating and without drift: (..., q)."""
+    return (X_qk * V_qk)[..., :-1].sum(-1) + X_qk[..., -1] + V_qk[..., -1]
 
 
 def draw_rows(
@@ -127,7 +127,7 @@ def draw_rows(
     D and y are both scaled by the root of the partner's noise precision.  Precisions go to P_rkk
     where given.  Returns (rows, k) twice, and D x of each rating, where x are the draws.
     """
-    X_rk, mean_rk = torch.empty(2, *prior_rk.shape, device=prior_rk.device)
+    X_rk, mean_rk = prior_rk.new_empty(2, *prior_rk.shape)
     h_rk = prior_rk @ Lambda_kk
     y_n = torch.cat([y_n, y_n.new_zeros(1)])
     fit_n = torch.zeros_like(y_n)

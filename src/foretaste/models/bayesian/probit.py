@@ -31,10 +31,10 @@ def initial_cuts(level_n: Tensor, n_levels: int) -> Tensor:
 
 def bounds(fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor) -> tuple[Tensor, Tensor]:
     """The interval of each latent value in standard deviations from its mean, double."""
-    edge_1 = cut_l.new_full((1,), 1e9)
-    edges_l = torch.cat([-edge_1, cut_l, edge_1]).double()
+    edge_1 = cut_l.new_full((*cut_l.shape[:-1], 1), 1e9)
+    edges_l = torch.cat([-edge_1, cut_l, edge_1], -1).double()
     fit_n, root_n = fit_n.double(), root_n.double()
-    low_n, high_n = ((edges_l[level_n + end] - fit_n) * root_n for end in (0, 1))
+    low_n, high_n = ((edges_l[..., level_n + end] - fit_n) * root_n for end in (0, 1))
     return low_n.clamp(-FAR, FAR), high_n.clamp(-FAR, FAR)
 
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from foretaste.errors import ModelError
 from foretaste.models.bayesian import gibbs
 from foretaste.models.bayesian.gibbs import Chain
+from foretaste.training.checkpoints import Checkpoints
 from foretaste.training.engine import Engine
 
 PROBES = 512
@@ -81,7 +82,7 @@ def run(
                 if time.monotonic() - saved > engine.save_every:
                     saved = time.monotonic()
                     tensors = chain.drawn() | kept | {"rng": rng.get_state()}
-                    engine.save_checkpoint(tensors, {"sweep": done}, "gibbs", identity)
+                    Checkpoints(engine.folder).save(tensors, {"sweep": done}, "gibbs", identity)
         except KeyboardInterrupt:
             raise ModelError(
                 f"interrupted in sweep {done + 1} of {schedule.sweeps}.",
@@ -109,7 +110,7 @@ def _resume(
     chain: Chain, kept: dict[str, Tensor], rng: Generator, engine: Engine, identity: str
 ) -> int:
     """Puts the last checkpoint's tensors in place; returns how many sweeps are done."""
-    found = engine.load_checkpoint("gibbs", identity)
+    found = Checkpoints(engine.folder).load("gibbs", identity)
     if found is None:
         return 0
     tensors, values = found
