@@ -295,7 +295,6 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(parts, comparison, fo
     assert "ndcg@3" in found.values["popularity"]
 
 
-@pytest.mark.xfail(strict=True, reason="Dataset.fingerprint does not cover tables of items yet")
 def test_another_table_of_items_is_measured_again_in_the_same_folder(parts, tmp_path):
     label = "metadata-similarity"
     for seed in (1, 2):
