@@ -13,8 +13,8 @@ from scipy.optimize import nnls
 import foretaste as ft
 from foretaste.data.features import ItemFeatures
 from foretaste.data.histories import Histories, histories_of
+from foretaste.models.aligned_ease import cosines
 from foretaste.models.als import content_ridge as ridge
-from foretaste.models.ease import cosines
 from tests.test_cold_start import worlds
 
 
@@ -100,7 +100,7 @@ def described_worlds(n_users: int, n_items: int) -> tuple[ft.Dataset, pl.DataFra
 
 @pytest.mark.parametrize(("n_users", "n_items"), [(120, 60), (30, 90)])
 def test_aligned_ease_is_the_formula_of_the_paper(n_users, n_items, monkeypatch):
-    monkeypatch.setattr("foretaste.models.ease.BLOCK", 5_000)  # in many blocks
+    monkeypatch.setattr("foretaste.models.aligned_ease.BLOCK", 5_000)  # in many blocks
     ratings, new = described_worlds(n_users, n_items)
     model = ft.fit(ft.AlignedEASE(l2=20.0, beta=3.0, smoothing=1.0), ratings, progress=False).model
     users = histories_of(ratings, np.arange(len(ratings.users)), ratings)

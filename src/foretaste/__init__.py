@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     )
     from foretaste.experiments.cross_validation import cross_validate
     from foretaste.models import MODELS
+    from foretaste.models.aligned_ease import AlignedEASE
     from foretaste.models.als import ALS, AlignedALS
     from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random, WeightedRating
     from foretaste.models.bayesian.bayesian_mf import BayesianMF
     from foretaste.models.biased_mf import BiasedMF
     from foretaste.models.content import MetadataSimilarity, PlotSimilarity
-    from foretaste.models.ease import EASE, AlignedEASE, SparseEASE
+    from foretaste.models.ease import EASE, SparseEASE
     from foretaste.models.embedding_net import EmbeddingModel, EmbeddingNet
     from foretaste.models.graph_filter import GraphFilter
     from foretaste.models.hybrid import Hybrid
@@ -83,12 +84,13 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "experiments.comparison": ["Comparison", "add_cold_starts", "compare_models", "run_comparison"],
     "experiments.cross_validation": ["cross_validate"],
     "models": ["MODELS"],
+    "models.aligned_ease": ["AlignedEASE"],
     "models.als": ["ALS", "AlignedALS"],
     "models.baselines": ["Bias", "GlobalMean", "Popularity", "Random", "WeightedRating"],
     "models.bayesian.bayesian_mf": ["BayesianMF"],
     "models.biased_mf": ["BiasedMF"],
     "models.content": ["MetadataSimilarity", "PlotSimilarity"],
-    "models.ease": ["EASE", "AlignedEASE", "SparseEASE"],
+    "models.ease": ["EASE", "SparseEASE"],
     "models.embedding_net": ["EmbeddingModel", "EmbeddingNet"],
     "models.graph_filter": ["GraphFilter"],
     "models.hybrid": ["Hybrid"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from foretaste.errors import UsageError, did_you_mean
+from foretaste.models.aligned_ease import AlignedEASE
 from foretaste.models.als import ALS, AlignedALS
 from foretaste.models.base import Model
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random, WeightedRating
 from foretaste.models.bayesian.bayesian_mf import BayesianMF
 from foretaste.models.biased_mf import BiasedMF
 from foretaste.models.content import MetadataSimilarity, PlotSimilarity
-from foretaste.models.ease import EASE, AlignedEASE, SparseEASE
+from foretaste.models.ease import EASE, SparseEASE
 from foretaste.models.embedding_net import EmbeddingModel
 from foretaste.models.graph_filter import GraphFilter
 from foretaste.models.hybrid import Hybrid

@@ -25,18 +25,35 @@ BATCH_FLOATS = 1 << 20  # gathered factors at a time: 4 MiB stay near the cores
 
 @dataclass(eq=False)
 class ALS(LearnsFromLikes):
-    """Factors x_u, y_i of users and items that minimise (arXiv 2110.14037, equations 3 and 6)
+    """Score by factors x_u, y_i of users and items that minimise a weighted squared error.
 
     sum over liked w_ui (x_u.y_i - 1)^2 + unseen sum over all (x_u.y_i)^2
-    + l2 (sum_u (n_u + unseen items)^nu |x_u|^2 + sum_i (n_i + unseen users)^nu |y_i|^2).
+    + l2 (sum_u (n_u + unseen items)^nu |x_u|^2 + sum_i (n_i + unseen users)^nu |y_i|^2)
 
-    A user's factors are solved from the history by the same function in training and in serving, so
-    only item factors are kept.  steps: of conjugate gradients in each solve (Takacs et al. 2011).
-    They are taken in the basis where Y^T Y is diagonal and preconditioned by that diagonal and the
-    l2: three from zero come within 2 % of the exact factors, where plain ones leave 10 to
-    14 % (ML-1M at 64 factors, Gowalla at 128).  prior: so many likes, spread over the items as all
-    likes of the training are, stand beside a history when it is folded in: who has said little gets
-    what is popular.
+    (arXiv 2110.14037, equations 3 and 6).  A user's factors are solved from the history by the same
+    function in training and in serving, so that only item factors are kept.  It does not know the
+    order of a history, nor the columns of items: an item without likes has factors near zero.
+
+    Steps of conjugate gradients (Takacs et al. 2011) are taken in the basis where Y^T Y is
+    diagonal, preconditioned by that diagonal and the l2: three from zero come within 2 % of the
+    exact factors, where plain ones leave 10 to 14 % (ML-1M at 64 factors, Gowalla at 128).
+
+    Args:
+        n_factors: Factors of a user and of an item.
+        unseen: Weight of every pair of user and item, liked or not, beside 1 of a like.
+        l2: Ridge penalty of the factors.
+        nu: Exponent of the number of likes in the penalty, 0 for the same penalty everywhere.
+        iterations: Alternations between users and items.
+        steps: Steps of conjugate gradients in each solve.
+        prior: Likes that are added to a history when it is folded in, spread over the items as all
+            likes of training are, so that a user of few likes gets what is popular.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> clicks = pl.DataFrame({"user": ["a", "a", "b"], "item": ["x", "y", "x"]})
+        >>> ft.fit(ft.ALS(n_factors=2), ft.from_frame(clicks)).recommend(user="b")["item"].item()
+        'y'
     """
 
     name: ClassVar[str] = "als"
@@ -53,7 +70,7 @@ class ALS(LearnsFromLikes):
     prior_d_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Solve for users, then for items, in turn, each from where it stands."""
+        """Solve for users, then for items, in turn, each from its last solution."""
         X_ui = self.learn_likes(train)
         X_iu = X_ui.T.tocsr()
         draw = torch.randn(
@@ -81,12 +98,17 @@ class ALS(LearnsFromLikes):
         self, X_bj: Any, y_jd: Tensor, square_d: Tensor, start_bd: Tensor,
         prior_d: Tensor | None = None, n_unseen: int | None = None,
     ) -> Tensor:  # fmt: skip
-        """Factors of rows b given those of what they like, and the prior's term: (B, d).
+        """Solve for the factors of rows b given those of what they like: (B, d).
 
-        X_bj: CSR weights.  y_jd, square_d: from `principal_axes`.  start_bd: where the conjugate
-        gradients start.  prior_d: what the prior likes, as a sum of factors.  n_unseen: how many
-        rows square_d is the sum of; None for all of y_jd.  Rows are taken by length, so that a
-        batch pads little.
+        Rows are taken by length, so that a batch pads little.
+
+        Args:
+            X_bj: Weights of likes, CSR: (B, J).
+            y_jd: Factors of what is liked, turned by `principal_axes`: (J, d).
+            square_d: The diagonal that `principal_axes` returns: (d,).
+            start_bd: Where the conjugate gradients start: (B, d).
+            prior_d: Sum of the factors that the prior likes: (d,); None for no prior.
+            n_unseen: How many rows square_d is the sum of; None for all of y_jd.
         """
         pointer_b, index_h, weight_h = map(torch.from_numpy, (X_bj.indptr, X_bj.indices, X_bj.data))
         length_b = pointer_b.diff()
@@ -108,32 +130,28 @@ class ALS(LearnsFromLikes):
         return x_bd
 
     def score(self, histories: Histories) -> Tensor:
-        """Dot products with the factors solved from each history: (B, items)."""
+        """Return dot products with the factors solved from each history: (B, items)."""
         return self.user_factors(histories) @ self.item_id_.T
 
     def user_factors(self, histories: Histories) -> Tensor:
-        """The factors of histories: (B, d)."""
+        """Return the factors solved from each history: (B, d)."""
         X_bi = self.likes(histories, len(self.item_id_))
         start_bd = torch.zeros(len(histories), self.item_id_.shape[1], dtype=torch.float32)
         return self.solve(X_bi, self.item_id_, self.square_d_, start_bd, self.prior_d_)
 
     def item_factors(self) -> Tensor:
-        """What they are multiplied with: (items, d)."""
+        """Return the item factors, with which user factors are multiplied: (items, d)."""
         return self.item_id_
 
     def item_vectors(self) -> Tensor:
-        """The item factors: (items, d)."""
+        """Return the item factors: (items, d)."""
         return self.item_id_
 
     def cost(self, shape: Shape) -> Cost:
         """Estimate two products with what each row likes for every step of every iteration.
 
-        Args:
-            shape: The size of the Dataset.
-
-        Returns:
-            Seconds linear in factors and steps (ML-100K: 5.6 s at 64 factors on one core, 12.8
-            at 128, 26 at 256, 45 at 512).
+        The time is linear in factors and steps (ML-100K: 5.6 s of processor time at 64 factors,
+        12.8 at 128, 26 at 256, 45 at 512).
         """
         rows = shape.users + shape.items
         each = 2e-7 * shape.interactions + 3e-6 * rows  # at 64 factors and 3 steps
@@ -146,7 +164,16 @@ class ALS(LearnsFromLikes):
 def principal_axes(
     y_jd: Tensor, x_bd: Tensor, weight_j: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both sides turned so that Y^T W Y is diagonal, which no score notices; and that diagonal."""
+    """Turn the factors of both sides so that Y^T W Y is diagonal, which changes no score.
+
+    Args:
+        y_jd: Factors of one side: (J, d).
+        x_bd: Factors of the other side: (B, d).
+        weight_j: The diagonal of W: (J,), or one number for all.
+
+    Returns:
+        y_jd and x_bd in the new basis, and the diagonal (d,), single.
+    """
     weight_j1 = torch.as_tensor(weight_j, dtype=torch.float32).reshape(-1, 1)
     square_d, Q_dd = torch.linalg.eigh((y_jd.T @ (weight_j1 * y_jd)).double())
     return y_jd @ Q_dd.float(), x_bd @ Q_dd.float(), square_d.clamp(min=0).float()
@@ -155,9 +182,22 @@ def principal_axes(
 def conjugate_gradients(
     y_bld: Tensor, w_bl: Tensor, m_bd: Tensor, prior_d: Tensor, x_bd: Tensor, steps: int
 ) -> Tensor:
-    """Steps towards (Y_b^T W_b Y_b + diag m_b) x_b = Y_b^T w_b + prior, preconditioned: (B, d)."""
+    """Take preconditioned steps towards (Y_b^T W_b Y_b + diag m_b) x_b = Y_b^T w_b + prior.
+
+    Args:
+        y_bld: Factors of what each row likes, padded: (B, length, d).
+        w_bl: Their weights, zero where padded: (B, length).
+        m_bd: The diagonal that is added, which is the preconditioner too: (B, d).
+        prior_d: The prior's term of the right-hand side: (d,).
+        x_bd: Where the steps start: (B, d).
+        steps: How many steps are taken.
+
+    Returns:
+        x_bd after the last step: (B, d).
+    """
 
     def A(p_bd: Tensor, target: float = 0.0) -> Tensor:
+        """Return the left-hand side at p, less `target` times Y_b^T w_b: (B, d)."""
         error_bl = w_bl * (torch.bmm(y_bld, p_bd[:, :, None])[:, :, 0] - target)
         return torch.bmm(error_bl[:, None], y_bld)[:, 0] + m_bd * p_bd
 
@@ -182,11 +222,23 @@ CG_STEPS, CG_ACCURACY = 200, 1e-4  # of the residual, relative
 
 @dataclass(eq=False)
 class AlignedALS(ALS):
-    """ALS that also knows how its item factors follow from content: y_c = W' f_c for a new item.
+    """Score known items as ALS does, and new ones by factors y_c = W' f_c of their columns.
 
-    W minimises sum_i sqrt(n_i) |y_i - W' f_i|^2 + content_l2 |W|^2 over the items trained on, n_i
-    the number of users who liked i: factors of rare items are noise, and count less.  Items that
-    were rated keep their own factors, so what ALS knows of them is not lost.
+    W minimises sum_i sqrt(n_i) |y_i - W' f_i|^2 + content_l2 |W|^2 over the items of training, with
+    n_i the likes of item i, so that the noisy factors of rare items count less.  Items of training
+    keep their own factors: it does not use the columns of those, however rarely they are liked.
+
+    Args:
+        content_l2: Ridge penalty of W.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> clicks = pl.DataFrame({"user": ["a", "a", "b"], "item": ["x", "y", "x"]})
+        >>> items = pl.DataFrame({"item": ["x", "y"], "year": [1990, 1991]})
+        >>> data = ft.from_frame(clicks).with_items(items)
+        >>> ft.fit(ft.AlignedALS(n_factors=2), data).recommend(user="b")["item"].item()
+        'y'
     """
 
     name: ClassVar[str] = "aligned-als"
@@ -197,7 +249,7 @@ class AlignedALS(ALS):
     trained_: int = field(init=False, repr=False)  # items, before those that came later
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """ALS, then one ridge regression of its item factors."""
+        """Fit ALS, then one ridge regression of its item factors on the columns."""
         super().fit(train, engine)
         n_i = self.learn_likes(train).sum(axis=0).A1
         self.columns_ = ItemFeatures.learn(train.item_table).columns
@@ -208,7 +260,7 @@ class AlignedALS(ALS):
         return self
 
     def user_factors(self, histories: Histories) -> Tensor:
-        """The factors of histories, to which new items matter only where they are liked: (B, d)."""
+        """Return the factors of histories, which new items move only where they are liked."""
         X_bi = self.likes(histories, len(self.item_id_))
         start_bd = torch.zeros(len(histories), self.item_id_.shape[1], dtype=torch.float32)
         return self.solve(
@@ -216,7 +268,7 @@ class AlignedALS(ALS):
         )
 
     def with_items(self, table: pl.DataFrame) -> Self:
-        """A copy with the lines of an item table as further items, placed by their content."""
+        """Return a copy that also scores new items, by factors that follow from their columns."""
         F_cf = self._content(table)
         new_cd = torch.from_numpy(F_cf @ self.weights_fd_.double().numpy()).float()
         extended = copy.copy(self)
@@ -224,12 +276,12 @@ class AlignedALS(ALS):
         return extended
 
     def _content(self, table: pl.DataFrame) -> Any:
-        """Content features and a column of ones, for the mean item: CSR (rows, f)."""
+        """Return features of the columns, and a one for the mean item: CSR (rows, f)."""
         F_rf = ItemFeatures(self.columns_).encode(table).astype(np.float64)
         return sparse.hstack([F_rf, np.ones((len(table), 1))], format="csr")
 
     def cost(self, shape: Shape) -> Cost:
-        """ALS, and sparse products of a hundred features an item."""
+        """Estimate ALS, and sparse products of a hundred features an item."""
         als = super().cost(shape)
         return Cost(als.seconds + 1e-3 * shape.items, als.memory_bytes + 2000 * shape.items)
 
@@ -237,10 +289,19 @@ class AlignedALS(ALS):
 def content_ridge(
     F_if: sparse.csr_matrix, Y_id: np.ndarray, weight_i: np.ndarray, l2: float
 ) -> np.ndarray:
-    """W_fd that minimises sum_i weight_i |y_i - W' f_i|^2 + l2 |W|^2, by conjugate gradients.
+    """Return the W that minimises sum_i weight_i |y_i - W' f_i|^2 + l2 |W|^2.
 
-    All targets at once, each with step sizes of its own; only sparse products, so that features may
-    be many.
+    Conjugate gradients take all targets at once, each with step sizes of its own, and only sparse
+    products, so that features may be many.
+
+    Args:
+        F_if: Features, CSR: (items, f).
+        Y_id: Targets, double: (items, d).
+        weight_i: Weights of the items: (items,).
+        l2: Ridge penalty.
+
+    Returns:
+        W_fd, double: (f, d).
     """
     F_fi = F_if.T.tocsr()
     weight_i1 = weight_i[:, None]

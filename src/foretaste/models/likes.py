@@ -21,8 +21,8 @@ DAY_MS = 86_400_000
 class LearnsFromLikes(Model):
     """A model to which a history is a set of weighted likes.
 
-    It does not know the order of a history beyond the age of each like, and scores know nothing of
-    what was rated below the threshold: dislikes count as little as what the user has not met.
+    It does not know the order of a history beyond the age of each like.  Unless a model adds them,
+    dislikes, which lie below the threshold, count as little as what the user has not met.
 
     Args:
         positive_threshold: The lowest rating that counts as liked; None for three quarters up the
