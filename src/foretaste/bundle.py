@@ -80,7 +80,7 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def _locked(lock: Path) -> int:
-    """Return the descriptor of the lock file, locked and, as far as there are locks, still there."""
+    """Return the descriptor of the lock file, locked and still in its place."""
     assert fcntl is not None
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)

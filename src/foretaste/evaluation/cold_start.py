@@ -237,7 +237,7 @@ def evaluate_cold_users(
 
 
 def with_new_items(recommender: Recommender, table: pl.DataFrame) -> Recommender:
-    """Return a Recommender that knows new items too; a model that cannot place them lists them last.
+    """Return a Recommender that knows new items; a model that cannot place them lists them last.
 
     Args:
         recommender: With a fitted model.

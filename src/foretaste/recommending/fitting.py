@@ -53,8 +53,8 @@ def fit(
     Example:
         >>> import foretaste as ft
         >>> import polars as pl
-        >>> ratings = ft.from_frame(pl.DataFrame({"user": [1, 2], "item": [7, 7], "rating": [3, 5]}))
-        >>> ft.fit(ft.GlobalMean(), ratings).predict([1], [7])["rating"].to_list()
+        >>> stars = pl.DataFrame({"user": [1, 2], "item": [7, 7], "rating": [3, 5]})
+        >>> ft.fit(ft.GlobalMean(), ft.from_frame(stars)).predict([1], [7])["rating"].to_list()
         [4.0]
     """
     own = {"seed": seed, "device": device, "precision": precision}

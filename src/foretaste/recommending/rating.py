@@ -23,7 +23,7 @@ def rate(
     model: PredictsRatings, histories: Histories, user_p: Tensor, item_p: Tensor,
     time_p: Tensor | None = None,
 ) -> RatingPrediction:  # fmt: skip
-    """Return expected ratings of P pairs; each user is folded in once, however many pairs they have.
+    """Return expected ratings of P pairs; each user is folded in once, for all their pairs.
 
     Args:
         model: A fitted model.
