@@ -1,7 +1,8 @@
 """The training loop: epochs of gradient steps, early stopping, checkpoints, exact resume.
 
-Randomness is keyed by epoch and step (`Engine.generator`), never carried along. A checkpoint is
-therefore weights, optimizer state and counters: resumed from any step, a run repeats bit for bit.
+Random numbers depend on epoch and step (`Engine.generator`), and no generator is carried along. A
+checkpoint therefore needs only weights, optimizer state and counters, and a run that resumes from
+any step repeats bit for bit. The module does not know users and items.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ Tensors = dict[str, Tensor]
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with a `generator`: no global random state is read or seeded.
+    """`torch.nn.Dropout` with a generator of its own, so that no global random state is read.
 
-    Each random number of 64 bits serves four units, which makes it several times as fast as torch's
-    own; p is rounded to a multiple of 2^-16.
+    A random number of 64 bits serves four units, which makes it several times as fast as that of
+    torch; p is rounded to a multiple of 2^-16.
     """
 
     generator: torch.Generator | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Zero each unit with probability p in training, and scale the others by 1 / (1 - p)."""
+        """Zero each unit with probability p in training, and scale the others by 1 / (1 - p).
+
+        Args:
+            input: Units, of any shape.
+        """
         dropped = min(round(self.p * 65_536), 65_535)
         if not self.training or dropped == 0:
             return input
@@ -45,34 +50,69 @@ class Dropout(nn.Dropout):
 
 
 def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every Dropout of the network draw from `generator`."""
+    """Let every Dropout of a network draw from one generator.
+
+    Args:
+        network: The network.
+        generator: The generator.
+    """
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = generator
 
 
-def cosine_restarts(step: int, period: int, floor: float = 0.1) -> float:
-    """From 1 to `floor` along a cosine, begun anew every `period` steps (SGDR, 2017)."""
-    return floor + (1 - floor) * (1 + math.cos(math.pi * (step % period) / period)) / 2
+def cosine_restarts(step: int, period: int, lowest: float = 0.1) -> float:
+    """Return the factor of the learning rate: from 1 down along a cosine, again in every period.
+
+    Source: SGDR (Loshchilov and Hutter 2017).
+
+    Args:
+        step: The number of the step, from 0.
+        period: Steps in a period.
+        lowest: The factor at the end of a period.
+    """
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * (step % period) / period)) / 2
 
 
-def one_cycle(step: int, total: int, warm_up: float = 0.1, floor: float = 0.01) -> float:
-    """Linearly up for the first part, then down to `floor` along a cosine (Smith 2018)."""
+def one_cycle(step: int, total: int, warm_up: float = 0.1, lowest: float = 0.01) -> float:
+    """Return the factor of the learning rate: linearly up to 1, then down along a cosine.
+
+    Source: Smith (2018).
+
+    Args:
+        step: The number of the step, from 0.
+        total: Steps in the whole training.
+        warm_up: The fraction of steps in which the factor rises.
+        lowest: The lowest factor.
+    """
     rise = max(1, round(warm_up * total))
     if step < rise:
-        return max(floor, (step + 1) / rise)
-    return floor + (1 - floor) * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))) / 2
+        return max(lowest, (step + 1) / rise)
+    fall = math.pi * (step - rise) / max(1, total - rise)
+    return lowest + (1 - lowest) * (1 + math.cos(fall)) / 2
 
 
 @dataclass
 class Progress:
-    """Where a run is: the next batch to take, and the best epoch so far."""
+    """Where a run is: the next batch to take, and the best epoch so far.
+
+    Args:
+        epoch: The number of the current epoch, from 0.
+        batch: The number of the next batch in it, from 0.
+        samples: Samples served in the current epoch; an epoch may draw some of them only.
+        loss_sum: The sum of the loss over these samples.
+        seconds: Seconds of training, in earlier processes and in this one.
+        best: The lowest validation error.
+        best_epoch: The epoch with that error, from 0; -1 before the first.
+        curve: What was measured in each epoch.
+        interrupted: Whether Ctrl-C ended the run.
+    """
 
     epoch: int = 0
     batch: int = 0
-    samples: int = 0  # served in the epoch so far: fewer than there are, where an epoch draws some
-    loss_sum: float = 0.0  # over these samples
-    seconds: float = 0.0  # of training, before this process and in it
+    samples: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
     best: float = float("inf")
     best_epoch: int = -1
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -81,13 +121,23 @@ class Progress:
 
 @dataclass(eq=False)
 class Loop:
-    """Trains `network` in place and leaves the weights of the best epoch in it.
+    """Trains a network in place and leaves the weights of the best epoch in it.
 
-    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train;
-    None keeps the last epoch.  rate: step to learning-rate factor.  patience: epochs without
-    improvement before it stops.  identity: names the run; a checkpoint of another one is refused.
-    phase: names this loop within the run.  fallback: whether the caller has other weights; if not,
-    Ctrl-C before the first epoch is done is an error.
+    Args:
+        network: The network.
+        optimizer: What updates its weights.
+        batches: The samples.
+        loss: Returns the loss of the columns of a batch, a scalar.
+        validate: Returns the error to minimise, on data carved from train; None keeps the last
+            epoch.
+        rate: Returns the factor of the learning rate at a step, from 0.
+        epochs: The largest number of epochs.
+        patience: The number of epochs without improvement after which training stops.
+        engine: Gives device, precision, random numbers, progress and the folder of checkpoints.
+        identity: Names the run; a checkpoint of another run is refused.
+        phase: Names this loop within the run.
+        fallback: Whether the caller has other weights to go on with. Without them Ctrl-C before
+            the end of the first epoch is an error.
     """
 
     network: nn.Module
@@ -104,7 +154,12 @@ class Loop:
     fallback: bool = False
 
     def run(self) -> Progress:
-        """Train to the end, to early stopping or to Ctrl-C; returns the learning curve."""
+        """Train to the end, to early stopping or to Ctrl-C, and return how it went.
+
+        Raises:
+            ModelError: Training diverged, or was interrupted before there was anything to keep.
+            CheckpointError: A checkpoint is of another run or damaged, or cannot be written.
+        """
         base_rates = [group["lr"] for group in self.optimizer.param_groups]
         state, best = self._resume()
         generator = torch.Generator()
@@ -119,7 +174,8 @@ class Loop:
                     self._epoch(state, base_rates, generator, meter, best)
                     if self._finish_epoch(state):
                         best = self._weights()
-                    # the log first: a checkpoint ends the epoch
+                    # The log goes first: killed between the two, the epoch is repeated and logged
+                    # again; the other way round it would be missing from the log.
                     Checkpoints(self.engine.folder).log(self.phase, state.curve)
                     self._save(state, best)
             except KeyboardInterrupt:
@@ -137,13 +193,14 @@ class Loop:
         return state
 
     def _hopeful(self, state: Progress) -> bool:
+        """Return whether the error improved within the last epochs of patience."""
         return state.epoch - state.best_epoch - 1 < self.patience
 
     def _epoch(
         self, state: Progress, base_rates: list[float], generator: torch.Generator, meter: Any,
         best: Tensors,
     ) -> None:  # fmt: skip
-        """The rest of the current epoch, with a checkpoint every few seconds."""
+        """Train for the rest of the current epoch, with a checkpoint every few seconds."""
         self.network.train()
         started = saved = time.monotonic()
         for columns in self.batches.epoch(state.epoch, state.batch):
@@ -167,7 +224,7 @@ class Loop:
         state.seconds += time.monotonic() - started
 
     def _finish_epoch(self, state: Progress) -> bool:
-        """Validate, extend the curve, move to the next epoch; whether this one was the best."""
+        """Validate, extend the curve, move to the next epoch; return whether this was the best."""
         self.network.eval()
         with torch.no_grad(), self.engine.autocast():
             error = None if self.validate is None else self.validate()
@@ -196,6 +253,7 @@ class Loop:
         return improved
 
     def _note(self, state: Progress) -> str:
+        """Return what the progress line shows beside the bar."""
         if not state.curve:
             return "epoch 1"
         last = state.curve[-1]
@@ -208,6 +266,7 @@ class Loop:
         return {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
 
     def _save(self, state: Progress, best: Tensors) -> None:
+        """Write a checkpoint of weights, best weights, optimizer state and counters."""
         moments = {
             f"optimizer.{index}.{name}": tensor
             for index, entry in self.optimizer.state_dict()["state"].items()
@@ -220,7 +279,7 @@ class Loop:
         )
 
     def _resume(self) -> tuple[Progress, Tensors]:
-        """The state of the last checkpoint, weights and moments back in place; or a fresh start."""
+        """Restore the last checkpoint and return its state and best weights, or a fresh start."""
         found = Checkpoints(self.engine.folder).load(self.phase, self.identity)
         if found is None:
             return Progress(), {}
@@ -243,7 +302,20 @@ def all_epochs(
     network: nn.Module, batches: Batches, loss: Callable[..., Tensor], learning_rate: float,
     epochs: int, engine: Engine, identity: str,
 ) -> Progress:  # fmt: skip
-    """Train by Adam through one cycle of the learning rate, without validation, to the end."""
+    """Train by Adam through one cycle of the learning rate, to the end and without validation.
+
+    Args:
+        network: The network, trained in place.
+        batches: The samples.
+        loss: Returns the loss of the columns of a batch, a scalar.
+        learning_rate: The highest learning rate.
+        epochs: The number of epochs.
+        engine: As in `Loop`.
+        identity: Names the run; a checkpoint of another run is refused.
+
+    Returns:
+        How it went.
+    """
     total = epochs * batches.per_epoch
     return Loop(
         network=network,
