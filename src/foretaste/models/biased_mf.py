@@ -135,11 +135,7 @@ class BiasedMF(Model):
         return self.item_ik_[:, :-1]
 
     def cost(self, shape: Shape) -> Cost:
-<<<<<<< HEAD
-        """Outer products of padded ratings and a Cholesky factor for each row and iteration."""
-=======
         """Estimate outer products of padded ratings, then a Cholesky factor for each row."""
->>>>>>> lang-models
         n, rows, k = shape.interactions, shape.users + shape.items, self.n_factors + 1
         each = 1e-7 * n * (k / 17) ** 2 + 5e-6 * rows * (k / 17) ** 3
         return Cost(seconds=self.iterations * each, memory_bytes=80 * n + 4 * k**2 * rows)

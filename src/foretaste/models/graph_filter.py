@@ -26,16 +26,10 @@ class GraphFilter(LearnsFromLikes):
     """Score by normalised co-occurrence and an ideal low-pass filter (GF-CF, Shen et al. 2021).
 
     s = x (P + alpha D_i^-1/2 V V^T D_i^1/2) with P = R^T R, R = D_u^-user_power X D_i^-1/2 and V
-<<<<<<< HEAD
-    its leading right singular vectors.  history_power and target_power generalise the two D_i^-1/2
-    of P; all powers 0.5 and alpha 0.3 are the paper's.  iterations: of subspace iteration; few
-    of them leave V short of the true subspace, a softer filter that is not the same model.
-=======
     the leading right singular vectors of R.  Two powers generalise the two D_i^-1/2 of P; the
     paper has all powers 0.5 and alpha 0.3.  Sharpening undoes a part of the smoothing by
     ds/dt = -s P (BSPM, Choi et al. 2023).  Nothing is optimised, and it knows neither the order of
     a history nor the columns of items.
->>>>>>> lang-models
 
     Args:
         n_factors: Singular vectors in V.
