@@ -12,7 +12,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
 from foretaste.models.base import Model, RatingPrediction, Shape
-from foretaste.models.bayesian import gibbs
+from foretaste.models.bayesian import factor_rows
 from foretaste.training.engine import Engine
 
 
@@ -68,8 +68,8 @@ class BiasedMF(Model):
         )
         item_ik = draw_ik * 0.1
         item_ik[:, -1] = 0.0
-        by_user = gibbs.padded_blocks(user_n, item_n, n_users, n_items)
-        by_item = gibbs.padded_blocks(item_n, user_n, n_items, n_users)
+        by_user = factor_rows.padded_blocks(user_n, item_n, n_users, n_items)
+        by_item = factor_rows.padded_blocks(item_n, user_n, n_items, n_users)
         with engine.meter("als", self.iterations) as meter:
             for _ in range(self.iterations):
                 user_uk = self.solve(by_user, torch.bincount(user_n), item_ik, y_n, item_n)
@@ -79,13 +79,13 @@ class BiasedMF(Model):
         return self
 
     def solve(
-        self, blocks: list[gibbs.Block], count_r: Tensor, other_jk: Tensor, y_n: Tensor,
+        self, blocks: list[factor_rows.Block], count_r: Tensor, other_jk: Tensor, y_n: Tensor,
         other_n: Tensor,
     ) -> Tensor:  # fmt: skip
         """Solve for the vectors of one side, users or items, given those of the other.
 
         Args:
-            blocks: The ratings of each row, padded by `gibbs.padded_blocks`.
+            blocks: The ratings of each row, padded by `factor_rows.padded_blocks`.
             count_r: How many ratings each row has: (r,).
             other_jk: Vectors of the other side, factors and then the bias: (j, k).
             y_n: Ratings less their mean: (n,).
@@ -98,10 +98,10 @@ class BiasedMF(Model):
         l2_kk[-1] = self.l2_bias
         # The weight n^-nu of the ratings has the effect of n^nu on the ridge penalty.
         weight_r = count_r.clamp(min=1).float() ** -self.nu
-        D_jk = gibbs.design(other_jk, torch.ones(len(other_jk), dtype=torch.float32))
+        D_jk = factor_rows.design(other_jk, torch.ones(len(other_jk), dtype=torch.float32))
         zero_rk = torch.zeros(len(count_r), self.n_factors + 1, dtype=torch.float32)
         rest_n = y_n - other_jk[:, -1][other_n]
-        return gibbs.draw_rows(blocks, D_jk, rest_n, weight_r, zero_rk, l2_kk.diag(), None)[0]
+        return factor_rows.draw_rows(blocks, D_jk, rest_n, weight_r, zero_rk, l2_kk.diag(), None)[0]
 
     def fold_in(self, histories: Histories) -> Tensor:
         """Return the vector of each history, zero for an empty one: (B, k).
@@ -109,7 +109,7 @@ class BiasedMF(Model):
         Args:
             histories: Histories of B users, who need not have been in training.
         """
-        blocks = gibbs.padded_blocks(
+        blocks = factor_rows.padded_blocks(
             histories.user_h, histories.item_h, len(histories), len(self.item_ik_)
         )
         y_h = histories.value_h - self.mean_

@@ -25,7 +25,7 @@ from foretaste.data.features import Column, encode, learn_columns
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
 from foretaste.models.base import Model, RatingPrediction, Shape
-from foretaste.models.bayesian import gibbs, probit, sampling
+from foretaste.models.bayesian import gibbs, probit, sampling, side_information
 from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.fold_in import FoldIn, chunks
 from foretaste.models.bayesian.gibbs import Chain, Side
@@ -141,15 +141,15 @@ class BayesianMF(Model):
             (user_n, item_n, (n_users, n_items), train.user_table, self.user_noise),
             (item_n, user_n, (n_items, n_users), train.item_table, self.item_noise),
         ):
-            F_rc = gibbs.implicit_features(row_n, partner_n, *sizes)
-            implicit_cf = gibbs.principal_basis(F_rc, self.implicit_rank, rng)
-            B_rf = gibbs.project(F_rc, implicit_cf)
+            F_rc = side_information.implicit_features(row_n, partner_n, *sizes)
+            implicit_cf = side_information.principal_basis(F_rc, self.implicit_rank, rng)
+            B_rf = side_information.project(F_rc, implicit_cf)
             share_r = torch.bincount(row_n) / len(row_n)
             average_f = share_r @ B_rf
             columns = learn_columns(table) if self.features else []
             T_rc = torch.from_numpy(encode(table, columns, sizes[0])).to(device)
-            table_cf = gibbs.principal_basis(T_rc, T_rc.shape[1], rng)
-            T_rf = gibbs.project(T_rc, table_cf)
+            table_cf = side_information.principal_basis(T_rc, T_rc.shape[1], rng)
+            T_rf = side_information.project(T_rc, table_cf)
             sides.append(gibbs.new_side(row_n, partner_n, *sizes, [B_rf, T_rf], freedom, k, rng))
             if row_n is user_n:
                 self.user_implicit_cf_, self.user_average_f_ = implicit_cf.cpu(), average_f.cpu()
@@ -183,7 +183,7 @@ class BayesianMF(Model):
         They are at their prior means given the columns: nobody has rated them yet.
         """
         T_ic = torch.from_numpy(encode(table, self.item_columns_, len(table)))
-        T_if = gibbs.project(T_ic, self.item_table_cf_)
+        T_if = side_information.project(T_ic, self.item_table_cf_)
         new_sik, new_si = self._prior_means(T_if), self._new_noise(len(table))
         new = {"item_sik_": new_sik, "item_mean_sik_": new_sik, "item_noise_si_": new_si}
         new["item_doubt_si_"] = self.item_doubt_si_[:, -1:].expand_as(new_si)
@@ -257,8 +257,8 @@ class BayesianMF(Model):
         """Implicit features of the histories, and what the user table says: (B, f)."""
         known_h = histories.item_h < self.n_trained_
         user_h, item_h = histories.user_h[known_h], histories.item_h[known_h]
-        F_bc = gibbs.implicit_features(user_h, item_h, len(histories), self.n_trained_)
-        B_bf = gibbs.project(F_bc, self.user_implicit_cf_)
+        F_bc = side_information.implicit_features(user_h, item_h, len(histories), self.n_trained_)
+        B_bf = side_information.project(F_bc, self.user_implicit_cf_)
         B_bf[torch.bincount(user_h, minlength=len(histories)) == 0] = self.user_average_f_
         T_bf = histories.features(self.user_table_uf_, self._table_features)  # unknown: average
         return torch.cat([B_bf, T_bf], 1)
@@ -266,7 +266,7 @@ class BayesianMF(Model):
     def _table_features(self, about: pl.DataFrame) -> Tensor:
         """What lines of a user table say, in the basis of training: (B, f)."""
         T_bc = torch.from_numpy(encode(about, self.user_columns_, len(about)))
-        return gibbs.project(T_bc, self.user_table_cf_)
+        return side_information.project(T_bc, self.user_table_cf_)
 
     def cost(self, shape: Shape) -> Cost:
         """Outer products of padded ratings, a Cholesky factor for each row; kept draws."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.data.histories import Histories
-from foretaste.models.bayesian import drift, gibbs, probit
+from foretaste.models.bayesian import drift, factor_rows, probit
 from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.drift import Bridge
 
@@ -77,7 +77,7 @@ class FoldIn:
         if histories.time_h is not None and len(self.item_h) and draws.tau_sc.shape[1]:
             self.time = drift.timeline(self.user_h, histories.time_h)
             self.phi_cm = [self.time.decay(seconds) for seconds in draws.drift_seconds]
-        self.blocks = gibbs.padded_blocks(self.user_h, self.item_h, self.users, rows)
+        self.blocks = factor_rows.padded_blocks(self.user_h, self.item_h, self.users, rows)
         exact = self.time is None and not draws.user_noise and self.level_h is None
         self.rounds, self.start = (1 if exact else ROUNDS[1]), None
         if not exact:
@@ -155,7 +155,7 @@ class FoldIn:
                 drift_sq += bridge.mean(s_sm)
             x_sqk = given.X_sbk[:, user_q]
             mean_sq, rated_sq = (
-                drift_sq + gibbs.dot(x_sqk, V_sik.index_select(1, item_q))
+                drift_sq + factor_rows.dot(x_sqk, V_sik.index_select(1, item_q))
                 for V_sik in (given.of.item_mean_sik, given.of.item_sik)
             )
             fresh_s = torch.arange(s.start, s.start + len(given.of)) % VARIANCE_EVERY == 0

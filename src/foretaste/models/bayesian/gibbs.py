@@ -10,7 +10,6 @@ b rows of a block, d padded ratings of a row, c time scales of drift (drift.py).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,20 +17,10 @@ from torch import Generator, Tensor
 
 from foretaste.models.bayesian import probit
 from foretaste.models.bayesian.drift import Timeline, draw_drifts, gamma, timeline
+from foretaste.models.bayesian.factor_rows import Block, design, draw_rows, gaussian, padded_blocks
+from foretaste.models.bayesian.side_information import coefficients
 
-CHUNK_RATINGS = 1 << 16  # padded ratings gathered at once: bounds memory, fits the level-2 cache
-PADDING = 1.25  # a block's longest row is at most this much longer than its shortest
 FACTORS_FIRST = 3, 5  # sweeps before drift and before noise: factors first learn what is neither
-
-
-def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor, Tensor]:
-    """A draw of N(P^-1 h, P^-1) for each b, and its mean; the mean twice without `rng`."""
-    L_bkk = torch.linalg.cholesky(P_bkk)
-    mean_bk1 = draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
-    if rng is not None:
-        noise_bk1 = torch.randn(mean_bk1.shape, generator=rng, device=rng.device)
-        draw_bk1 = mean_bk1 + torch.linalg.solve_triangular(L_bkk.mT, noise_bk1, upper=True)
-    return draw_bk1[..., 0], mean_bk1[..., 0]
 
 
 def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -54,48 +43,6 @@ def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     return gaussian(((n + 2) * Lambda_kk)[None], h_k[None], rng)[0][0], Lambda_kk
 
 
-# -- rows of factors given the other side
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of similar length with their ratings, padded by a dummy rating and a dummy partner."""
-
-    rows_b: Tensor
-    ratings_bd: Tensor
-    partners_bd: Tensor
-
-
-def padded_blocks(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> list[Block]:
-    """Cuts ratings into blocks of rows; n is the dummy rating, `partners` the dummy partner."""
-    n = len(row_n)
-    order_n = torch.argsort(row_n, stable=True)
-    order_n = torch.cat([order_n, order_n.new_tensor([n])])
-    partner_n = torch.cat([partner_n, partner_n.new_tensor([partners])])
-    length_r = torch.bincount(row_n, minlength=rows)
-    start_r = length_r.cumsum(0) - length_r
-    sorted_r = torch.argsort(length_r, stable=True)
-    lengths = length_r[sorted_r].tolist()
-    blocks, first = [], 0
-    while first < rows:
-        longest, last = max(8, math.ceil(lengths[first] * PADDING)), first + 1
-        while last < rows and lengths[last] <= longest and (last - first) * longest < CHUNK_RATINGS:
-            last += 1
-        rows_b = sorted_r[first:last]
-        step_d = torch.arange(max(lengths[last - 1], 1), device=row_n.device)
-        slot_bd = torch.where(step_d < length_r[rows_b, None], start_r[rows_b, None] + step_d, n)
-        ratings_bd = order_n[slot_bd]
-        blocks.append(Block(rows_b, ratings_bd, partner_n[ratings_bd]))
-        first = last
-    return blocks
-
-
-def design(X_rk: Tensor, noise_r: Tensor) -> Tensor:
-    """The partners as regressors, [factors, 1] sqrt(noise), and one zero row for padding."""
-    D_rk = torch.cat([X_rk[:, :-1], torch.ones_like(X_rk[:, :1])], 1) * noise_r.sqrt()[:, None]
-    return torch.cat([D_rk, torch.zeros_like(D_rk[:1])])
-
-
 def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
     """What not knowing a row adds to the variance of a rating by an average partner: (rows + 1,).
 
@@ -110,109 +57,6 @@ def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
     count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
     known_r = torch.cat([alpha * side.noise_r * count_r, alpha.new_zeros(1)])
     return 2 * (share_k / (1 + known_r[:, None] * share_k)).sum(1)
-
-
-def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
-    """Ratings of pairs, less the mean rating and without drift: (..., q)."""
-    return (X_qk * V_qk)[..., :-1].sum(-1) + X_qk[..., -1] + V_qk[..., -1]
-
-
-def draw_rows(
-    blocks: list[Block], D_rk: Tensor, y_n: Tensor, weight_r: Tensor,
-    prior_rk: Tensor, Lambda_kk: Tensor, rng: Generator | None, P_rkk: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Every row's draw of N(P^-1 h, P^-1), without `rng` its mean; and that mean.
-
-    P = Lambda + weight D^T D and h = Lambda prior + weight D^T y (BPMF, equations 11 to 13), where
-    D and y are both scaled by the root of the partner's noise precision.  Precisions go to P_rkk
-    where given.  Returns (rows, k) twice, and D x of each rating, where x are the draws.
-    """
-    X_rk, mean_rk = prior_rk.new_empty(2, *prior_rk.shape)
-    h_rk = prior_rk @ Lambda_kk
-    y_n = torch.cat([y_n, y_n.new_zeros(1)])
-    fit_n = torch.zeros_like(y_n)
-    for block in blocks:
-        D_bdk = D_rk.index_select(0, block.partners_bd.flatten())
-        D_bdk = D_bdk.view(*block.partners_bd.shape, -1)
-        y_bd1 = y_n.take(block.ratings_bd)[..., None]
-        weight_b1 = weight_r[block.rows_b, None]
-        P_bkk = weight_b1[..., None] * (D_bdk.mT @ D_bdk) + Lambda_kk
-        h_bk = weight_b1 * (D_bdk.mT @ y_bd1)[..., 0] + h_rk[block.rows_b]
-        X_bk, mean_rk[block.rows_b] = gaussian(P_bkk, h_bk, rng)
-        X_rk[block.rows_b] = X_bk
-        fit_n[block.ratings_bd] = (D_bdk @ X_bk[..., None])[..., 0]
-        if P_rkk is not None:
-            P_rkk[block.rows_b] = P_bkk
-    return X_rk, mean_rk, fit_n[:-1]
-
-
-# -- side information
-
-
-def implicit_features(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> Tensor:
-    """Who rated what, each row of unit length (SVD++), then half the log of how many: sparse.
-
-    (rows, partners + 1).
-    """
-    length_r = torch.bincount(row_n, minlength=rows)
-    some_r = length_r.nonzero()[:, 0]
-    row_m = torch.cat([row_n, some_r])
-    column_m = torch.cat([partner_n, torch.full_like(some_r, partners)])
-    value_m = torch.cat([length_r[row_n] ** -0.5, length_r[some_r].log() / 2])
-    return torch.sparse_coo_tensor(
-        torch.stack([row_m, column_m]), value_m, (rows, partners + 1), check_invariants=False
-    ).coalesce()
-
-
-def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
-    """The `rank` leading principal directions of features, and minus their means: (c + 1, f).
-
-    Randomised subspace iteration (Halko, Martinsson and Tropp 2011), then an exact rotation. The
-    coefficients have a prior, so directions of small weight hardly move a prior mean; dropping them
-    makes the precision of the coefficients diagonal, and each draw two thin products.
-    """
-    rows, c = F_rc.shape
-    # sorted once: each product of a transposed view would sort it again
-    F_cr = F_rc.t().coalesce() if F_rc.is_sparse else F_rc.t()
-    if not min(rank, c):
-        return torch.zeros(c + 1, 0, device=rng.device)
-    if rank >= c:
-        Q_cf = torch.eye(c, device=rng.device)
-    else:
-        Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
-        for _ in range(3):
-            # contiguous: a sparse product gathers rows of it, which LAPACK leaves scattered
-            Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q.contiguous()
-    B_rf = (F_rc @ Q_cf).double()
-    mean_f = B_rf.mean(0)
-    weight_f, E_ff = torch.linalg.eigh((B_rf - mean_f).T @ (B_rf - mean_f))
-    E_ff = E_ff[:, weight_f > 1e-6 * weight_f[-1].clamp(min=1e-12)].flip(1)[:, :rank]
-    return torch.cat([Q_cf.double() @ E_ff, -(mean_f @ E_ff)[None]]).float()
-
-
-def project(F_rc: Tensor, basis_cf: Tensor) -> Tensor:
-    """Features B in a basis, where B^T B is diagonal over the rows it was made of: (rows, f)."""
-    return F_rc @ basis_cf[:-1] + basis_cf[-1]
-
-
-def coefficients(
-    E_rk: Tensor, B_rf: Tensor, Lambda_kk: Tensor, scale: Tensor, rng: Generator
-) -> tuple[Tensor, Tensor]:
-    """Macau's beta, where E ~ N(B beta, Lambda^-1) by rows, and its scale (Simm et al. 2017).
-
-    beta ~ N(0, (scale Lambda)^-1).  B^T B is diagonal, so its rows are independent given Lambda.
-    """
-    precision_f1 = B_rf.square().sum(0)[:, None] + scale
-    L_kk = torch.linalg.cholesky(Lambda_kk)
-    noise_kf = torch.randn(len(L_kk), len(precision_f1), generator=rng, device=rng.device)
-    noise_fk = torch.linalg.solve_triangular(L_kk.T, noise_kf, upper=True).T
-    beta_fk = (B_rf.T @ E_rk) / precision_f1 + noise_fk / precision_f1.sqrt()
-    energy = (beta_fk @ Lambda_kk * beta_fk).double().sum()
-    shape = torch.tensor(1 + beta_fk.numel() / 2, device=rng.device)
-    return beta_fk, gamma(shape, 1e-3 + energy / 2, rng).float()
-
-
-# -- the chain
 
 
 @dataclass

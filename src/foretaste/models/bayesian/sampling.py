@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from foretaste.errors import ModelError
-from foretaste.models.bayesian import gibbs
+from foretaste.models.bayesian import factor_rows, gibbs
 from foretaste.models.bayesian.gibbs import Chain
 from foretaste.training.checkpoints import Checkpoints
 from foretaste.training.engine import Engine
@@ -102,7 +102,7 @@ def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
         "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
         "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
         "tau_sc_": chain.tau_c, "cut_sl_": chain.cut_l,
-        "trace": gibbs.dot(x_qk, v_qk),
+        "trace": factor_rows.dot(x_qk, v_qk),
     }  # fmt: skip
 
 
