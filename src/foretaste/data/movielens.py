@@ -144,7 +144,8 @@ def _items(ids: list[str], titles: list[str], genres: list[str]) -> pl.DataFrame
         "item": pl.String, "title": pl.String, "genres": pl.String})  # fmt: skip
     year = pl.col("title").str.extract(r"\((\d{4})[^()]*\)\s*$").cast(pl.Int64).alias("year")
     genre = pl.col("genres").replace({"(no genres listed)": None, "": None})
-    return table.select("item", "title", year, genre)
+    # the publisher's titles have blanks behind them that the mirror's have not
+    return table.select("item", pl.col("title").str.strip_chars(), year, genre)
 
 
 def _text(file: Path) -> str:
