@@ -1,4 +1,4 @@
-"""Rows of factors, of users or items, drawn or solved given those of the other side.
+"""Rows of factors, of users or of items, drawn or solved given those of the other side.
 
 Axes: n ratings, r rows, k factors then the bias, b rows of a block, d padded ratings of a row.
 """
@@ -16,7 +16,16 @@ PADDING = 1.25  # a block's longest row is at most this much longer than its sho
 
 
 def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor, Tensor]:
-    """A draw of N(P^-1 h, P^-1) for each b, and its mean; the mean twice without `rng`."""
+    """Draw from N(P^-1 h, P^-1) for each b.
+
+    Args:
+        P_bkk: Precisions: (b, k, k).
+        h_bk: Precisions times means: (b, k).
+        rng: Random numbers of the draw; None for the mean in place of the draw.
+
+    Returns:
+        The draws and the means: (b, k) each.
+    """
     L_bkk = torch.linalg.cholesky(P_bkk)
     mean_bk1 = draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
     if rng is not None:
@@ -27,7 +36,13 @@ def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of similar length with their ratings, padded by a dummy rating and a dummy partner."""
+    """Rows of similar length with their ratings, padded by a dummy rating and a dummy partner.
+
+    Args:
+        rows_b: Which rows they are: (b,).
+        ratings_bd: The ratings of each row, as positions among all n: (b, d).
+        partners_bd: The rows of the other side that those ratings belong to: (b, d).
+    """
 
     rows_b: Tensor
     ratings_bd: Tensor
@@ -35,7 +50,14 @@ class Block:
 
 
 def padded_blocks(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> list[Block]:
-    """Cuts ratings into blocks of rows; n is the dummy rating, `partners` the dummy partner."""
+    """Cut ratings into blocks of rows; n is the dummy rating, and `partners` the dummy partner.
+
+    Args:
+        row_n: The row of each rating: (n,), int64.
+        partner_n: The row of the other side that each rating belongs to: (n,), int64.
+        rows: How many rows there are.
+        partners: How many rows the other side has.
+    """
     n = len(row_n)
     order_n = torch.argsort(row_n, stable=True)
     order_n = torch.cat([order_n, order_n.new_tensor([n])])
@@ -59,13 +81,26 @@ def padded_blocks(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) ->
 
 
 def design(X_rk: Tensor, noise_r: Tensor) -> Tensor:
-    """The partners as regressors, [factors, 1] sqrt(noise), and one zero row for padding."""
+    """Return partners as regressors, [factors, 1] sqrt(noise), and one zero row for padding.
+
+    Args:
+        X_rk: Vectors of the partners: (r, k).
+        noise_r: Noise precisions of the partners: (r,).
+
+    Returns:
+        (r + 1, k).
+    """
     D_rk = torch.cat([X_rk[:, :-1], torch.ones_like(X_rk[:, :1])], 1) * noise_r.sqrt()[:, None]
     return torch.cat([D_rk, torch.zeros_like(D_rk[:1])])
 
 
 def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
-    """Ratings of pairs, less the mean rating and without drift: (..., q)."""
+    """Return ratings of pairs, less the mean rating and without drift: (..., q).
+
+    Args:
+        X_qk: Vectors of the users: (..., q, k).
+        V_qk: Vectors of the items: (..., q, k).
+    """
     return (X_qk * V_qk)[..., :-1].sum(-1) + X_qk[..., -1] + V_qk[..., -1]
 
 
@@ -73,11 +108,23 @@ def draw_rows(
     blocks: list[Block], D_rk: Tensor, y_n: Tensor, weight_r: Tensor,
     prior_rk: Tensor, Lambda_kk: Tensor, rng: Generator | None, P_rkk: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Every row's draw of N(P^-1 h, P^-1), without `rng` its mean; and that mean.
+    """Draw every row from N(P^-1 h, P^-1), its conditional given the other side.
 
     P = Lambda + weight D^T D and h = Lambda prior + weight D^T y (BPMF, equations 11 to 13), where
-    D and y are both scaled by the root of the partner's noise precision.  Precisions go to P_rkk
-    where given.  Returns (rows, k) twice, and D x of each rating, where x are the draws.
+    D and y are both scaled by the root of the partner's noise precision.
+
+    Args:
+        blocks: The ratings of each row, padded.
+        D_rk: Partners as regressors, as `design` returns them.
+        y_n: Ratings less all that the row does not explain, scaled: (n,).
+        weight_r: Weight of each row's ratings: (r,).
+        prior_rk: Prior means of the rows: (r, k).
+        Lambda_kk: Prior precision of every row: (k, k).
+        rng: Random numbers of the draws; None for the means in place of the draws.
+        P_rkk: Where to write the precisions P: (r, k, k); None for nowhere.
+
+    Returns:
+        The draws and their means, (r, k) each, and D x of each rating for the draws x: (n,).
     """
     X_rk, mean_rk = prior_rk.new_empty(2, *prior_rk.shape)
     h_rk = prior_rk @ Lambda_kk

@@ -1,11 +1,11 @@
-"""Conditional draws of Bayesian matrix factorisation: pure functions on tensors, and one sweep.
+"""Conditional draws of Bayesian matrix factorisation: the state of a chain, and one sweep of it.
 
     y_n ~ N(x_u . x_i + b_u + b_i + sum_c s_c(u, t),  1 / (alpha w_u w_i))
     (x, b)_r ~ N(mu + B_r beta, Lambda^-1),  one prior for users and one for items
 
 BPMF (Salakhutdinov and Mnih 2008) with Macau's side information (Simm et al. 2017).
 Axes: n ratings, r rows (users or items), k factors then the bias, f side features, g their groups,
-b rows of a block, d padded ratings of a row, c time scales of drift (drift.py).
+m nodes of drift, c its time scales (drift.py), l levels of a probit or the cuts between them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ from foretaste.models.bayesian.drift import Timeline, draw_drifts, gamma, timeli
 from foretaste.models.bayesian.factor_rows import Block, design, draw_rows, gaussian, padded_blocks
 from foretaste.models.bayesian.side_information import coefficients
 
-FACTORS_FIRST = 3, 5  # sweeps before drift and before noise: factors first learn what is neither
+# Sweeps before drift and before noise are drawn: factors first learn what is neither of them.
+FACTORS_FIRST = 3, 5
 
 
 def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Mean and precision of rows E ~ N(mu, Lambda^-1); BPMF's prior, W0 = I, nu0 = k, beta0 = 2.
+    """Draw mean and precision of rows E ~ N(mu, Lambda^-1), with W0 = I, nu0 = k and beta0 = 2.
 
-    Salakhutdinov and Mnih 2008, equation 14; the Wishart by Bartlett's decomposition.
+    (Salakhutdinov and Mnih 2008, equation 14; the Wishart draw is Bartlett's decomposition.)
+
+    Args:
+        E_rk: The rows: (r, k).
+        rng: Random numbers of the draw.
+
+    Returns:
+        mu (k,), and Lambda (k, k).
     """
     n, k = E_rk.shape
     E_rk = E_rk.double()
@@ -44,11 +52,20 @@ def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
 
 
 def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
-    """What not knowing a row adds to the variance of a rating by an average partner: (rows + 1,).
+    """Estimate what not knowing a row adds to the variance of a rating by an average partner.
 
-    Given n partners a row has a covariance of about (Lambda + alpha w n M)^-1, with M their mean
-    outer product; the rating, the trace of that times M.  Twice, since the partners are uncertain
-    too (of 0 to 3 times, the best on validation ratings).  The last: a row without partners.
+    Given n partners, a row has a covariance of about (Lambda + alpha w n M)^-1, with M the mean
+    outer product of partners, and a rating the variance tr((Lambda + alpha w n M)^-1 M).  It is
+    taken twice since the partners are uncertain too (of 0 to 3 times, twice was best on validation
+    ratings).
+
+    Args:
+        side: The rows.
+        other: Their partners.
+        alpha: Noise precision of ratings.
+
+    Returns:
+        Variances of the rows, then of a row without ratings: (r + 1,).
     """
     D_rk = design(other.X_rk, torch.ones_like(other.noise_r))[:-1]
     L_kk = torch.linalg.cholesky(side.Lambda_kk)
@@ -63,16 +80,28 @@ def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
 class Side:
     """Users or items: the current draw of their rows, and what it is drawn from.
 
-    freedom: degrees of freedom of each row's noise precision w ~ Gamma(freedom / 2, freedom / 2);
-    0 keeps w = 1.
+    Args:
+        row_n: The row of each rating: (n,).
+        blocks: The ratings of each row, padded.
+        features: Features of the rows in their basis, by group: (r, f) each.
+        freedom: Degrees of freedom of each row's noise precision w ~ Gamma(freedom / 2,
+            freedom / 2); 0 keeps w = 1.
+        X_rk: Vectors of the rows as drawn: (r, k).
+        mean_rk: Means of the conditionals that X_rk was drawn from: (r, k).
+        noise_r: Noise precisions w: (r,).
+        betas_fk: Coefficients of the features, by group: (f, k) each.
+        scale_g: Precision of the coefficients of each group, in units of Lambda: (g,).
+        mu_k: Prior mean of a row without features: (k,).
+        Lambda_kk: Prior precision of a row: (k, k).
+        prior_rk: Prior means of the rows: (r, k).
     """
 
     row_n: Tensor
     blocks: list[Block]
-    features: list[Tensor]  # B_rf of each group
+    features: list[Tensor]
     freedom: float
     X_rk: Tensor
-    mean_rk: Tensor  # of what X_rk was drawn from
+    mean_rk: Tensor
     noise_r: Tensor
     betas_fk: list[Tensor]
     scale_g: Tensor
@@ -85,8 +114,17 @@ class Side:
 class Chain:
     """The state of the sampler.
 
-    y_n: ratings, or the latent values of an ordered probit, whose levels are level_n between the
-    cuts cut_l; both are empty where ratings are Gaussian.  alpha is 1 for a probit.
+    Args:
+        y_n: Ratings less their mean, or the latent values of an ordered probit: (n,).
+        level_n: Level of each rating of a probit: (n,); empty where ratings are Gaussian.
+        cut_l: Cuts between the levels of a probit: (l,); empty where ratings are Gaussian.
+        users: The users.
+        items: The items.
+        time: When users rated; None for no drift.
+        phi_cm: Correlations of each node with the one before it, by time scale: (m,) each.
+        alpha: Noise precision of ratings, 1 for a probit.
+        s_cm: Drift at the nodes: (c, m).
+        tau_c: Precision of the drift of each time scale: (c,).
     """
 
     y_n: Tensor
@@ -101,7 +139,7 @@ class Chain:
     tau_c: Tensor
 
     def drawn(self) -> dict[str, Tensor]:
-        """Every tensor that a sweep starts from, by name: all that a resumed chain needs."""
+        """Return every tensor that a sweep starts from, by name: all that a resumed chain needs."""
         named = {"alpha": self.alpha, "s_cm": self.s_cm, "tau_c": self.tau_c}
         if len(self.cut_l):
             named |= {"y_n": self.y_n, "cut_l": self.cut_l}
@@ -115,7 +153,18 @@ def new_side(
     row_n: Tensor, partner_n: Tensor, rows: int, partners: int, features: list[Tensor],
     freedom: float, k: int, rng: Generator,
 ) -> Side:  # fmt: skip
-    """Blocks, and small random rows to start from."""
+    """Make a side with its padded blocks, and small random rows to start from.
+
+    Args:
+        row_n: The row of each rating: (n,), int64.
+        partner_n: The row of the other side that each rating belongs to: (n,), int64.
+        rows: How many rows there are.
+        partners: How many rows the other side has.
+        features: Features of the rows in their basis, by group: (r, f) each.
+        freedom: Degrees of freedom of the rows' noise, 0 for none.
+        k: Factors and the bias.
+        rng: Random numbers of the start.
+    """
     X_rk = torch.randn(rows, k, generator=rng, device=row_n.device) * 0.1
     return Side(
         row_n, padded_blocks(row_n, partner_n, rows, partners), features, freedom,
@@ -129,7 +178,16 @@ def new_chain(
     y_n: Tensor, users: Side, items: Side, time_n: Tensor | None, drift_seconds: list[float],
     n_levels: int = 0,
 ) -> Chain:  # fmt: skip
-    """A chain before its first sweep, without drift; y_n are levels where there are n_levels."""
+    """Make a chain before its first sweep, with all drift at zero.
+
+    Args:
+        y_n: Ratings less their mean, or levels (int64) of a probit: (n,).
+        users: The users.
+        items: The items.
+        time_n: Times of the ratings in milliseconds: (n,), or None.
+        drift_seconds: Time scales of drift in seconds, [] for none.
+        n_levels: How many levels a probit has; 0 where ratings are Gaussian.
+    """
     level_n, cut_l = y_n.new_zeros(0, dtype=torch.long), y_n.new_zeros(0)
     if n_levels:
         level_n, cut_l = y_n, probit.initial_cuts(y_n, n_levels)
@@ -145,7 +203,12 @@ def new_chain(
 
 
 def draw_prior(side: Side, rng: Generator) -> None:
-    """mu and Lambda, then the coefficients of each feature group; the rows' prior means follow."""
+    """Draw mu and Lambda, then the coefficients of each feature group, and set the prior means.
+
+    Args:
+        side: Users or items, which are changed in place.
+        rng: Random numbers of the draw.
+    """
     linear = [B @ beta for B, beta in zip(side.features, side.betas_fk, strict=True)]
     total_rk = sum(linear, torch.zeros_like(side.X_rk))
     side.mu_k, side.Lambda_kk = normal_wishart(side.X_rk - total_rk, rng)
@@ -160,7 +223,13 @@ def draw_prior(side: Side, rng: Generator) -> None:
 
 
 def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
-    """A noise precision for each row, from squared residuals over their variance elsewhere."""
+    """Draw a noise precision for each row.
+
+    Args:
+        side: Users or items, which are changed in place.
+        square_n: Squared residuals times all other factors of their precision: (n,).
+        rng: Random numbers of the draw.
+    """
     if not side.freedom:
         return
     count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
@@ -171,10 +240,15 @@ def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
 
 
 def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
-    """Moves a common factor between alpha and a side's noise precisions, which only they share.
+    """Move a common factor between alpha and the noise precisions of a side.
 
-    Given each other both hardly move.  The factor's own conditional (Liu and Sabatti 2000) is
+    Given each other, both hardly move.  The factor's own conditional (Liu and Sabatti 2000) is
     Gamma(rows freedom / 2, freedom sum w / 2), as p(alpha) is proportional to 1 / alpha.
+
+    Args:
+        chain: The chain, whose alpha is changed in place.
+        side: Users or items, which are changed in place.
+        rng: Random numbers of the draw.
     """
     if not side.freedom:
         return
@@ -185,7 +259,18 @@ def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
 
 
 def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generator) -> Tensor:
-    """Draws every row of `side` given the other; returns the fit of y_n, both biases included."""
+    """Draw every row of a side given the other.
+
+    Args:
+        side: Users or items, which are changed in place.
+        other: The other side.
+        y_n: Ratings less their mean and drift: (n,).
+        alpha: Noise precision of ratings.
+        rng: Random numbers of the draw.
+
+    Returns:
+        The fit of y_n, with both biases: (n,).
+    """
     root_n, bias_n = other.noise_r.sqrt()[other.row_n], other.X_rk[:, -1][other.row_n]
     side.X_rk, side.mean_rk, fit_n = draw_rows(
         side.blocks, design(other.X_rk, other.noise_r), (y_n - bias_n) * root_n,
@@ -195,7 +280,16 @@ def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generato
 
 
 def sweep(chain: Chain, number: int, rng: Generator) -> float:
-    """One pass over every block of unknowns, in place; returns the RMSE of the draw on train."""
+    """Draw all unknowns once, each given the others, in place.
+
+    Args:
+        chain: The chain.
+        number: How many sweeps came before.
+        rng: Random numbers of the draws.
+
+    Returns:
+        The root mean square of what the draw leaves of y_n.
+    """
     users, items, time = chain.users, chain.items, chain.time
     draw_prior(items, rng)
     draw_prior(users, rng)
@@ -223,7 +317,14 @@ def sweep(chain: Chain, number: int, rng: Generator) -> float:
 
 
 def draw_alpha(chain: Chain, square_n: Tensor, number: int, rng: Generator) -> None:
-    """The noise precision, and what it shares with the noise of users and items."""
+    """Draw the noise precision, and the factors that it shares with the noise of each side.
+
+    Args:
+        chain: The chain, which is changed in place.
+        square_n: Squared residuals: (n,).
+        number: How many sweeps came before.
+        rng: Random numbers of the draws.
+    """
     users, items = chain.users, chain.items
     energy = (square_n * users.noise_r[users.row_n] * items.noise_r[items.row_n]).double().sum()
     shape = torch.tensor(len(square_n) / 2, device=rng.device)

@@ -13,9 +13,16 @@ from foretaste.models.bayesian.drift import gamma
 
 
 def implicit_features(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> Tensor:
-    """Who rated what, each row of unit length (SVD++), then half the log of how many: sparse.
+    """Return who rated what as features: rows of unit length (SVD++), and half the log of a count.
 
-    (rows, partners + 1).
+    Args:
+        row_n: The row of each rating: (n,), int64.
+        partner_n: The row of the other side that each rating belongs to: (n,), int64.
+        rows: How many rows there are.
+        partners: How many rows the other side has.
+
+    Returns:
+        A sparse tensor: (rows, partners + 1).
     """
     length_r = torch.bincount(row_n, minlength=rows)
     some_r = length_r.nonzero()[:, 0]
@@ -28,14 +35,22 @@ def implicit_features(row_n: Tensor, partner_n: Tensor, rows: int, partners: int
 
 
 def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
-    """The `rank` leading principal directions of features, and minus their means: (c + 1, f).
+    """Find the leading principal directions of features.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp 2011), then an exact rotation. The
     coefficients have a prior, so directions of small weight hardly move a prior mean; dropping them
     makes the precision of the coefficients diagonal, and each draw two thin products.
+
+    Args:
+        F_rc: Features, dense or sparse: (r, c).
+        rank: How many directions are wanted.
+        rng: Draws the subspace that the iteration starts from.
+
+    Returns:
+        The directions, and in a last row minus the means of the features along them: (c + 1, f).
     """
     rows, c = F_rc.shape
-    # sorted once: each product of a transposed view would sort it again
+    # Sorted once, as each product of a transposed view would sort it again.
     F_cr = F_rc.t().coalesce() if F_rc.is_sparse else F_rc.t()
     if not min(rank, c):
         return torch.zeros(c + 1, 0, device=rng.device)
@@ -44,7 +59,7 @@ def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
     else:
         Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
         for _ in range(3):
-            # contiguous: a sparse product gathers rows of it, which LAPACK leaves scattered
+            # A sparse product gathers rows of Q, which LAPACK leaves scattered in memory.
             Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q.contiguous()
     B_rf = (F_rc @ Q_cf).double()
     mean_f = B_rf.mean(0)
@@ -54,16 +69,35 @@ def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
 
 
 def project(F_rc: Tensor, basis_cf: Tensor) -> Tensor:
-    """Features B in a basis, where B^T B is diagonal over the rows it was made of: (rows, f)."""
+    """Return features in a basis, where B^T B is diagonal over the rows that the basis is of.
+
+    Args:
+        F_rc: Features, dense or sparse: (r, c).
+        basis_cf: The basis, as `principal_basis` returns it: (c + 1, f).
+
+    Returns:
+        B_rf: (r, f).
+    """
     return F_rc @ basis_cf[:-1] + basis_cf[-1]
 
 
 def coefficients(
     E_rk: Tensor, B_rf: Tensor, Lambda_kk: Tensor, scale: Tensor, rng: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Macau's beta, where E ~ N(B beta, Lambda^-1) by rows, and its scale (Simm et al. 2017).
+    """Draw Macau's beta, where rows E ~ N(B beta, Lambda^-1), and its scale (Simm et al. 2017).
 
-    beta ~ N(0, (scale Lambda)^-1).  B^T B is diagonal, so its rows are independent given Lambda.
+    The prior is beta ~ N(0, (scale Lambda)^-1).  As B^T B is diagonal, the rows of beta are
+    independent given Lambda.
+
+    Args:
+        E_rk: Vectors less all that the features do not explain: (r, k).
+        B_rf: Features in their basis: (r, f).
+        Lambda_kk: Precision of the vectors: (k, k).
+        scale: Precision of beta in units of Lambda.
+        rng: Random numbers of the draw.
+
+    Returns:
+        beta (f, k), and the new scale.
     """
     precision_f1 = B_rf.square().sum(0)[:, None] + scale
     L_kk = torch.linalg.cholesky(Lambda_kk)
