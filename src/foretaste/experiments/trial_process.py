@@ -59,9 +59,9 @@ def _work_and_exit(task: Mapping[str, Any]) -> None:
     """Work as a fork that leaves its parent's pipes alone: their end must show the parent's."""
     os.close(0)
     os.dup2(2, 1)
-    with contextlib.suppress(OSError):  # where memory runs out, this process goes, no other
-        with Path("/proc/self/oom_score_adj").open("w") as file:
-            file.write("500")
+    # where memory runs out, this process goes, no other
+    with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("w") as file:
+        file.write("500")
     try:
         work(task)
     except BaseException:
