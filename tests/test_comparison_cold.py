@@ -93,6 +93,7 @@ def test_a_comparison_goes_on_with_the_cold_starts_that_are_missing(parts, found
 def test_slow_models_stay_out_until_asked_for(comparison, monkeypatch):
     monkeypatch.setattr(entrants, "COLD_SECONDS", 0.005)  # popularity takes 0.003
     models = {label: comparison.models[label] for label in comparison.runs}
+    models |= {"als": ft.ALS(), "ease": ft.EASE()}
     chosen, notes = cold_entrants(comparison.parts.train, models, "users", slow=False)
     assert list(chosen) == ["random", "popularity", "recent-popularity"]
     assert notes == ["Slow to fit, not in until asked for (--cold): als, ease."]

@@ -96,7 +96,14 @@ def test_the_examples_of_a_public_name_run(name):
     assert runner.summarize(verbose=False).failed == 0, "".join(output)
 
 
-def test_most_public_names_show_how_they_are_used():
-    shown = [name for name in NAMES if ">>>" in (inspect.getdoc(getattr(ft, name)) or "")]
-    silent = sorted(set(NAMES) - set(shown))
+# old names, and what comes out of functions whose examples show it
+WITHOUT_EXAMPLE = {
+    "ColdStart", "Comparison", "IgnoredIdsWarning", "Report",
+    "add_cold_starts", "recommend_all", "run_comparison",
+}  # fmt: skip
+
+
+def test_public_names_show_how_they_are_used():
+    shown = {name for name in NAMES if ">>>" in (inspect.getdoc(getattr(ft, name)) or "")}
+    silent = sorted(set(NAMES) - shown - WITHOUT_EXAMPLE)
     assert not silent, f"an example of two lines, please: {silent}"

@@ -37,7 +37,7 @@ def test_scores_are_the_formula_of_the_paper():
 def test_the_powers_generalise_the_normalisation():
     X_ui, dataset = clicks(1)
     model = GraphFilter(alpha=0.0, user_power=0.3, history_power=0.2, target_power=0.7)
-    ft.fit(model, dataset, progress=False)
+    model = ft.fit(model, dataset, progress=False).model
     d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
     R_ui = X_ui / d_u[:, None] ** 0.3
     expected = (X_ui / d_i**0.2) @ R_ui.T @ R_ui / d_i**0.7

@@ -263,7 +263,13 @@ def _as_cold_start(results: Mapping[str, Result]) -> ColdStart:
 
 
 def run_comparison(parts: Split, models: Any = None, **options: Any) -> Comparison:
-    """Call `compare_models` by its name of foretaste 0.1; the arguments are the same."""
+    """Call `compare_models` by its name of foretaste 0.1.
+
+    Args:
+        parts: The split.
+        models: As for `compare_models`.
+        options: The other arguments of `compare_models`.
+    """
     _warn("run_comparison", "compare_models(split, models)")
     return compare_models(parts, models, **options)
 

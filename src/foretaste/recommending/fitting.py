@@ -95,7 +95,23 @@ def fit(
 
 
 def load(folder: str | Path) -> Recommender:
-    """Read a bundle, every byte verified; BundleError says what is wrong with it."""
+    """Read a bundle, every byte verified.
+
+    Args:
+        folder: Where `Recommender.save` or `foretaste train` wrote it.
+
+    Raises:
+        BundleError: Where there is no bundle, or a part of it is damaged or of a newer format.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> import tempfile
+        >>> clicks = ft.from_frame(pl.DataFrame({"user": [1, 2], "item": [7, 7]}))
+        >>> folder = ft.fit(ft.Popularity(), clicks).save(tempfile.mkdtemp())
+        >>> ft.load(folder).recommend(history=[], k=1)["item"].to_list()
+        [7]
+    """
     parts = bundle.read(folder)
     try:
         about, data = parts.values["model"], parts.values["data"]

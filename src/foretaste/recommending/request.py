@@ -26,6 +26,10 @@ class Entry(NamedTuple):
         item: The item's id.
         value: Its rating or weight; None counts as liked (the top of the scale; a click).
         time: Milliseconds since 1970 UTC; times count where every entry has one.
+
+    Example:
+        >>> Entry("50", 4.0, 1_700_000_000_000).value
+        4.0
     """
 
     item: str | int
@@ -64,6 +68,15 @@ class Request:
 
     Raises:
         UsageError: Where the fields contradict each other.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> clicks = ft.from_frame(pl.DataFrame({"user": [1, 2, 2], "item": [7, 7, 8]}))
+        >>> recommender = ft.fit(ft.Popularity(), clicks)
+        >>> known, new = recommender.answer([Request(user=1), Request(history=[8, 99])])
+        >>> clicks.items[known.lists.item_bk[0][:1]].to_list(), new.unknown
+        ([8], {'history': [99]})
     """
 
     user: Id | None = None
