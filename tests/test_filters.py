@@ -24,8 +24,7 @@ from sqlglot import exp
 
 from foretaste.errors import UsageError
 from foretaste.recommending import filters
-from foretaste.recommending.filters import conditions, expressions
-from foretaste.recommending.filters import Condition, matching
+from foretaste.recommending.filters import Condition, conditions, expressions, matching
 from foretaste.recommending.filters.conditions import DEEPEST, FUNCTIONS, syntax_tree
 from foretaste.recommending.filters.expressions import _FUNCTIONS, _NODES, Builder
 

@@ -28,7 +28,8 @@ class Entry(NamedTuple):
         time: Milliseconds since 1970 UTC; times count where every entry has one.
 
     Example:
-        >>> Entry("50", 4.0, 1_700_000_000_000).value
+        >>> import foretaste as ft
+        >>> ft.Entry("50", 4.0, 1_700_000_000_000).value
         4.0
     """
 
@@ -74,7 +75,9 @@ class Request:
         >>> import polars as pl
         >>> clicks = ft.from_frame(pl.DataFrame({"user": [1, 2, 2], "item": [7, 7, 8]}))
         >>> recommender = ft.fit(ft.Popularity(), clicks)
-        >>> known, new = recommender.answer([Request(user=1), Request(history=[8, 99])])
+        >>> known, new = recommender.answer(
+        ...     [ft.Request(user=1), ft.Request(history=[8, 99])]
+        ... )
         >>> clicks.items[known.lists.item_bk[0][:1]].to_list(), new.unknown
         ([8], {'history': [99]})
     """
