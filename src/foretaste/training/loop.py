@@ -243,7 +243,21 @@ def all_epochs(
     network: nn.Module, batches: Batches, loss: Callable[..., Tensor], learning_rate: float,
     epochs: int, engine: Engine, identity: str,
 ) -> Progress:  # fmt: skip
-    """Train by Adam through one cycle of the learning rate, without validation, to the end."""
+    """Train by Adam through one cycle of the learning rate, without validation, to the end.
+
+    Args:
+        network: What is trained in place, on the device of the engine.
+        batches: The batches of each epoch.
+        loss: The columns of a batch to a scalar.
+        learning_rate: The highest learning rate.
+        epochs: The number of epochs.
+        engine: How to train.
+        identity: Names the run; see `Loop`.
+
+    Returns:
+        Where the run ended, with the learning curve.
+    """
+    network.to(engine.torch_device)
     total = epochs * batches.per_epoch
     return Loop(
         network=network,
