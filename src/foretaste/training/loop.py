@@ -24,7 +24,7 @@ Tensors = dict[str, Tensor]
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with a `generator`: no global random state is read or seeded.
+    """Dropout that draws from its own `generator`, and neither reads nor seeds global state.
 
     Each random number of 64 bits serves four units, which makes it several times as fast as torch's
     own; p is rounded to a multiple of 2^-16.
@@ -33,7 +33,11 @@ class Dropout(nn.Dropout):
     generator: torch.Generator | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Zero each unit with probability p in training, and scale the others by 1 / (1 - p)."""
+        """Zero each unit with probability p in training, and scale the others by 1 / (1 - p).
+
+        Args:
+            input: Units of any shape.
+        """
         dropped = min(round(self.p * 65_536), 65_535)
         if not self.training or dropped == 0:
             return input
@@ -45,34 +49,65 @@ class Dropout(nn.Dropout):
 
 
 def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every Dropout of the network draw from `generator`."""
+    """Let every Dropout of a network draw from the same generator.
+
+    Args:
+        network: The network.
+        generator: What its Dropouts draw from.
+    """
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = generator
 
 
-def cosine_restarts(step: int, period: int, floor: float = 0.1) -> float:
-    """From 1 to `floor` along a cosine, begun anew every `period` steps (SGDR, 2017)."""
-    return floor + (1 - floor) * (1 + math.cos(math.pi * (step % period) / period)) / 2
+def cosine_restarts(step: int, period: int, lowest: float = 0.1) -> float:
+    """Return a factor that falls along a cosine and starts again (SGDR, arXiv 1608.03983).
+
+    Args:
+        step: The number of the step, from 0.
+        period: The number of steps from one start to the next.
+        lowest: Where the factor falls to, from 1.
+    """
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * (step % period) / period)) / 2
 
 
-def one_cycle(step: int, total: int, warm_up: float = 0.1, floor: float = 0.01) -> float:
-    """Linearly up for the first part, then down to `floor` along a cosine (Smith 2018)."""
+def one_cycle(step: int, total: int, warm_up: float = 0.1, lowest: float = 0.01) -> float:
+    """Return a factor that rises linearly to 1, then falls along a cosine (Smith 2018).
+
+    Args:
+        step: The number of the step, from 0.
+        total: The number of steps in all.
+        warm_up: The fraction of the steps in which the factor rises.
+        lowest: Where the factor falls to; it is never below.
+    """
     rise = max(1, round(warm_up * total))
     if step < rise:
-        return max(floor, (step + 1) / rise)
-    return floor + (1 - floor) * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))) / 2
+        return max(lowest, (step + 1) / rise)
+    fall = (step - rise) / max(1, total - rise)
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * fall)) / 2
 
 
 @dataclass
 class Progress:
-    """Where a run is: the next batch to take, and the best epoch so far."""
+    """Where a run is: the next batch to take, and the best epoch so far.
+
+    Args:
+        epoch: The number of the current epoch, from 0.
+        batch: The next batch to take in it.
+        samples: The number of samples taken in it; an epoch may draw some of the samples only.
+        loss_sum: The sum of the loss over these samples.
+        seconds: The time in training, in this process and in those before it.
+        best: The lowest validation error so far.
+        best_epoch: The epoch that had it; -1 before the first epoch is done.
+        curve: What was measured in each epoch.
+        interrupted: Whether Ctrl-C ended the run.
+    """
 
     epoch: int = 0
     batch: int = 0
-    samples: int = 0  # served in the epoch so far: fewer than there are, where an epoch draws some
-    loss_sum: float = 0.0  # over these samples
-    seconds: float = 0.0  # of training, before this process and in it
+    samples: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
     best: float = float("inf")
     best_epoch: int = -1
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -81,13 +116,25 @@ class Progress:
 
 @dataclass(eq=False)
 class Loop:
-    """Trains `network` in place and leaves the weights of the best epoch in it.
+    """Trains a network in place, and leaves the weights of the best epoch in it.
 
-    loss: batch columns to a scalar.  validate: the error to minimise, on data carved from train;
-    None keeps the last epoch.  rate: step to learning-rate factor.  patience: epochs without
-    improvement before it stops.  identity: names the run; a checkpoint of another one is refused.
-    phase: names this loop within the run.  fallback: whether the caller has other weights; if not,
-    Ctrl-C before the first epoch is done is an error.
+    The loop does not know what the batches are, nor what the network is for.
+
+    Args:
+        network: What is trained.
+        optimizer: What takes the steps, over the parameters of the network.
+        batches: The batches of each epoch.
+        loss: The columns of a batch to a scalar.
+        validate: Measures the error to minimise, on data held out from train; None keeps the
+            weights of the last epoch.
+        rate: The number of a step, from 0, to the factor of the learning rates.
+        epochs: The highest number of epochs.
+        patience: The number of epochs without improvement after which training stops.
+        engine: How to train.
+        identity: Names the run; the checkpoint of another run is refused.
+        phase: Names this loop within the run.
+        fallback: Whether the caller has other weights to go on with. If not, Ctrl-C before the
+            first epoch is done is an error.
     """
 
     network: nn.Module
@@ -104,7 +151,14 @@ class Loop:
     fallback: bool = False
 
     def run(self) -> Progress:
-        """Train to the end, to early stopping or to Ctrl-C; returns the learning curve."""
+        """Train until the last epoch, until nothing improves or until Ctrl-C.
+
+        Returns:
+            Where the run ended, with the learning curve.
+
+        Raises:
+            ModelError: The error is no finite number, or Ctrl-C leaves nothing to keep.
+        """
         base_rates = [group["lr"] for group in self.optimizer.param_groups]
         state, best = self._resume()
         generator = torch.Generator()
@@ -137,13 +191,14 @@ class Loop:
         return state
 
     def _hopeful(self, state: Progress) -> bool:
+        """Return whether an epoch has improved the error recently enough."""
         return state.epoch - state.best_epoch - 1 < self.patience
 
     def _epoch(
         self, state: Progress, base_rates: list[float], generator: torch.Generator, meter: Any,
         best: Tensors,
     ) -> None:  # fmt: skip
-        """The rest of the current epoch, with a checkpoint every few seconds."""
+        """Train for the rest of the current epoch, with a checkpoint every few seconds."""
         self.network.train()
         started = saved = time.monotonic()
         for columns in self.batches.epoch(state.epoch, state.batch):
@@ -167,7 +222,7 @@ class Loop:
         state.seconds += time.monotonic() - started
 
     def _finish_epoch(self, state: Progress) -> bool:
-        """Validate, extend the curve, move to the next epoch; whether this one was the best."""
+        """Validate, extend the curve, go to the next epoch; return whether this was the best."""
         self.network.eval()
         with torch.no_grad(), self.engine.autocast():
             error = None if self.validate is None else self.validate()
@@ -196,6 +251,7 @@ class Loop:
         return improved
 
     def _note(self, state: Progress) -> str:
+        """Return what stands beside the progress bar."""
         if not state.curve:
             return "epoch 1"
         last = state.curve[-1]
@@ -205,9 +261,11 @@ class Loop:
         return f"{rate}, validation {last['validation']:.4f} (best {state.best:.4f})"
 
     def _weights(self) -> Tensors:
+        """Return a copy of the weights of the network."""
         return {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
 
     def _save(self, state: Progress, best: Tensors) -> None:
+        """Save weights, moments, the best weights and the state as a checkpoint."""
         moments = {
             f"optimizer.{index}.{name}": tensor
             for index, entry in self.optimizer.state_dict()["state"].items()
@@ -220,7 +278,7 @@ class Loop:
         )
 
     def _resume(self) -> tuple[Progress, Tensors]:
-        """The state of the last checkpoint, weights and moments back in place; or a fresh start."""
+        """Return the state and best weights of the last checkpoint, which is put back, or none."""
         found = Checkpoints(self.engine.folder).load(self.phase, self.identity)
         if found is None:
             return Progress(), {}
