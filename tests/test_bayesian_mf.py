@@ -16,7 +16,7 @@ import foretaste as ft
 from foretaste.data.histories import histories_of
 from foretaste.errors import CheckpointError, ModelError
 from foretaste.models.base import PlacesNewItems
-from foretaste.models.bayesian import drift, fold_in, gibbs
+from foretaste.models.bayesian import drift, factor_rows, fold_in, gibbs, side_information
 from foretaste.training.engine import Engine
 
 SMALL: dict[str, Any] = {
@@ -108,19 +108,19 @@ def test_a_rows_conditional_is_the_textbook_posterior_of_a_bayesian_regression()
     mean = np.linalg.solve(P, Lambda @ prior_k + Z_nk.T @ W @ y_n)
 
     row_n, t = torch.zeros(n, dtype=torch.long), torch.tensor
-    blocks = gibbs.padded_blocks(row_n, t(item_n), 1, 5)
+    blocks = factor_rows.padded_blocks(row_n, t(item_n), 1, 5)
     root_n = t(noise_i).float().sqrt()[t(item_n)]
     P_rkk = torch.empty(1, k, k)
     args = (
-        blocks, gibbs.design(t(X_ik).float(), t(noise_i).float()), t(y_n).float() * root_n,
+        blocks, factor_rows.design(t(X_ik).float(), t(noise_i).float()), t(y_n).float() * root_n,
         t([alpha * w]), t(prior_k)[None].float(), t(Lambda).float(),
     )  # fmt: skip
-    X_rk, mean_rk, fit_n = gibbs.draw_rows(*args, None, P_rkk)
+    X_rk, mean_rk, fit_n = factor_rows.draw_rows(*args, None, P_rkk)
     assert torch.equal(X_rk, mean_rk)
     np.testing.assert_allclose(X_rk[0].numpy(), mean, rtol=2e-4, atol=1e-5)
     np.testing.assert_allclose(P_rkk[0].numpy(), P, rtol=1e-4)
     np.testing.assert_allclose((fit_n / root_n).numpy(), Z_nk @ mean, rtol=1e-3, atol=1e-4)
-    draws = torch.cat([gibbs.draw_rows(*args, g)[0] for g in [rng(1)] for _ in range(4000)])
+    draws = torch.cat([factor_rows.draw_rows(*args, g)[0] for g in [rng(1)] for _ in range(4000)])
     np.testing.assert_allclose(draws.mean(0).numpy(), mean, atol=0.03)
     np.testing.assert_allclose(np.cov(draws.numpy().T), np.linalg.inv(P), atol=0.02)
 
@@ -129,7 +129,7 @@ def test_every_rating_is_in_exactly_one_block_with_its_partner():
     row_n = torch.from_numpy(np.random.default_rng(1).geometric(0.05, 500) % 40)
     partner_n = torch.randint(0, 30, (500,), generator=rng())
     seen = []
-    for block in gibbs.padded_blocks(row_n, partner_n, 40, 30):
+    for block in factor_rows.padded_blocks(row_n, partner_n, 40, 30):
         for row, rating_d, partner_d in zip(
             block.rows_b, block.ratings_bd, block.partners_bd, strict=True
         ):
@@ -151,11 +151,11 @@ def test_the_normal_wishart_draws_the_moments_of_many_rows():
 
 def test_coefficients_are_a_ridge_regression_on_average():
     F_rc = torch.randn(300, 4, generator=rng(5))
-    B_rf = gibbs.project(F_rc, gibbs.principal_basis(F_rc, 4, rng()))
+    B_rf = side_information.project(F_rc, side_information.principal_basis(F_rc, 4, rng()))
     E_rk = B_rf @ torch.randn(4, 2, generator=rng(6)) + 0.1 * torch.randn(300, 2, generator=rng(7))
     g, Lambda_kk, scale = rng(8), 100 * torch.eye(2), torch.tensor(5.0)
     draws = torch.stack(
-        [gibbs.coefficients(E_rk, B_rf, Lambda_kk, scale, g)[0] for _ in range(500)]
+        [side_information.coefficients(E_rk, B_rf, Lambda_kk, scale, g)[0] for _ in range(500)]
     )
     ridge = torch.linalg.solve(B_rf.T @ B_rf + 5 * torch.eye(4), B_rf.T @ E_rk)
     torch.testing.assert_close(draws.mean(0), ridge, atol=2e-3, rtol=0)
@@ -165,7 +165,7 @@ def test_coefficients_are_a_ridge_regression_on_average():
 def test_a_basis_is_centred_orthogonal_and_keeps_the_largest_directions(rank):
     scale_c = 0.5 ** torch.arange(20)
     F_rc = torch.randn(60, 20, generator=rng(9)) * scale_c + 1
-    B_rf = gibbs.project(F_rc, gibbs.principal_basis(F_rc, rank, rng()))
+    B_rf = side_information.project(F_rc, side_information.principal_basis(F_rc, rank, rng()))
     gram = B_rf.T @ B_rf
     centred = F_rc - F_rc.mean(0)
     top = torch.linalg.eigvalsh(centred.T @ centred).flip(0)
@@ -179,11 +179,13 @@ def test_a_basis_of_very_many_columns_needs_no_square_of_them():
         [torch.arange(400) % 20, torch.randint(0, 300_000, (400,), generator=rng())]
     )
     F_rc = torch.sparse_coo_tensor(place_2n, torch.ones(400), (20, 300_000), check_invariants=False)
-    assert gibbs.principal_basis(F_rc, 4, rng()).shape == (300_001, 4)  # squared: 360 GB
+    assert side_information.principal_basis(F_rc, 4, rng()).shape == (300_001, 4)  # squared: 360 GB
 
 
 def test_implicit_features_are_rows_of_unit_length_and_a_count():
-    F_rc = gibbs.implicit_features(torch.tensor([0, 0, 2]), torch.tensor([1, 3, 0]), 3, 4)
+    F_rc = side_information.implicit_features(
+        torch.tensor([0, 0, 2]), torch.tensor([1, 3, 0]), 3, 4
+    )
     half, log = 2**-0.5, np.log(2) / 2
     expected = [[0, half, 0, half, log], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
     torch.testing.assert_close(F_rc.to_dense(), torch.tensor(expected).float())
@@ -491,7 +493,7 @@ def test_the_regressors_of_a_chunk_are_bounded_whatever_the_batch(full, parts, m
     batch, user_p, item_p = pairs(parts.train)
     full.model.score(batch)
     full.model.predict(batch, user_p, item_p)
-    assert 1 << 13 < max(floats) <= gibbs.PADDING * (1 << 15)
+    assert 1 << 13 < max(floats) <= factor_rows.PADDING * (1 << 15)
 
 
 def test_each_user_of_a_table_is_folded_in_once(full, parts, monkeypatch):
@@ -525,7 +527,7 @@ def test_a_new_item_gets_the_prior_mean_of_its_features(full):
     assert grown.item_sik_.shape[1] == old + 2
     assert full.model.item_sik_.shape[1] == old
     marks = torch.tensor([[float(g == "War") for g in sorted(GENRES)], [0.0, 0.0, 0.0]])
-    T_if = gibbs.project(marks, full.model.item_table_cf_)
+    T_if = side_information.project(marks, full.model.item_table_cf_)
     B_if = torch.cat([full.model.item_average_f_.expand(2, -1), T_if], 1)
     for s in range(3):
         prior = full.model.item_mu_sk_[s] + B_if @ full.model.item_beta_sfk_[s]

@@ -241,7 +241,7 @@ def test_an_empty_list_says_so(run, answer):
     assert answer(line) == {"rows": []}
 
 
-def test_predict_rates_items_for_a_user_or_a_stranger(answer, home):
+def test_predict_rates_items_for_a_user_or_a_new_user(answer, home):
     bundle = ft.load(home / "bundle")
     rows = answer("predict bundle --user u1 --items i1,i2")["rows"]
     assert rows == bundle.predict(["u1"], ["i1", "i2"]).to_dicts()
@@ -256,7 +256,7 @@ def test_about_is_still_understood_as_user_features(run, command):
     new, old = (run(f"{line} {option} town=York") for option in ("--user-features", "--about"))
     assert new == old
     assert new[0] == 2
-    assert "this data set knows nothing of its users" in new[2]
+    assert "users have no column 'town'." in new[2]
 
 
 def test_similar_lists_neighbours(answer, run):
@@ -266,7 +266,7 @@ def test_similar_lists_neighbours(answer, run):
     assert "i3" not in [row["item"] for row in rows]
 
 
-def test_evaluate_puts_a_model_beside_the_floors(answer, run):
+def test_evaluate_puts_a_model_beside_the_baselines(answer, run):
     line = "evaluate ratings.csv --model bias --split time --test 0.3 --k 5"
     reports = answer(line)["reports"]
     assert list(reports) == ["global-mean", "bias", "random", "popularity", "recent-popularity"]
@@ -399,7 +399,7 @@ RECIPES = ", ".join(recipe_names())
         (
             "recommend bundle",
             2,
-            "give either --user or --history. A stranger is a history: --history 50=5,172=3.",
+            "give either --user or --history. Describe a new user: --history 50=5,172=3.",
         ),
         ("recommend bundle --user u1 --history i1", 2, "give either --user or --history."),
         (
@@ -517,7 +517,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_report(home):
 def test_the_demo_ends_by_itself_and_every_command_it_suggests_works(run, home):
     code, out, _ = run("demo --data ratings.csv --out 'my demo'")
     assert code == 0
-    for part in ("1. Fetch", "2. Train", "3. How good", "4. Ten for user", "5. Ten for a stranger"):
+    for part in ("1. Fetch", "2. Train", "3. How good", "4. Ten for user", "5. Ten for a new user"):
         assert part in out
     assert "global-mean" in out
     assert (home / "my demo.training" / "curve.svg").is_file()
@@ -602,7 +602,7 @@ def test_check_shows_how_the_columns_of_items_are_read(films, run, answer):
     assert column["name"] == "overview"
     assert (column["kind"], column["filled"]) == ("category", 1.0)
     _, out, _ = run("check ratings.csv --items films.csv")
-    assert "What is known of items, as models of content read it" in out
+    assert "Item columns, as models of content read them" in out
     assert "overview" in out
     linked = answer("check ratings.csv --items tmdb.csv --links links.csv")["item_columns"]
     assert linked == [column]

@@ -77,7 +77,7 @@ def test_it_beats_popularity_where_tastes_differ():
 
 
 def test_a_catalogue_that_is_too_large_is_refused_with_what_it_would_take(ratings, monkeypatch):
-    monkeypatch.setattr(ease, "MOST_BYTES", 1 << 10)
+    monkeypatch.setattr(ease, "MAX_BYTES", 1 << 10)
     with pytest.raises(
         ModelError,
         match=r"ease needs 2\.98e-05 GiB for 40 items, more than 9\.54e-07\. "

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from foretaste.data import download as fetching
-from foretaste.data.download import Limits, Wheel, download, sha256, unpack
+from foretaste.data.download import Wheel, download, sha256
+from foretaste.data.unpacking import Limits, unpack
 from foretaste.errors import FetchError
 
 CONTENT = random.Random(0).randbytes(300_000)

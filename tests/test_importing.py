@@ -74,7 +74,7 @@ def test_the_test_of_other_platforms_blocks_what_it_says():
 @pytest.mark.parametrize("missing", ["/proc", "resource", "resource and /proc"])
 def test_peak_memory_is_zero_only_where_nothing_tells_it(missing, monkeypatch):
     if "resource" in missing:
-        monkeypatch.setattr(evaluate, "resource", None)
+        monkeypatch.setitem(sys.modules, "resource", None)
     if "/proc" in missing:
         monkeypatch.setattr(evaluate.Path, "read_text", lambda _: "")
     assert (evaluate.peak_memory() > 1 << 20) == (missing != "resource and /proc")

@@ -96,10 +96,11 @@ def test_a_half_life_without_times_is_an_error():
 @pytest.mark.parametrize("kind", LIKES)
 def test_recent_likes_count_more_in_training_and_in_serving(kind, ratings):
     alike, recent = kind(), kind(half_life_days=30.0)
-    served = [ft.fit(model, ratings, progress=False) for model in (alike, recent)][1]
+    recommenders = [ft.fit(model, ratings, progress=False) for model in (alike, recent)]
+    alike, recent = (recommender.model for recommender in recommenders)
     batch = histories_of(ratings, np.arange(5), ratings)
     seen = [model.likes(batch, len(ratings.items)).toarray() for model in (alike, recent)]
     assert (seen[1] <= seen[0]).all()
     assert (seen[1] < seen[0]).any()
     assert not alike.score(batch).equal(recent.score(batch))
-    assert len(served.recommend(history=["i1", "i2"], k=5)) == 5  # no times: all recent
+    assert len(recommenders[1].recommend(history=["i1", "i2"], k=5)) == 5  # no times: all recent

@@ -54,13 +54,16 @@ def test_lists_do_not_depend_on_the_size_of_chunks(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     score_bi = torch.rand(23, 11, generator=generator).round(decimals=1)
     histories = batch([[u % 11] for u in range(23)])
+    sizes = []
 
     def score(users):
+        sizes.append(len(users))
         return score_bi[users.item_h]
 
     whole = recommend(Scored(score), histories, 4, n_items=11, probe=histories)
     monkeypatch.setattr(ranking, "CHUNK_BYTES", 4 * 11 * 5)
     parts = recommend(Scored(score), histories, 4, n_items=11, probe=histories)
+    assert sizes == [23, 5, 5, 5, 5, 3]
     assert torch.equal(whole.item_bk, parts.item_bk)
     assert torch.equal(whole.tied_b, parts.tied_b)
 
@@ -171,3 +174,13 @@ def test_a_vector_that_is_not_a_number_is_an_error(where):
     getattr(model, where)[1, 1] = float("nan")
     with pytest.raises(ModelError, match="the model scored NaN: no ranking can be made of it"):
         recommend(model, known([[], [], []]), 1, n_items=9)
+
+
+def test_a_model_that_scores_by_dot_products_is_never_asked_for_all_scores(monkeypatch):
+    model = Dots(torch.ones(3, 2), torch.arange(18.0).view(9, 2))
+    expected = recommend(Scored(model.score), known([[8], [], [0]]), 2, n_items=9)
+    monkeypatch.setattr(Dots, "score", None)
+    assert same(recommend(model, known([[8], [], [0]]), 2, n_items=9), expected)
+    some_i = torch.arange(9) < 8
+    lists = recommend(model, known([[7], [], [0]]), 2, n_items=9, allowed_i=some_i)
+    assert lists.item_bk.tolist() == [[6, 5], [7, 6], [7, 6]]

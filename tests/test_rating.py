@@ -207,6 +207,7 @@ def test_ids_of_a_table_keep_their_type_unless_one_of_them_is_text_of_something_
     known = bias.predict([2, 1], ["10", "20"])
     assert known.schema["user"] == known.schema["item"] == pl.Int64
     assert known["item"].to_list() == [10, 20]
+    assert known["fallback"].to_list() == [False, False]
     new_item = bias.predict([2, 1], [10, 30])
     assert (new_item.schema["user"], new_item.schema["item"]) == (pl.Int64, pl.String)
     new_user = bias.predict([2, "3"], [10, 20])

@@ -266,9 +266,10 @@ def requests(draw: st.DrawFn, few_filters: bool = False) -> Request:
         n_users = draw(st.integers(0, 3))
         asked["histories"] = draw(some_rows(n_users))
     asked["explain"] = draw(st.sampled_from([0, 0, 2]))
-    if draw(st.integers(0, 3)) == 0:
+    rarely = st.integers(0, 9 if few_filters else 3).map(lambda n: n == 0)
+    if draw(rarely):
         asked["seen"] = draw(some_rows(n_users))
-    if draw(st.integers(0, 3)) == 0:
+    if draw(rarely):
         asked["probe"] = draw(some_rows(n_users))
     if few_filters:
         asked["k"] = draw(st.sampled_from([2, 9]))
@@ -318,6 +319,15 @@ def test_a_request_for_nobody_does_not_decide_what_others_have_seen():
         for recommender in RECOMMENDERS:
             for request, answer in zip(group, recommender.answer(group), strict=True):
                 check(request, answer)
+
+
+def test_times_are_neither_lost_nor_lent_among_requests_answered_together():
+    late_first = [Entry(20, 2.0, 5000), Entry(10, 4.0, 3000)]
+    histories = [[20, 10], late_first, [], [*late_first, Entry(30)], [Entry(70, None, 1000)]]
+    group = [Request(user=1), *(Request(history=history) for history in histories)]
+    for recommender in RECOMMENDERS:
+        for request, answer in zip(group, recommender.answer(group), strict=True):
+            check(request, answer)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def camps(folder) -> ft.Recommender:
     return fitted
 
 
-def test_what_is_known_of_users_counts_for_strangers_and_after_an_event(tmp_path):
+def test_what_is_known_of_users_counts_for_new_users_and_after_an_event(tmp_path):
     fitted = camps(tmp_path / "bundle")
     with served(Tenant(Store.open(f"sqlite:///{tmp_path / 'e.sqlite'}"), tmp_path / "bundle")) as c:
         for camp in ("even", "odd"):
@@ -164,11 +164,11 @@ def test_filters_hold_before_the_list_is_cut(client):
 
 def test_a_user_removed_is_gone_from_lists_and_histories(client):
     assert client.get("/api/users/u7/feedback").json()["entries"]
-    stranger = listed(client.post("/api/recommend", json={"user": "nobody"}))
+    new_user = listed(client.post("/api/recommend", json={"user": "nobody"}))
     client.post("/api/feedback", json={"user": "u7", "item": "i1"})
     assert client.delete("/api/users/u7").json() == {"removed": 1}
     assert client.get("/api/users/u7/feedback").json()["entries"] == []
-    assert listed(client.post("/api/recommend", json={"user": "u7"})) == stranger
+    assert listed(client.post("/api/recommend", json={"user": "u7"})) == new_user
 
 
 def test_items_are_found_by_words_page_by_page(client):

@@ -33,7 +33,7 @@ from foretaste.errors import BundleError
 
 try:
     import fcntl
-except ImportError:  # Windows, where `alone` keeps nobody apart
+except ImportError:  # on Windows, where `alone` does not lock
     fcntl = None
 
 FORMAT = 1
@@ -47,7 +47,13 @@ OURS = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """What a bundle holds: JSON values, tensors by name, tables by name."""
+    """What a bundle holds.
+
+    Args:
+        values: What JSON can hold, by name.
+        tensors: Tensors of any shape, by name.
+        tables: Data frames, by name.
+    """
 
     values: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -58,9 +64,9 @@ class Bundle:
 def alone(lock: Path) -> Iterator[None]:
     """Hold a lock for the time of the block, and wait for whoever holds it now.
 
-    The operating system lets go of the lock of a process that is killed. Without such locks (on
-    Windows, and on file systems that have none) nobody is kept apart: give each writer a folder of
-    its own there.
+    The operating system releases the lock of a process that is killed. Where there are no such
+    locks (on Windows, and on some file systems) the block does not wait: give each writer a folder
+    of its own there.
 
     Args:
         lock: The path of the lock file. It is made here and removed at the end.
@@ -80,7 +86,7 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def _locked(lock: Path) -> int:
-    """Return the descriptor of the lock file, locked and still in its place."""
+    """Return the descriptor of the lock file, locked where there are locks, and still there."""
     assert fcntl is not None
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
@@ -88,7 +94,7 @@ def _locked(lock: Path) -> int:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(file), lock.stat()):
                 return file
-        except FileNotFoundError:  # the one before removed it: another may hold a new file by now
+        except FileNotFoundError:  # its last holder removed it: another process may hold a new one
             pass
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
@@ -140,7 +146,7 @@ def put_in_place(fresh: Path, path: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until what a file or folder holds is on the disk; Windows has no way to for a folder."""
+    """Wait until a file or folder is on the disk; Windows cannot do that for a folder."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -225,6 +231,7 @@ def read(folder: str | Path) -> Bundle:
 
 
 def _unreadable(path: Path, error: FileNotFoundError) -> BundleError:
+    """Return the error for a part that is missing or cannot be mapped."""
     if path.exists():
         return BundleError(f"cannot be read: {error.strerror}.", where=path)
     return BundleError(
@@ -233,6 +240,7 @@ def _unreadable(path: Path, error: FileNotFoundError) -> BundleError:
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
+    """Return the parts that a manifest names, each verified."""
     paths = {name: folder / Path(entry["file"]).name for name, entry in manifest["files"].items()}
     for name, entry in manifest["files"].items():
         path = paths[name]
@@ -258,22 +266,31 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> Bundle:
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, mapped; a file that is gone is a FileNotFoundError."""
     try:
         return load_file(path)
-    except RuntimeError as error:  # torch's word for a file that cannot be opened or mapped
+    except RuntimeError as error:  # what torch raises where a file cannot be opened or mapped
         # The file was there when it was verified. A writer may have removed it since, and another
-        # may have written it again: whether it is there now does not tell.
-        said = str(error).splitlines()[0].rstrip(".")
-        raise FileNotFoundError(errno.ENOENT, said, str(path)) from None
+        # may have written it again: whether it is there now proves nothing.
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise FileNotFoundError(errno.ENOENT, reason, str(path)) from None
 
 
 def stamp(folder: Path) -> tuple[int, int]:
-    """Changes whenever a writer replaces the bundle."""
+    """Return a value that changes whenever a writer replaces the bundle.
+
+    Args:
+        folder: The folder of the bundle.
+
+    Raises:
+        OSError: There is no manifest in it.
+    """
     state = (folder / MANIFEST).stat()
     return state.st_ino, state.st_mtime_ns
 
 
 def _manifest(folder: Path) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Return the manifest, verified, and the stamp that the bundle had before it was read."""
     path = folder / MANIFEST
     try:
         written = stamp(folder)
@@ -338,7 +355,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _wrote(path: Path) -> bool:
-    """Whether a manifest is one of a bundle, damaged or not; web pages have manifests as well."""
+    """Return whether a manifest is that of a bundle and not, say, of a web page."""
     try:
         return {"format", "values", "files", "sha256"} == json.loads(path.read_bytes()).keys()
     except (OSError, ValueError, AttributeError):
@@ -346,6 +363,7 @@ def _wrote(path: Path) -> bool:
 
 
 def _remove_unnamed(folder: Path, named: set[str]) -> None:
+    """Remove parts of older bundles, which the manifest does not name."""
     for path in folder.iterdir():
         if path.name not in named | {LOCK} and OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The command line: parse, call one function, print. The only part that prints.
+"""The command line: a command parses, calls one function, and prints; nothing else prints.
 
-A command's module is imported when the command is invoked: `foretaste --help` loads no torch.
+The module of a command is imported when it is invoked: `foretaste --help` loads no torch.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typer.main import get_group
 from foretaste import __version__
 from foretaste.errors import ForetasteError, UsageError
 
-COMMANDS = {  # name -> where it is, below this package; its line in the list
+COMMANDS = {  # name -> module and function below this package, line in the list of commands
     "demo": (
         "demo:demo",
-        "Fetch MovieLens 100K, check it, train the article's network and ours, measure, recommend.",
+        "Fetch MovieLens 100K, check it, train two networks, evaluate, recommend.",
     ),
     "fetch": (
         "data:fetch",
-        "Fetch a public data set: from its publisher, else from a mirror; checksums are verified.",
+        "Fetch a public data set from its publisher, or from a mirror; checksums are verified.",
     ),
     "check": (
         "data:check",
-        "Look a table over before anything is trained on it: counts, oddities, what models would cost.",
+        "Report on a table before training: counts, oddities, and what models would cost.",
     ),
     "train": ("models:train", "Fit a model to all of a table and save it as a bundle."),
     "evaluate": (
         "models:evaluate",
-        "Measure models on data they have not seen, with 95 % intervals, beside the baselines.",
+        "Measure models on held-out data, with 95 % intervals, beside the baselines.",
     ),
     "compare": (
         "compare:compare",
@@ -41,45 +41,50 @@ COMMANDS = {  # name -> where it is, below this package; its line in the list
     ),
     "cold-start": (
         "cold:cold_start",
-        "Measure models on items that nobody has rated, or on users who have said little.",
+        "Measure models on items without ratings, or on users with few interactions.",
     ),
     "recommend": (
-        "models:recommend",
-        "The best items for a user, for a stranger with a history, or for everyone into a file.",
+        "ask:recommend",
+        "List the best items for a user, for a new user with a history, or for everyone.",
     ),
     "predict": (
-        "models:predict",
-        "The ratings that a user, or a stranger with a history, would give to items.",
+        "ask:predict",
+        "Predict the ratings that a user, or a new user with a history, would give to items.",
     ),
     "similar": (
-        "models:similar",
-        "The items nearest to one, by cosine of the model's item vectors.",
+        "ask:similar",
+        "List the items nearest to one, by cosine of the model's item vectors.",
     ),
     "explain": (
-        "models:explain",
-        "Why an item is listed, or is not: what its score loses without each item of the history.",
+        "ask:explain",
+        "Explain why an item is listed or not: what its score loses without items of the history.",
     ),
     "add-items": (
-        "models:add_items",
-        "Take new items into a bundle, placed by their columns; nothing is trained again.",
+        "ask:add_items",
+        "Add new items to a bundle, placed by their columns; nothing is trained again.",
     ),
-    "serve": ("serve:serve", "Serve recommendations over HTTP, and the page to see them on."),
+    "serve": ("serve:serve", "Serve recommendations over HTTP, with a page to see them on."),
     "retrain": (
         "serve:retrain",
-        "Train again on the bundle's data and every event since; serve it if it is not worse.",
+        "Train again on the bundle's data and every event since, and serve it if it is not worse.",
     ),
     "doctor": (
         "data:doctor",
-        "What this installation has: versions, device, threads, where data lives.",
+        "Show what this installation has: versions, device, threads, and where data live.",
     ),
-    "keys": ("serve:keys", "API keys of a service: create, list, revoke."),
+    "keys": ("serve:keys", "Create, list and revoke the API keys of a service."),
 }
 
 
 class Commands(TyperGroup):
-    """The commands by name and line alone; the one that is invoked is imported."""
+    """Knows the commands by name and line; the one that is invoked is imported."""
 
     def __init__(self, **settings: Any) -> None:
+        """List the commands.
+
+        Args:
+            settings: The settings of the group, as typer gives them.
+        """
         super().__init__(**settings)
         for name, (_, line) in COMMANDS.items():
             self.add_command(TyperCommand(name, help=line))
@@ -89,7 +94,7 @@ class Commands(TyperGroup):
 
         Args:
             ctx: The context of the group.
-            args: What was written behind `foretaste`.
+            args: The words behind `foretaste`.
 
         Returns:
             Its name, the command, and the arguments that are left.
@@ -102,7 +107,7 @@ def load(name: str) -> Any:
     """Import a command.
 
     Args:
-        name: One of COMMANDS.
+        name: A name in COMMANDS.
 
     Returns:
         The command, with its parameters, as typer makes it.
@@ -129,6 +134,7 @@ app = typer.Typer(
 
 
 def _show_version(asked: bool) -> None:
+    """Print the version and end, where it was asked for."""
     if asked:
         typer.echo(f"foretaste {__version__}")
         raise typer.Exit
@@ -141,17 +147,20 @@ def _all_commands(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Take the options that stand before the command."""
 
 
 def main() -> None:
-    """Run the command; exit with 0 (done), 1 (failed) or 2 (wrong usage), never with a traceback."""
+    """Run the command and exit with 0 (done), 1 (failed) or 2 (wrong usage).
+
+    A deliberate error is printed without a traceback.
+    """
     try:
         app()
     except ForetasteError as error:
         if "--json" in sys.argv:
-            said = {"what": error.what, "where": error.where, "fix": error.fix}
-            typer.echo(json.dumps({"error": said}))
+            answer = {"what": error.what, "where": error.where, "fix": error.fix}
+            typer.echo(json.dumps({"error": answer}))
         else:
             typer.secho("error: ", fg="red", nl=False, err=True)
             typer.echo(str(error), err=True)

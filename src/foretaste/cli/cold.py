@@ -1,4 +1,4 @@
-"""The command that measures cold starts."""
+"""`foretaste cold-start`: how good models are for new items and new users."""
 
 from __future__ import annotations
 
@@ -34,25 +34,26 @@ from foretaste.training.engine import Engine
 def cold_start(
     read_ratings: Reader,
     of: Annotated[
-        Literal["items", "users"], typer.Option(help="What is new: items, or users.")
+        Literal["items", "users"], typer.Option(help="What is new: items or users.")
     ] = "items",
     model: Annotated[
-        list[str] | None, typer.Option(help="Models beside the baselines; repeatable.")
+        list[str] | None, typer.Option(help="A model to measure beside the baselines; repeatable.")
     ] = None,
     k: Length = K,
-    metric: Annotated[str, typer.Option(help="recall, ndcg, precision, hit_rate, mrr.")] = "ndcg",
+    metric: Annotated[str, typer.Option(help="recall, ndcg, precision, hit_rate or mrr.")] = "ndcg",
     picture: Annotated[
-        Path | None, typer.Option(help="Draw it: path without ending, for .png and .svg.")
+        Path | None, typer.Option(help="Path of a picture without its ending, for .png and .svg.")
     ] = None,
     settings: Fields = None,
     seed: Seed = Engine.seed,
     device: Device = Engine.device,
     as_json: Json = False,
 ) -> None:
-    """Measure models on items that nobody has rated, or on users who have said little.
+    """Measure models on items without ratings, or on users with few interactions.
 
-    items: a fifth of them is held out, and found by their columns alone, among themselves and among
-    all. users: the first 0, 1, 3 and 10 interactions of people who were not in training.
+    With --of items a fifth of the items is held out; they are ranked by their columns alone, among
+    themselves and among all. With --of users the first 0, 1, 3 and 10 interactions of users who are
+    not in training are given.
 
     Example: foretaste cold-start ml-latest-small --of items --model aligned-als --model two-tower
     """
@@ -79,7 +80,12 @@ def cold_start(
 
 
 def baselines(of: str, ratings: Dataset) -> dict[str, Model]:
-    """What anything must beat: chance, popularity and, for new items, plain similarity."""
+    """Return what a model must beat: chance, popularity and, for new items, plain similarity.
+
+    Args:
+        of: What is new, "items" or "users".
+        ratings: Its item columns decide which similarities there are.
+    """
     entrants: dict[str, Model] = {m.name: m for m in (Random(), Popularity())}
     if of == "items":
         entrants |= plain_similarity(ratings)

@@ -1,4 +1,4 @@
-"""`foretaste compare`: models beside the baselines on one split, and a page that says what follows."""
+"""`foretaste compare`: models beside the baselines on one split, and a report on what follows."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def compare(
     read_ratings: Reader,
     models: Annotated[
         str | None,
-        typer.Option(help="Names between commas, baselines apart (default: the usual quick ones)."),
+        typer.Option(help="Names with commas, without the baselines (default: the quick models)."),
     ] = None,
     how: Annotated[
         str, typer.Option("--split", help="time, leave-last, users, random, or canonical.")
     ] = "random",
     test: Share = 0.2,
-    seeds: Annotated[int, typer.Option(help="Runs of a model that depends on its seed.")] = SEEDS,
+    seeds: Annotated[
+        int, typer.Option(help="How often a model is trained that depends on its seed.")
+    ] = SEEDS,
     k: Length = K,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
     cold: Annotated[
         bool | None,
         typer.Option(
             "--cold/--no-cold",
-            help="New users and new items too (default: with the models that are quick to fit).",
+            help="Also on new users and new items (default: with models that are quick to fit).",
         ),
     ] = None,
     device: Device = Engine.device,
@@ -45,19 +47,19 @@ def compare(
 ) -> None:
     """Measure models side by side, each in a process of its own, and write a report.
 
-    The baselines are always in. Killed half-way, the same command goes on with what is missing.
+    The baselines are always measured. If it is killed, the same command goes on where it was.
 
     Example: foretaste compare ratings.csv --models ease,als --split time
     """
     ratings = read_ratings()
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
 
-    def tell(line: str) -> None:
+    def progress(line: str) -> None:
         typer.echo(line, err=True)
 
     found = compare_models(
         split(ratings, how, test=test), names, cold_start="all" if cold else cold is None, k=k,
-        seeds=seeds, device=device, folder=out, say=tell,
+        seeds=seeds, device=device, folder=out, say=progress,
     )  # fmt: skip
     pages = write_report(found, out)
     if as_json:
@@ -68,7 +70,7 @@ def compare(
 
 
 def _show(found: Comparison) -> None:
-    """The verdict, then a line for each model."""
+    """Print the protocol, a line for each model, and the conclusion."""
     say(f"{found.parts.train.name}: {found.parts.protocol}.")
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("model")

@@ -30,16 +30,18 @@ SEVERITY_STYLE = {"note": "dim", "warning": "yellow", "error": "red"}
 
 
 def fetch(
-    name: Annotated[str | None, typer.Argument(help="A public data set; none lists them.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A public data set; without a name they are listed.")
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where data sets live ($FORETASTE_DATA).")
+        Path | None, typer.Option(help="Folder of the data sets ($FORETASTE_DATA).")
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Only look whether it is there.")
+        bool, typer.Option("--offline", help="Only look whether it is there; fetch nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a public data set: from its publisher, else from a mirror; checksums are verified.
+    """Fetch a public data set from its publisher, or from a mirror; checksums are verified.
 
     Example: foretaste fetch ml-100k
     """
@@ -62,6 +64,7 @@ def fetch(
 
 
 def _list_catalog(folder: Path | None, as_json: bool) -> None:
+    """Print which public data sets there are."""
     root = data_folder(folder)
     rows = [
         {
@@ -81,7 +84,7 @@ def _list_catalog(folder: Path | None, as_json: bool) -> None:
     for row in rows:
         table.add_row(row["name"], Text(row["title"]), "yes" if row["present"] else "")
     console.print(table)
-    say(f"They live in {root}; set FORETASTE_DATA to change that.")
+    say(f"They are kept in {root}; set FORETASTE_DATA to change that.")
 
 
 @reads_ratings
@@ -89,7 +92,7 @@ def check(
     read_ratings: Reader,
     as_json: Json = False,
 ) -> None:
-    """Look a table over before anything is trained on it: counts, oddities, what models would cost.
+    """Report on a table before training: counts, oddities, and what models would cost.
 
     Example: foretaste check ratings.csv
     """
@@ -102,14 +105,22 @@ def check(
 
 
 def checked(ratings: Dataset) -> CheckReport:
-    """The report with the costs of every model that fits the data."""
+    """Return the report on a Dataset, with the costs of every model that suits it.
+
+    Args:
+        ratings: The data.
+    """
     shape = Shape(len(ratings.users), len(ratings.items), len(ratings))
     able = {n: m for n, m in MODELS.items() if ratings.explicit or not m.needs_ratings}
     return examine(ratings, {name: model().cost(shape) for name, model in able.items()})
 
 
 def show_check(report: CheckReport) -> None:
-    """The whole report as text."""
+    """Print a report as text.
+
+    Args:
+        report: The report.
+    """
     what = "ratings" if report.explicit else "interactions without ratings"
     headline(f"{report.name}: {report.interactions:,} {what}")
     say(f"{report.users:,} users, {report.items:,} items, {report.density:.2%} of all pairs.")
@@ -131,7 +142,7 @@ def show_check(report: CheckReport) -> None:
     if report.explicit:
         _show_histogram(report)
     if report.item_columns:
-        headline("What is known of items, as models of content read it")
+        headline("Item columns, as models of content read them")
     for column in report.item_columns:
         made = f"{column.features:,} features" if column.features else "left out"
         say(f"  {column.name:<24} {column.kind:<9} {column.filled:>5.0%} filled  {made}")
@@ -147,6 +158,7 @@ def show_check(report: CheckReport) -> None:
 
 
 def _spread(label: str, spread: Spread) -> str:
+    """Return a distribution as a sentence."""
     return (
         f"{label}: median {spread.median:,.0f}, mean {spread.mean:,.1f}, "
         f"from {spread.min:,.0f} to {spread.max:,.0f}."
@@ -154,16 +166,17 @@ def _spread(label: str, spread: Spread) -> str:
 
 
 def _show_histogram(report: CheckReport) -> None:
-    most = max(b.count for b in report.histogram)
+    """Print how often each value occurs."""
+    largest = max(b.count for b in report.histogram)
     say(f"Values from {report.scale[0]:g} to {report.scale[1]:g}, mean {report.mean:.3f}:")
     for b in report.histogram:
         label = f"{b.low:g}" if b.low == b.high else f"{b.low:g} to {b.high:g}"
-        bar = "█" * round(40 * b.count / most)
+        bar = "█" * round(40 * b.count / largest)
         say(f"  {label:>12} {bar} {b.count:,}")
 
 
 def doctor(as_json: Json = False) -> None:
-    """What this installation has: versions, device, threads, where data lives.
+    """Show what this installation has: versions, device, threads, and where data live.
 
     Example: foretaste doctor
     """
@@ -187,6 +200,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists."""
     while not path.exists():
         path = path.parent
     return path

@@ -1,4 +1,4 @@
-"""`foretaste demo`: the whole way once, on real data, in a few minutes."""
+"""`foretaste demo`: from a file to recommendations, on real data, in a few minutes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from foretaste.recommending.recommender import Recommender
 
 ARTICLE = "ml-1m-article-embedding-net"
 ADDRESS = "http://127.0.0.1:8000"  # of `foretaste serve`
-STRANGER = ["50", "172", "181"]  # Star Wars, The Empire Strikes Back, Return of the Jedi
+NEW_USER = ["50", "172", "181"]  # Star Wars, The Empire Strikes Back, Return of the Jedi
 
 
 def demo(
     data: Annotated[
-        str, typer.Option(help="A public data set with ratings, or a ratings file.")
+        str, typer.Option(help="A public data set with ratings, or a file of ratings.")
     ] = "ml-100k",
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("demo-bundle"),
     as_json: Json = False,
 ) -> None:
-    """Fetch MovieLens 100K, check it, train the article's network and ours, measure, recommend.
+    """Fetch MovieLens 100K, check it, train two networks, evaluate, recommend.
 
     Example: foretaste demo
     """
@@ -48,7 +48,7 @@ def demo(
     refuse_foreign(out)
     shutil.rmtree(training_folder(out), ignore_errors=True)  # of an earlier demo
     ratings = reader(data)()
-    _narrate(as_json, None, *_about(ratings, data))
+    _narrate(as_json, None, *_summary(ratings, data))
     _narrate(as_json, "2. Train the article's embedding network, then ours")
     parts = split(ratings, "random", test=0.2, seed=1)
     reports = baselines(parts, k=10)
@@ -71,7 +71,7 @@ def demo(
     if as_json:
         emit({"bundle": out, "reports": {name: r.summary() for name, r in reports.items()}})
         return
-    headline("3. How good are they? On ratings that none of them has seen")
+    headline("3. How good are they? On held-out ratings")
     show_comparison(parts, reports)
     _recommend(fitted, out)
     say(f"  make serve    # a page to see them on: {ADDRESS}")
@@ -79,6 +79,7 @@ def demo(
 
 
 def _narrate(quiet: bool, title: str | None, *lines: str) -> None:
+    """Print a title and lines, unless one JSON object is printed at the end."""
     if quiet:
         return
     if title:
@@ -87,30 +88,32 @@ def _narrate(quiet: bool, title: str | None, *lines: str) -> None:
         say(line)
 
 
-def _about(ratings: Dataset, data: str) -> list[str]:
+def _summary(ratings: Dataset, data: str) -> list[str]:
+    """Return lines on the data and its licence."""
     report = checked(ratings)
     lines = [
         f"{ratings!r}",
         f"Ratings from {report.scale[0]:g} to {report.scale[1]:g}, mean {report.mean:.2f}; "
-        f"{report.per_user.median:.0f} per user in the middle; "
-        f"{len(report.findings) or 'nothing'} suspicious (foretaste check {data} says more).",
+        f"{report.per_user.median:.0f} per user (median); "
+        f"{len(report.findings) or 'nothing'} suspicious (see foretaste check {data}).",
     ]
     return [*lines, f"Licence: {CATALOG[data].licence}"] if data in CATALOG else lines
 
 
 def _recommend(recommender: Recommender, out: Path) -> None:
+    """Print lists for a user and for a new user, and commands to try next."""
     user = recommender.dataset.users.values[41 % len(recommender.dataset.users)]
-    headline(f"4. Ten for user {user}, whom it knows")
+    headline(f"4. Ten for user {user}, who was in training")
     show_frame(_readable(recommender.recommend(user)), as_json=False)
-    known = recommender.dataset.items.find(STRANGER)
-    named = [i for i, row in zip(STRANGER, known, strict=True) if row >= 0]
+    known = recommender.dataset.items.find(NEW_USER)
+    named = [i for i, row in zip(NEW_USER, known, strict=True) if row >= 0]
     named = named or [str(i) for i in recommender.dataset.items.values.head(3)]
     titles = recommender.dataset.item_table
     if titles is not None and "title" in titles.columns:
         liked = titles[recommender.dataset.items.rows(named)]["title"].to_list()
-        headline("5. Ten for a stranger who likes " + "; ".join(liked))
+        headline("5. Ten for a new user who likes " + "; ".join(liked))
     else:
-        headline("5. Ten for a stranger who likes " + ", ".join(named))
+        headline("5. Ten for a new user who likes " + ", ".join(named))
     show_frame(_readable(recommender.recommend(history=named)), as_json=False)
     recent = ["--where", "year >= 1990"] if titles is not None and "year" in titles.columns else []
     items, bundle = ",".join(named), str(out)
@@ -126,6 +129,7 @@ def _recommend(recommender: Recommender, out: Path) -> None:
 
 
 def _readable(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of a list that fit a terminal."""
     return frame.select(
         c for c in ("rank", "item", "score", "title", "genres") if c in frame.columns
     )

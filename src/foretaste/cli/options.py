@@ -1,4 +1,4 @@
-"""Options that several commands share, and the source they describe."""
+"""Options that several commands share, and the Dataset that they describe."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ Source = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Bundle = Annotated[Path, typer.Argument(help="A folder written by `foretaste train`.")]
-Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Share = Annotated[float, typer.Option(help="Fraction that is tested on.")]
+Share = Annotated[float, typer.Option(help="Fraction of the data in the holdout.")]
 Length = Annotated[int, typer.Option(help="Length of the lists.")]
 Fields = Annotated[
-    list[str] | None, typer.Option("--set", help="A field of the model, as name=value; repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="A hyperparameter of the model, as name=value; repeatable."),
+]
+Diversity = Annotated[
+    float, typer.Option(help="From 0 to 1: how much relevance to trade for variety in a list.")
 ]
 
 
@@ -46,9 +50,9 @@ def reader(
     rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Between fields; guessed if not given.")
+        str | None, typer.Option(help="Separator of the fields; guessed if not given.")
     ] = None,
-    query: Annotated[str | None, typer.Option(help="SQL for a database URL.")] = None,
+    query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
     items: Annotated[
         str | None,
         typer.Option(
@@ -58,16 +62,25 @@ def reader(
     ] = None,
     links: Annotated[
         Path | None,
-        typer.Option(help="From the ids of the ratings to those of --items (MovieLens links.csv)."),
+        typer.Option(
+            help="A table from the ids of the ratings to those of --items (MovieLens links.csv)."
+        ),
     ] = None,
     bad_rows: Annotated[
-        str, typer.Option(help="Rows that cannot be read: error or drop.")
+        str, typer.Option(help="What to do with rows that cannot be read: error or drop.")
     ] = "error",
     duplicates: Annotated[
-        str, typer.Option(help="Same user and item: last, mean, sum or error.")
+        str,
+        typer.Option(help="What to keep of rows with one user and item: last, mean, sum or error."),
     ] = "last",
 ) -> Reader:
-    """What reads the Dataset of a file, folder, URL or catalog name, with a table of items joined."""
+    """Return what reads the Dataset of a file, folder, URL or catalogue name.
+
+    The arguments are the options that commands get by `reads_ratings`; their help explains them.
+
+    Raises:
+        UsageError: Options contradict each other; this is found when the Dataset is read.
+    """
 
     def read_ratings() -> Dataset:
         if links is not None and items is None:
@@ -88,6 +101,9 @@ def reads_ratings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `reader`, whose result it takes as `read_ratings`.
 
     An option that both have goes to both.
+
+    Args:
+        command: A function with an argument `read_ratings`.
     """
     theirs = inspect.signature(reader, eval_str=True).parameters
     own = dict(inspect.signature(command, eval_str=True).parameters)
@@ -106,10 +122,12 @@ def reads_ratings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _in_catalog(source: str) -> bool:
+    """Return whether a name is that of a public data set, and of no file."""
     return (source in CATALOG or source in ALIASES) and not Path(source).exists()
 
 
 def _read(source: str, **options: Any) -> Dataset:
+    """Return the Dataset of a source, with a bar of progress on a terminal."""
     if _in_catalog(source):
         given = [
             name
@@ -127,7 +145,15 @@ def _read(source: str, **options: Any) -> Dataset:
 
 
 def fields_from(settings: list[str] | None) -> dict[str, object]:
-    """`--set name=value` pairs; values are TOML (numbers, lists, true), anything else is text."""
+    """Return the hyperparameters that --set names.
+
+    Args:
+        settings: Texts such as ``n_factors=64``. Values are TOML (numbers, lists, true); anything
+            else is text.
+
+    Raises:
+        UsageError: A text has no "=".
+    """
     fields: dict[str, object] = {}
     for setting in settings or []:
         name, equals, value = setting.partition("=")
@@ -138,7 +164,14 @@ def fields_from(settings: list[str] | None) -> dict[str, object]:
 
 
 def history_from(text: str) -> list[str] | dict[str, float]:
-    """`50,172` (liked) or `50=5,172=2.5` (rated)."""
+    """Return a history: a list of ids, or ratings by id.
+
+    Args:
+        text: ``50,172`` for items that were liked, or ``50=5,172=2.5`` for items with ratings.
+
+    Raises:
+        UsageError: A rating is no number, or only some items have one.
+    """
     entries = [part.strip() for part in text.split(",") if part.strip()]
     if not any("=" in entry for entry in entries):
         return entries
@@ -159,19 +192,27 @@ def history_from(text: str) -> list[str] | dict[str, float]:
 
 
 def user_features_from(text: str | None) -> dict[str, str]:
-    """`gender=F,age=25`: what is known of a user, by column."""
-    told = {}
+    """Return what else is known of a new user, by column of the user table.
+
+    Args:
+        text: ``gender=F,age=25``; None for nothing.
+
+    Raises:
+        UsageError: A part has no "=".
+    """
+    features = {}
     for part in filter(None, map(str.strip, (text or "").split(","))):
         name, equals, cell = part.partition("=")
         if not equals:
             raise UsageError(
                 f"--user-features: got {part!r}.", fix="Write column=value: gender=F,age=25."
             )
-        told[name.strip()] = cell.strip()
-    return told
+        features[name.strip()] = cell.strip()
+    return features
 
 
 def _toml_value(text: str) -> object:
+    """Return the value of a TOML expression, or the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

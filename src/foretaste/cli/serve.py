@@ -26,7 +26,7 @@ Database = Annotated[
     str | None,
     typer.Option("--db", help="URL of the store; an SQLite file beside the bundle if not given."),
 ]
-keys = typer.Typer(help="API keys of a service: create, list, revoke.", no_args_is_help=True)
+keys = typer.Typer(help="Create, list and revoke the API keys of a service.", no_args_is_help=True)
 
 
 def serve(
@@ -40,10 +40,10 @@ def serve(
         typer.Option(help="A site whose pages may call the service (CORS); repeatable."),
     ] = None,
     log_level: Annotated[
-        str, typer.Option(help="info: a line for each request; warning: troubles only.")
+        str, typer.Option(help="info (a line for each request) or warning (faults only).")
     ] = "info",
 ) -> None:
-    """Serve recommendations over HTTP, and the page to see them on.
+    """Serve recommendations over HTTP, with a page to see them on.
 
     Example: foretaste serve bundle --port 8000
     """
@@ -79,25 +79,25 @@ def retrain(
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     db: Database = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote it whatever the comparison says.")
+        bool, typer.Option("--force", help="Promote it whatever the comparison shows.")
     ] = False,
     back: Annotated[
-        bool, typer.Option("--back", help="Serve again what was served before; trains nothing.")
+        bool, typer.Option("--back", help="Serve again what was served before; train nothing.")
     ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train again on the bundle's data and every event since; serve it if it is not worse.
+    """Train again on the bundle's data and every event since, and serve it if it is not worse.
 
-    It is promoted unless it is worse with 95 % certainty on the newest events, and refused where too
-    few users have any (exit code 1). Running services swap to it within a second, without dropping
-    a request.
+    It is promoted unless it is worse with 95 % certainty on the newest events, and refused where
+    too few users have any (exit code 1). Running services swap to it within a second; no request
+    fails.
 
     Example: foretaste retrain bundle --out bundle-2
     """
     promotion = _service("releases")
     if back:
-        _tell(as_json, f"Served again: {promotion.go_back(bundle)}", promoted=True)
+        _report(as_json, f"Served again: {promotion.go_back(bundle)}", promoted=True)
         return
     if out is None:
         raise UsageError("--out is missing.", fix="Name the folder of the new bundle.")
@@ -116,7 +116,7 @@ def retrain(
         promotion.promote(bundle, out)
     words = f"{fitted.dataset!r} in {out}. {compared.sentence}"
     words += " Promoted all the same (--force)." if promoted and not not_worse else ""
-    _tell(as_json, words, promoted=promoted, **compared.summary())
+    _report(as_json, words, promoted=promoted, **compared.summary())
     if not promoted:
         raise typer.Exit(1)
 
@@ -124,11 +124,13 @@ def retrain(
 @keys.command("create")
 def create_key(
     bundle: Bundle,
-    name: Annotated[str, typer.Option(help="What the key is for.")],
-    scope: Annotated[str, typer.Option(help="read, write or admin; each includes those before.")],
+    name: Annotated[str, typer.Option(help="A name for the key, such as who uses it.")],
+    scope: Annotated[
+        str, typer.Option(help="read, write or admin; each includes those before it.")
+    ],
     db: Database = None,
 ) -> None:
-    """Make an API key; it is printed this once, and only its SHA-256 is kept.
+    """Create an API key; it is printed once, and only its SHA-256 is kept.
 
     Example: foretaste keys create bundle --name shop --scope write
     """
@@ -137,7 +139,7 @@ def create_key(
 
 @keys.command("list")
 def list_keys(bundle: Bundle, db: Database = None, as_json: Json = False) -> None:
-    """The keys that were made, revoked ones too.
+    """List the keys that were made, revoked ones too.
 
     Example: foretaste keys list bundle
     """
@@ -156,7 +158,7 @@ def revoke_key(
     name: Annotated[str, typer.Option(help="The name it was made with.")],
     db: Database = None,
 ) -> None:
-    """Make an API key worthless; running services know within a second.
+    """Revoke an API key; running services refuse it within a second.
 
     Example: foretaste keys revoke bundle --name shop
     """
@@ -165,16 +167,20 @@ def revoke_key(
 
 
 def beside(bundle: Path) -> str:
-    """The URL of the SQLite file beside a bundle."""
+    """Return the URL of the SQLite file beside a bundle.
+
+    Args:
+        bundle: The folder of the bundle.
+    """
     path = bundle.resolve()
     return f"sqlite:///{path.with_name(path.name + '.sqlite')}"
 
 
 @contextmanager
 def _metrics_of(workers: int) -> Iterator[None]:
-    """A folder where workers count together, empty at first and removed with them.
+    """Make a folder in which several workers count together, and remove it when they end.
 
-    One worker counts in memory: it ends by its signal, and could not remove the folder.
+    One worker counts in memory: it ends by its signal and could not remove the folder.
     """
     name = _service("middleware").METRICS_FOLDER
     if workers == 1:
@@ -185,7 +191,8 @@ def _metrics_of(workers: int) -> Iterator[None]:
         yield
 
 
-def _tell(as_json: bool, words: str, **more: Any) -> None:
+def _report(as_json: bool, words: str, **more: Any) -> None:
+    """Print a sentence, or one JSON object with it and more."""
     if as_json:
         emit({"said": words, **more})
     else:
@@ -193,11 +200,12 @@ def _tell(as_json: bool, words: str, **more: Any) -> None:
 
 
 def _day(ms: int) -> str:
+    """Return the day of a time in milliseconds."""
     return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
 
 
 def _service(module: str) -> Any:
-    """A module of the service; the core works without what it needs."""
+    """Return a module of the service; what it imports is an optional part of the installation."""
     try:
         return importlib.import_module(f"foretaste.service.{module}")
     except ModuleNotFoundError as error:

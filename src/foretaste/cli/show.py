@@ -1,4 +1,4 @@
-"""How things look on a terminal: tables, numbers with units, meters."""
+"""How results look on a terminal: tables, numbers with units, bars of progress."""
 
 from __future__ import annotations
 
@@ -18,26 +18,38 @@ from rich.text import Text
 from foretaste.evaluation.evaluate import Report
 
 console = Console(highlight=False)
-LONGEST_CELL = 40  # characters; the overview of a film has hundreds
+LONGEST_CELL = 40  # characters: a column may hold texts of hundreds
 ASKED = ("user", "model", "case", "item", "score", "rank", "rating", "std", "weight", "share")
 ASKED += ("value", "low", "high")
 TITLES = ("title", "name")
-NOBODY = "–"  # where a number would stand: nothing is known
+UNKNOWN = "–"  # in place of a number that is not known
 
 
 def say(text: str = "") -> None:
-    """One line of text, without markup."""
+    """Print one line of text, without markup.
+
+    Args:
+        text: The line.
+    """
     console.print(Text(text), soft_wrap=True)
 
 
 def headline(text: str) -> None:
-    """The title of a part."""
+    """Print the title of a part.
+
+    Args:
+        text: The title.
+    """
     console.print()
     console.print(Text(text, style="bold"))
 
 
 def emit(value: Mapping[str, Any]) -> None:
-    """One JSON object on standard output."""
+    """Print one JSON object.
+
+    Args:
+        value: The object.
+    """
     typer.echo(json.dumps(value, default=str, allow_nan=False))
 
 
@@ -49,7 +61,7 @@ def show_frame(
     Args:
         frame: The table.
         as_json: Whether to print one JSON object instead.
-        unknown: Ids that were ignored, by what they were given for.
+        unknown: Ids that were ignored, by the argument that held them.
     """
     if as_json:
         emit({"rows": frame.to_dicts(), **({"unknown": unknown} if unknown else {})})
@@ -59,7 +71,7 @@ def show_frame(
     if frame.is_empty():
         say("Nothing to list: no item is left that may be shown.")
         return
-    empty = {name: NOBODY if kind.is_float() else "" for name, kind in frame.schema.items()}
+    empty = {name: UNKNOWN if kind.is_float() else "" for name, kind in frame.schema.items()}
     cells = {n: [_cell(v, empty[n]) for v in frame[n]] for n in frame.columns}
     shown = _fitting(cells, console.width)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -74,7 +86,7 @@ def show_frame(
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
-    """The columns for which there is room: what was asked, the title, then the others in order."""
+    """Return the columns for which there is room: the answer, the title, then the others."""
     first = [name for name in cells if name in ASKED] + [name for name in TITLES if name in cells]
     room, kept = width, set[str]()
     for name in [*first, *(name for name in cells if name not in first)]:
@@ -86,6 +98,7 @@ def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
 
 
 def _cell(value: object, empty: str = "") -> str:
+    """Return a value as the text of a cell."""
     if value is None:
         return empty
     text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
@@ -93,7 +106,11 @@ def _cell(value: object, empty: str = "") -> str:
 
 
 def show_reports(reports: Mapping[str, Report]) -> None:
-    """Models down, metrics across, each with its 95 % interval."""
+    """Print a table of models and metrics, each with its 95 % interval.
+
+    Args:
+        reports: Reports by the names of models.
+    """
     names = list(dict.fromkeys(name for report in reports.values() for name in report.metrics))
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("model")
@@ -107,15 +124,23 @@ def show_reports(reports: Mapping[str, Report]) -> None:
 
 
 def _interval(report: Report, name: str) -> Text:
+    """Return a metric and its interval as the text of a cell."""
     found = report.metrics.get(name)
     if found is None or not found.known:
-        return Text(NOBODY, style="dim")
+        return Text(UNKNOWN, style="dim")
     return Text(f"{found.value:.4f}\n").append(f"{found.low:.3f}–{found.high:.3f}", style="dim")
 
 
 @contextlib.contextmanager
 def byte_meter(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar in bytes on standard error, on a terminal only; gone when it is done."""
+    """Show a bar of progress in bytes on standard error, on a terminal only.
+
+    Args:
+        label: What is read or fetched.
+
+    Returns:
+        A function of the bytes so far and in all; None where there is no terminal.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -131,7 +156,11 @@ def byte_meter(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def size(n_bytes: float) -> str:
-    """Bytes as people read them."""
+    """Return a number of bytes with a unit that suits its size.
+
+    Args:
+        n_bytes: Bytes.
+    """
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n_bytes < 1024 or unit == "GiB":
             return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
@@ -140,7 +169,11 @@ def size(n_bytes: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration as people read it."""
+    """Return a duration in words.
+
+    Args:
+        value: Seconds.
+    """
     if value < 1:
         return "under a second"
     minutes, rest = divmod(round(value), 60)

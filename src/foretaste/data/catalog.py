@@ -1,4 +1,7 @@
-"""The public data sets: where each comes from and how its files are recognised."""
+"""The public data sets: where each comes from and how its files are recognised.
+
+The module downloads nothing: `fetching.py` asks the sources that stand here.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import polars as pl
 from foretaste.bundle import atomic_write
 from foretaste.data.building import build, items_only
 from foretaste.data.dataset import Dataset, ReadReport
-from foretaste.data.download import Files, Limits, MiB, Source, Wheel, Zip, sha256
+from foretaste.data.download import Files, Source, Wheel, Zip, sha256
 from foretaste.data.movielens import GENRES_100K, read_adjacency
 from foretaste.data.reading import read, read_items
+from foretaste.data.unpacking import Limits, MiB
 
 _GROUPLENS = "Research only, no redistribution, no commercial use without permission (GroupLens)."
 _GITHUB = "https://raw.githubusercontent.com/"
@@ -22,7 +26,15 @@ _KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/"
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a data set and its SHA-256, with another one or a size in bytes that is as good."""
+    """A file of a data set, and how it is recognised.
+
+    Args:
+        name: Its name.
+        sha256: The SHA-256 that it should have; "" where it is not checked.
+        or_sha256: Another one that is as good.
+        or_size: A size in bytes that is as good.
+        needed: Whether the data set cannot be read without it.
+    """
 
     name: str
     sha256: str = ""
@@ -31,7 +43,11 @@ class DataFile:
     needed: bool = True
 
     def wrong(self, path: Path) -> str:
-        """What is wrong with the file at `path`, or nothing."""
+        """Return what is wrong with a file, a sentence, or "".
+
+        Args:
+            path: Where the file is.
+        """
         expected = [known for known in (self.sha256, self.or_sha256) if known]
         if not expected or path.stat().st_size == self.or_size:
             return ""
@@ -41,7 +57,17 @@ class DataFile:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A public data set.  sources: tried in order, after the folder itself."""
+    """A public data set.
+
+    Args:
+        name: Its short name, which is also that of its folder.
+        title: Its name in full.
+        licence: What its publisher allows, a sentence.
+        home: The page of its publisher.
+        files: Its files.
+        sources: Where it can be downloaded, in the order in which they are tried.
+        read: Makes a Dataset of its folder.
+    """
 
     name: str
     title: str
@@ -53,7 +79,7 @@ class CatalogEntry:
 
 
 def _read_films(path: Path) -> Dataset:
-    """A catalogue: nobody has rated them here."""
+    """Return films without ratings, a catalogue."""
     return items_only(read_items(path))
 
 
@@ -62,7 +88,7 @@ def _read_ratings_small(path: Path) -> Dataset:
 
 
 def _read_gowalla(path: Path) -> Dataset:
-    """Train, then test, as one Dataset: `order_r` is the position in the two files together."""
+    """Return train.txt and test.txt as one Dataset, ordered by position in the two files."""
     parts = [read_adjacency(path / "train.txt"), read_adjacency(path / "test.txt")]
     user, item, order, start = [], [], [], 0
     for part in parts:
@@ -77,9 +103,9 @@ def _read_gowalla(path: Path) -> Dataset:
 
 
 def _from_recbole(raw: Path, into: Path) -> None:
-    """The publisher's files of MovieLens 100K, from the ones that RecBole carries.
+    """Write the publisher's files of MovieLens 100K from those that RecBole carries.
 
-    u.data and u.user are the published ones, byte for byte.  u.item has the published ids, titles
+    u.data and u.user are the published ones, byte for byte. u.item has the published ids, titles
     and genres, but no release days and no URLs, and three titles lack a space at their end.
     """
     ratings, users, items = (
@@ -96,7 +122,7 @@ def _lines(rows: Iterable[str]) -> str:
 
 
 def _item_line(row: str) -> str:
-    """One line of u.item from one of ml-100k.item: id, title, year and genres in words."""
+    """Return a line of u.item from one of ml-100k.item: id, title, year and genres in words."""
     item, title, year, genres = row.split("\t")
     # One film has no title and no year; RecBole spells that "unkonwn".
     named = "unknown" if title == "unkonwn" else f"{title} ({year})"
@@ -151,7 +177,7 @@ _ENTRIES = (
         (
             DataFile(
                 "ratings.dat",
-                # Of the reconstruction; the published file is known to us by its size, and by the
+                # That of our reconstruction; of the published file we know only the size, and the
                 # SHA-256 of its archive.
                 "93d0a964200ef4e7ea7bc2d238870d7194b9290791a63d8f52781d4917fdca35",
                 or_size=24_594_131,
@@ -243,7 +269,7 @@ _ENTRIES = (
                 "keywords.csv", "428ef94a80255986ad71fd347855702e772ee776841f1e8923a618aa2d87a668"
             ),
         ),
-        # The archive has 26 million ratings too, which are not unpacked.
+        # The archive also has 26 million ratings, which are not unpacked.
         (Zip(_KAGGLE + "rounakbanik/the-movies-dataset", limits=Limits(download=300 * MiB)),),
         _read_ratings_small,
     ),

@@ -1,8 +1,9 @@
 """Delimited text to cells: a fast way by polars that accounts for every byte, and an exact way.
 
 A chunk goes the fast way when the widths of its cells, its separators and its line ends add up to
-its size: then no quote, space, sign, leading zero, blank line or ragged row was smoothed over. Any
-other chunk goes the exact way, row by row, which knows line numbers and what is wrong with a row.
+its size, which shows that polars passed over no quote, space, sign, leading zero, blank line or
+ragged row. Any other chunk goes the exact way, row by row, which knows line numbers and what is
+wrong with a row. The module does not know what a cell means: `casting.py` judges that.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ from foretaste.data.interactions import IntArray
 from foretaste.data.sources import Chunk
 from foretaste.errors import RatingsFileError
 
-LONGEST_RECORD = 16 << 20  # a quoted cell that runs on for longer was never closed
-MOST_DIGITS = 18
-AHEAD = 2  # chunks parsed at the same time: polars parses one this small on one thread
+LONGEST_RECORD = 16 << 20  # bytes; a longer quoted cell counts as never closed
+MOST_DIGITS = 18  # the largest number of digits that Int64 always holds
+AHEAD = 2  # chunks parsed at the same time, because polars parses a small one on one thread
 
 
 class OpenQuoteError(Exception):
-    """A quote is still open where the chunk ends: at this line, from this byte on."""
+    """A quote is still open where the chunk ends.
+
+    Args:
+        line: The line of the row with the quote.
+        start: The byte of the chunk at which that row begins.
+    """
 
     def __init__(self, line: int, start: int) -> None:
         super().__init__(line, start)
@@ -36,7 +42,14 @@ class OpenQuoteError(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One row of text: its line, its cells or what is wrong with it, and the byte after it."""
+    """One row of text.
+
+    Args:
+        line: The number of its first line in the file, from 1.
+        cells: Its cells; none where the line is blank or the row is wrong.
+        wrong: What is wrong with it, a sentence, or "".
+        end: The byte of the chunk after it.
+    """
 
     line: int
     cells: list[str]
@@ -46,10 +59,15 @@ class Record:
 
 @dataclass
 class Cells:
-    """The cells of a chunk by role: text, or Int64 where every cell was canonical.
+    """The cells of a chunk.
 
-    line_r: line of each row.  row_r: its place in the chunk.  wrong: (line, what) of rows without
-    cells.  blank: blank lines passed over.
+    Args:
+        columns: Cells by role, (rows,) each: text, or Int64 where every cell is written as polars
+            would write the number.
+        line_r: The line of each row in the file, (rows,).
+        row_r: The position of each row among the rows of the chunk, (rows,).
+        wrong: Line and fault of each row that could not be cut into cells.
+        blank: The number of blank lines that were passed over.
     """
 
     columns: dict[str, pl.Series]
@@ -61,7 +79,13 @@ class Cells:
 
 @dataclass(frozen=True)
 class Format:
-    """How rows are cut: the separator, the cells in a row, and which of them plays which role."""
+    """How rows are cut into cells.
+
+    Args:
+        separator: One ASCII character, or "::".
+        width: The number of cells in a row.
+        place: The number of the cell by role, from 0.
+    """
 
     separator: str
     width: int
@@ -69,7 +93,17 @@ class Format:
 
 
 def records(content: bytes, line: int, separator: str, start: int = 0) -> Iterator[Record]:
-    """Every row of a chunk with its line number; blank lines come as rows without cells."""
+    """Yield every row of a chunk; a blank line is a row without cells.
+
+    Args:
+        content: Whole lines in UTF-8.
+        line: The number of the line at which `start` is.
+        separator: One ASCII character, where quotes count, or "::", where they do not.
+        start: The byte to begin at.
+
+    Raises:
+        OpenQuoteError: A quoted cell does not end in the chunk.
+    """
     quotes = len(separator) == 1
     while start < len(content):
         end = content.find(b"\n", start)
@@ -84,6 +118,7 @@ def records(content: bytes, line: int, separator: str, start: int = 0) -> Iterat
 
 
 def _plain(row: bytes, line: int, separator: str, end: int) -> Record:
+    """Return a row without quotes."""
     row = row.removesuffix(b"\r")
     try:
         text = row.decode()
@@ -97,7 +132,7 @@ def _plain(row: bytes, line: int, separator: str, end: int) -> Record:
 
 
 def _quoted(content: bytes, line: int, separator: bytes, start: int) -> Record:
-    """One row by RFC 4180: a cell that begins with a quote ends with one, "" stands for a quote."""
+    """Return a row by RFC 4180: a cell in quotes ends with one, and "" in it stands for a quote."""
     cells: list[bytes] = []
     at, wrong = start, ""
     while True:
@@ -123,6 +158,7 @@ def _quoted(content: bytes, line: int, separator: bytes, start: int) -> Record:
 
 
 def _closing_quote(content: bytes, opening: int) -> int:
+    """Return the byte of the quote that closes the one at `opening`, or -1."""
     at = content.find(b'"', opening + 1)
     while at >= 0 and content[at + 1 : at + 2] == b'"':
         at = content.find(b'"', at + 2)
@@ -130,6 +166,7 @@ def _closing_quote(content: bytes, opening: int) -> int:
 
 
 def _end_of_cell(content: bytes, start: int, separator: bytes) -> int:
+    """Return the byte of the next separator or line end."""
     line_end = content.find(b"\n", start)
     line_end = len(content) if line_end < 0 else line_end
     cell_end = content.find(separator, start, line_end)
@@ -151,9 +188,17 @@ def read_cells(
     first: Chunk, chunks: Iterator[Chunk], form: Format, integers: Callable[[], list[str]],
     path: Path,
 ) -> Iterator[Cells]:  # fmt: skip
-    """The cells of every chunk, in order; the next chunks are parsed while one is taken in.
+    """Yield the cells of every chunk in order, and parse the next chunks meanwhile.
 
-    integers: the roles to try as Int64, asked again for every chunk.
+    Args:
+        first: The first chunk, without the header.
+        chunks: The other chunks.
+        form: How rows are cut.
+        integers: Returns the roles to try as Int64; called for every chunk.
+        path: The file, for messages.
+
+    Raises:
+        RatingsFileError: A quote is never closed.
     """
     ahead: deque[tuple[Chunk, Future[Cells | None]]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
@@ -174,7 +219,10 @@ def read_cells(
 def _taken(
     chunk: Chunk, parsed: Future[Cells | None], rest: Chunk | None, form: Format
 ) -> tuple[Cells, Chunk | None]:
-    """The cells of a chunk with what the one before left open, and what it leaves open itself."""
+    """Return the cells of what was left over and a chunk, and what the chunk leaves over itself.
+
+    Left over is a row at the end of a chunk whose quote closes in the next one.
+    """
     cells = parsed.result()
     if rest is not None:
         chunk = Chunk(rest.content + chunk.content, rest.line)
@@ -195,7 +243,15 @@ def _never_closed(path: Path, line: int) -> RatingsFileError:
 
 
 def read_exactly(chunk: Chunk, form: Format) -> Cells:
-    """The cells of a chunk, row by row; OpenQuoteError where a quote runs past its end."""
+    """Return the cells of a chunk as text, cut row by row.
+
+    Args:
+        chunk: Whole lines.
+        form: How rows are cut.
+
+    Raises:
+        OpenQuoteError: A quoted cell does not end in the chunk.
+    """
     kept: list[list[str]] = []
     lines: list[int] = []
     places: list[int] = []
@@ -224,9 +280,13 @@ def read_exactly(chunk: Chunk, form: Format) -> Cells:
 
 
 def read_fast(chunk: Chunk, form: Format, integers: Sequence[str]) -> Cells | None:
-    """The cells of a chunk by polars, or None where a single byte is not accounted for.
+    """Return the cells of a chunk by polars, or None where a single byte is not accounted for.
 
-    integers: roles to try as Int64; they come out so only where every cell is canonical.
+    Args:
+        chunk: Whole lines.
+        form: How rows are cut.
+        integers: Roles to try as Int64. They are text where a cell is not written as polars would
+            write the number, for example with a leading zero.
     """
     content = _without_plain_quotes(chunk.content, form.separator)
     if content is None or b"\0" in content or (not content.isascii() and not _is_utf8(content)):
@@ -253,7 +313,7 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _without_plain_quotes(content: bytes, separator: str) -> bytes | None:
-    """The chunk without its quotes, where none of them encloses a separator, line end or quote."""
+    """Return the chunk without its quotes, or None where one encloses more than a plain cell."""
     if len(separator) > 1 or b'"' not in content:
         return content
     byte = np.frombuffer(content, np.uint8)
@@ -270,7 +330,7 @@ def _without_plain_quotes(content: bytes, separator: str) -> bytes | None:
 
 
 def _parse(content: bytes, form: Format, integers: Sequence[str]) -> pl.DataFrame | None:
-    """The frame of a chunk without quotes, if its cells and separators add up to its bytes."""
+    """Return the frame of a chunk without quotes, if cells and separators add up to its bytes."""
     gap = len(form.separator)  # a::b is read as a, nothing, b with separator ":"
     places = range((form.width - 1) * gap + 1)
     names = [f"gap{i}" if i % gap else f"c{i // gap}" for i in places]
@@ -298,7 +358,7 @@ def _parse(content: bytes, form: Format, integers: Sequence[str]) -> pl.DataFram
 
 
 def _digits(column: pl.Series) -> int | None:
-    """Characters in the canonical text of all cells; None where some are null or negative."""
+    """Return the number of digits in all cells; None where some are null, negative or too large."""
     if column.null_count() or not len(column):
         return None
     low, high = int(column.min()), int(column.max())  # type: ignore[arg-type]

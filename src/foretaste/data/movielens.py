@@ -1,4 +1,7 @@
-"""Folders with a layout of their own: MovieLens, and adjacency lists."""
+"""Folders with a layout of their own: MovieLens, and adjacency lists.
+
+The module does not know the published sums of these files: `catalog.py` does.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.sources import check_file
 from foretaste.errors import DataError, RatingsFileError
 
-RATINGS = ("u.data", "ratings.dat", "ratings.csv")  # the file that tells the layout of a folder
+RATINGS = ("u.data", "ratings.dat", "ratings.csv")  # by which the layout of a folder is known
 SPLIT_100K = re.compile(r"u\.data|u[1-5ab]\.(base|test)")
 GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -24,7 +27,14 @@ GENRES_100K = (
 
 
 def ratings_file(folder: Path) -> Path:
-    """The ratings of a MovieLens folder: 100K, 1M or latest."""
+    """Return the file of ratings in a MovieLens folder: 100K, 1M or latest.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        DataError: No such file is in it.
+    """
     for name in RATINGS:
         for file in (folder / name, folder / f"{name}.gz"):
             if file.is_file():
@@ -39,7 +49,15 @@ def ratings_file(folder: Path) -> Path:
 
 
 def attach_tables(ratings: Dataset, file: Path) -> Dataset:
-    """The same with the tables of items and users that MovieLens has beside its ratings."""
+    """Return ratings with the tables of items and users that MovieLens has beside them.
+
+    Args:
+        ratings: The ratings.
+        file: The file that they were read from; unchanged ratings where it is not of MovieLens.
+
+    Raises:
+        RatingsFileError: A table beside them is damaged.
+    """
     name, beside = file.name.removesuffix(".gz"), file.parent
     if SPLIT_100K.fullmatch(name):
         readers = {"u.item": items_100k, "u.user": users_100k}
@@ -58,7 +76,11 @@ def attach_tables(ratings: Dataset, file: Path) -> Dataset:
 
 
 def items_100k(file: Path) -> pl.DataFrame:
-    """u.item: item, title, year, genres."""
+    """Return the columns item, title, year and genres of u.item (MovieLens 100K).
+
+    Args:
+        file: Its path.
+    """
     rows = _rows(file, "|", 5 + len(GENRES_100K))
     flags = [zip(GENRES_100K, row[5:], strict=True) for row in rows]
     genres = ["|".join(genre for genre, flag in one if flag == "1") for one in flags]
@@ -66,13 +88,21 @@ def items_100k(file: Path) -> pl.DataFrame:
 
 
 def items_1m(file: Path) -> pl.DataFrame:
-    """movies.dat: item, title, year, genres."""
+    """Return the columns item, title, year and genres of movies.dat (MovieLens 1M).
+
+    Args:
+        file: Its path.
+    """
     rows = _rows(file, "::", 3)
     return _items(*([row[i] for row in rows] for i in range(3)))
 
 
 def items_latest(file: Path) -> pl.DataFrame:
-    """movies.csv: item, title, year, genres."""
+    """Return the columns item, title, year and genres of movies.csv (MovieLens latest).
+
+    Args:
+        file: Its path.
+    """
     text = _text(file)
     rows = list(csv.reader(text.split("\n"), strict=True)) if text else []
     rows = [row for row in rows if row]
@@ -85,13 +115,21 @@ def items_latest(file: Path) -> pl.DataFrame:
 
 
 def users_100k(file: Path) -> pl.DataFrame:
-    """u.user: user, age, gender, occupation, zip."""
+    """Return the columns user, age, gender, occupation and zip of u.user (MovieLens 100K).
+
+    Args:
+        file: Its path.
+    """
     columns = ("user", "age", "gender", "occupation", "zip")
     return _users(pl.DataFrame(_rows(file, "|", 5), schema=columns, orient="row"))
 
 
 def users_1m(file: Path) -> pl.DataFrame:
-    """users.dat: user, gender, age, occupation, zip."""
+    """Return the columns user, age, gender, occupation and zip of users.dat (MovieLens 1M).
+
+    Args:
+        file: Its path.
+    """
     columns = ("user", "gender", "age", "occupation", "zip")
     return _users(pl.DataFrame(_rows(file, "::", 5), schema=columns, orient="row"))
 
@@ -106,11 +144,12 @@ def _items(ids: list[str], titles: list[str], genres: list[str]) -> pl.DataFrame
         "item": pl.String, "title": pl.String, "genres": pl.String})  # fmt: skip
     year = pl.col("title").str.extract(r"\((\d{4})[^()]*\)\s*$").cast(pl.Int64).alias("year")
     genre = pl.col("genres").replace({"(no genres listed)": None, "": None})
-    return table.select("item", "title", year, genre)
+    # the publisher's titles have blanks behind them that the mirror's have not
+    return table.select("item", pl.col("title").str.strip_chars(), year, genre)
 
 
 def _text(file: Path) -> str:
-    """A small file whole: UTF-8, or latin-1 as MovieLens published its first titles."""
+    """Return a small file whole: UTF-8, or latin-1 as in the first editions of MovieLens."""
     check_file(file)
     content = file.read_bytes()
     try:
@@ -120,6 +159,7 @@ def _text(file: Path) -> str:
 
 
 def _rows(file: Path, separator: str, width: int) -> list[list[str]]:
+    """Return the cells of every line; a line with another number of them is an error."""
     rows: list[list[str]] = []
     for line, text in enumerate(_text(file).split("\n"), start=1):
         if text:
@@ -135,7 +175,17 @@ def _rows(file: Path, separator: str, width: int) -> list[list[str]]:
 def read_adjacency(
     path: str | Path, *, name: str | None = None, duplicates: str = "last"
 ) -> Dataset:
-    """Clicks from lines of `user item item ...`, as LightGCN published Gowalla."""
+    """Return clicks from lines of `user item item ...`, as LightGCN published Gowalla.
+
+    Args:
+        path: The file.
+        name: What messages call the Dataset; None for the name of its folder.
+        duplicates: What to do with an item that a user has more than once, as in `read`.
+
+    Raises:
+        RatingsFileError: A line is not text.
+        DataError: The file cannot be read, or has no clicks.
+    """
     path = Path(path)
     check_file(path)
     tokens: list[str] = []
@@ -163,5 +213,6 @@ def read_adjacency(
 
 
 def _whole_numbers(ids: pl.Series) -> pl.Series:
+    """Return ids as integers where each is written as one."""
     number = ids.cast(pl.Int64, strict=False)
     return number if bool((number.cast(pl.String) == ids).fill_null(False).all()) else ids

@@ -1,4 +1,7 @@
-"""Files as chunks of whole lines in UTF-8: what can be opened, gzip, encodings."""
+"""Files as chunks of whole lines in UTF-8: what can be opened, gzip, encodings.
+
+The module does not know what a line means: `delimited.py` cuts it into cells.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from foretaste.errors import DataError, RatingsFileError, UsageError
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-BLOCK = 1 << 20  # a block and what polars makes of it stay in the processor's cache
-LONGEST_LINE = 64 << 20
+BLOCK = 1 << 20  # bytes; a block and what polars makes of it stay in the processor's cache
+LONGEST_LINE = 64 << 20  # bytes
 MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
@@ -33,24 +36,41 @@ FOREIGN = {
 
 
 class NotUtf8Error(Exception):
-    """The file is not UTF-8 after all: read it again as latin-1."""
+    """The file is not UTF-8, although its beginning was: it must be read again as latin-1."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines in UTF-8, the last one ended; `line` is the number of the first."""
+    """A part of a file.
+
+    Args:
+        content: Whole lines in UTF-8, each with its line end.
+        line: The number of the first line, from 1.
+    """
 
     content: bytes
     line: int
 
 
 def line_ends(content: bytes) -> int:
-    """How many lines end in it: three times as fast as bytes.count where lines are short."""
+    """Return the number of line ends in some bytes.
+
+    Args:
+        content: The bytes.
+    """
+    # Three times as fast as bytes.count where lines are short.
     return int(np.count_nonzero(np.frombuffer(content, np.uint8) == ord("\n")))
 
 
 def check_file(path: Path) -> bytes:
-    """The first bytes of a file that may hold ratings; a clear error for any other."""
+    """Return the first 16 bytes of a file that may hold ratings.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: The file cannot be read, is empty, or is of a kind that cannot hold ratings.
+    """
     magic = first_bytes(path)
     for start, (what, fix) in FOREIGN.items():
         if magic.startswith(start):
@@ -64,7 +84,14 @@ def check_file(path: Path) -> bytes:
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first bytes of a file that can be read and is not empty."""
+    """Return the first 16 bytes of a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: The file cannot be read, or is empty.
+    """
     try:
         with path.open("rb") as file:
             magic = file.read(16)
@@ -84,6 +111,7 @@ def first_bytes(path: Path) -> bytes:
 
 
 def _did_you_mean(path: Path) -> str:
+    """Return a sentence about what there is in place of a missing file."""
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} either."
     names = sorted(entry.name for entry in path.parent.iterdir())
@@ -95,7 +123,14 @@ def _did_you_mean(path: Path) -> str:
 
 @dataclass
 class TextFile:
-    """A text file, plain or gzipped, in some encoding; `encoding` says which after reading."""
+    """A text file, plain or gzipped, in some encoding.
+
+    Args:
+        path: The file.
+        asked: "auto", or the name of an encoding.
+        progress: Called with the bytes read and the bytes in all.
+        encoding: The encoding assumed at first with "auto"; after reading, the one found.
+    """
 
     path: Path
     asked: str = "auto"
@@ -103,7 +138,13 @@ class TextFile:
     encoding: str = "utf-8"
 
     def chunks(self) -> Iterator[Chunk]:
-        """Chunks of whole lines.  NotUtf8Error where `auto` took it for UTF-8 and it is not."""
+        """Yield chunks of whole lines.
+
+        Raises:
+            NotUtf8Error: The encoding was to be found, and the file is not UTF-8.
+            RatingsFileError: A line is too long, or the file mixes encodings.
+            DataError: The file is damaged, or not in the encoding that was asked for.
+        """
         rest, line, multibyte = b"", 1, False
         for block in self._utf8_blocks():
             cut = block.rfind(b"\n") + 1
@@ -126,7 +167,7 @@ class TextFile:
             yield Chunk(rest + b"\n", line)
 
     def _check_encoding(self, content: bytes, line: int, multibyte: bool) -> bool:
-        """Whether UTF-8 beyond ASCII was seen so far; one file has one encoding or is refused."""
+        """Return whether UTF-8 beyond ASCII has occurred so far; refuse a mix of encodings."""
         if self.asked != "auto" or self.encoding != "utf-8" or content.isascii():
             return multibyte
         try:
@@ -138,6 +179,7 @@ class TextFile:
         return True
 
     def _utf8_blocks(self) -> Iterator[bytes]:
+        """Yield the content in UTF-8, in blocks of any size."""
         blocks = self._blocks()
         first = next(blocks, b"")
         codec = self._codec(first)
@@ -150,6 +192,7 @@ class TextFile:
             yield from self._from_codec(codec, first, blocks)
 
     def _codec(self, first: bytes) -> str:
+        """Return the encoding that is asked for, or else found in the first block."""
         if self.asked not in ("auto", "utf-8", "latin-1"):
             try:
                 self.encoding = codecs.lookup(self.asked).name
@@ -203,7 +246,7 @@ class TextFile:
                 yield block
 
     def _read_lines(self, stream: BinaryIO) -> bytes:
-        """A block that ends with a line where one does: nothing is copied to cut it."""
+        """Return a block that ends with a line where that is near, so that nothing is copied."""
         try:
             block = stream.read(BLOCK)
             return block + stream.readline(BLOCK) if block else block

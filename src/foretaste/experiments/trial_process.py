@@ -60,7 +60,8 @@ def _work_and_exit(task: Mapping[str, Any]) -> None:
     os.close(0)
     os.dup2(2, 1)
     with contextlib.suppress(OSError):  # where memory runs out, this process goes, no other
-        Path("/proc/self/oom_score_adj").write_text("500")
+        with Path("/proc/self/oom_score_adj").open("w") as file:
+            file.write("500")
     try:
         work(task)
     except BaseException:

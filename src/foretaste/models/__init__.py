@@ -46,7 +46,14 @@ MODELS: dict[str, type[Model]] = {
 
 
 def model_named(name: str) -> type[Model]:
-    """The model class of that name; UsageError lists the names there are."""
+    """Return the class of the model with a name.
+
+    Args:
+        name: One of the names in MODELS.
+
+    Raises:
+        UsageError: No model has the name; the message suggests the nearest, or lists all.
+    """
     if name in MODELS:
         return MODELS[name]
     hint = did_you_mean(name, MODELS, else_say="Use one of {}.")

@@ -1,4 +1,4 @@
-"""Similarity of content: what an item's text or labels have in common with those of a history."""
+"""Similarity of content, between the text or labels of an item and those of a history."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ CAST = 3  # the first names of a film's cast count
 
 @dataclass(eq=False)
 class ContentModel(LearnsFromLikes):
-    """Scores an item by its mean cosine to what the user liked, in features of unit length.
+    """Score an item by its mean cosine to what the user liked, in features of unit length.
 
-    Only the table of items is learned from; a catalogue without interactions will do.
+    It learns from the table of items alone, so that a catalogue without interactions is enough, and
+    does not know what other users like, nor how good an item is.
     """
 
     needs_interactions: ClassVar[bool] = False
@@ -43,7 +44,17 @@ class ContentModel(LearnsFromLikes):
 
     @abstractmethod
     def described(self, table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-        """Id and one column, all that the model looks at in an item table, and its kind."""
+        """Return the part of an item table that the model reads.
+
+        Args:
+            table: Items: a column of ids, then their other columns.
+
+        Returns:
+            The ids and one column, and the kind of that column ("text", "sentence" or "labels").
+
+        Raises:
+            ModelError: The table has no such column.
+        """
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Encode the table of items."""
@@ -60,7 +71,7 @@ class ContentModel(LearnsFromLikes):
         return self
 
     def score(self, histories: Histories) -> Tensor:
-        """Mean cosines, weighted as the likes are; zeros where nothing is liked: (B, items)."""
+        """Return mean cosines weighted by the likes, zero where nothing is liked: (B, items)."""
         X_if, X_fi = self._features
         L_bi = self.likes(histories, X_if.shape[0])
         total_b = np.maximum(L_bi.sum(axis=1).A1, 1e-12).astype(np.float32)
@@ -68,21 +79,21 @@ class ContentModel(LearnsFromLikes):
         return torch.from_numpy((profile_bf @ X_fi).toarray())
 
     def cosines(self, item: int) -> Tensor:
-        """Of one item row to every item: (items,)."""
+        """Return the cosines of one item to every item: (items,)."""
         X_if, X_fi = self._features
         return torch.from_numpy((X_if[item : item + 1] @ X_fi).toarray()[0])
 
     def item_vectors(self) -> Tensor:
-        """The leading directions of the features (latent semantic analysis): (items, d)."""
+        """Return the leading directions of the features (latent semantic analysis): (items, d)."""
         X_if, _ = self._features
         if min(X_if.shape) <= FACTORS:
             return torch.from_numpy(X_if.toarray())
-        start = np.ones(min(X_if.shape), dtype=np.float32)  # not drawn: the same every time
+        start = np.ones(min(X_if.shape), dtype=np.float32)  # not drawn, so that vectors repeat
         U_ik, S_k, _ = sparse.linalg.svds(X_if, FACTORS, v0=start)
         return torch.from_numpy(np.ascontiguousarray(U_ik * S_k))
 
     def with_items(self, table: pl.DataFrame) -> Self:
-        """A copy with the lines of an item table as further items."""
+        """Return a copy that also scores new items, by their column."""
         new_if = ItemFeatures(self.columns_).encode(self.described(table)[0])
         grown = copy.copy(self)
         grown._keep(sparse.vstack([self._features[0], new_if], format="csr"))
@@ -90,7 +101,7 @@ class ContentModel(LearnsFromLikes):
 
     @cached_property
     def _features(self) -> tuple[Any, Any]:
-        """What is known of each item, and its transpose: CSR, single."""
+        """Return the features of the items (items, f), and their transpose: CSR, single."""
         arrays = (self.weight_n_.numpy(), self.feature_n_.numpy(), self.pointer_i_.numpy())
         shape = (len(self.pointer_i_) - 1, ItemFeatures(self.columns_).width)
         X_if = sparse.csr_matrix(arrays, shape)
@@ -101,20 +112,36 @@ class ContentModel(LearnsFromLikes):
         return self._features[0]
 
     def _keep(self, X_if: Any) -> None:
+        """Keep a CSR matrix of features as the tensors that it consists of."""
         self.pointer_i_ = torch.from_numpy(X_if.indptr)
         self.feature_n_ = torch.from_numpy(X_if.indices)
         self.weight_n_ = torch.from_numpy(X_if.data)
 
     def cost(self, shape: Shape) -> Cost:
-        """Reading a few dozen words of each item."""
+        """Estimate the reading of a few dozen words of each item."""
         return Cost(seconds=0.5 + 1e-4 * shape.items, memory_bytes=5e7 + 2_000 * shape.items)
 
 
 @dataclass(eq=False)
 class PlotSimilarity(ContentModel):
-    """Cosine of texts: TF-IDF of the words that are no English stop words, or sentence vectors.
+    """Score an item by the mean cosine of its text to the texts of what the user liked.
 
-    column: of the text.  encoder: "tfidf", or "sentence" (all-MiniLM-L6-v2, an extra).
+    It does not know what other users like.  TF-IDF knows neither synonyms nor the order of words,
+    and its stop words are English.
+
+    Args:
+        column: Column of the text in the item table.
+        encoder: "tfidf" for words by TF-IDF; "sentence" for vectors of a network
+            (all-MiniLM-L6-v2, which needs an extra to be installed).
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> plots = ["A detective", "Two friends", "Another detective"]
+        >>> films = pl.DataFrame({"item": ["x", "y", "z"], "overview": plots})
+        >>> recommender = ft.fit(ft.PlotSimilarity(), ft.items_only(films))
+        >>> recommender.recommend(history=["x"], k=1)["item"].item()
+        'z'
     """
 
     name: ClassVar[str] = "plot-similarity"
@@ -123,7 +150,7 @@ class PlotSimilarity(ContentModel):
     encoder: Literal["tfidf", "sentence"] = "tfidf"
 
     def described(self, table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-        """The text."""
+        """Return the column of the text."""
         if self.column not in table.columns:
             raise ModelError(
                 f"{self.name} reads the column {self.column!r}, and the items have none.",
@@ -135,7 +162,7 @@ class PlotSimilarity(ContentModel):
         return table.select(table.columns[0], text), kind
 
     def cost(self, shape: Shape) -> Cost:
-        """As of any text; a network that reads it takes some 10 ms a text."""
+        """Estimate the reading of texts; a network takes some 10 ms for each."""
         cost = super().cost(shape)
         reads = 1e-2 * shape.items if self.encoder == "sentence" else 0.0
         return Cost(cost.seconds + reads, cost.memory_bytes)
@@ -143,10 +170,22 @@ class PlotSimilarity(ContentModel):
 
 @dataclass(eq=False)
 class MetadataSimilarity(ContentModel):
-    """Cosine of sets of labels: genres, keywords, the first three of the cast, the director.
+    """Score an item by the mean cosine of its labels to the labels of what the user liked.
 
-    columns: those that are not there are left out, with a note.  Of `crew` only the director
-    counts, and of `cast` the first three names.
+    It does not know what other users like, and labels that are spelled differently differ.  Of a
+    column `crew` only directors count, and of `cast` the first three names.
+
+    Args:
+        columns: Columns of labels in the item table; those that it lacks are left out, with a note.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> genres = ["Drama", "Comedy", "Drama"]
+        >>> films = pl.DataFrame({"item": ["x", "y", "z"], "genres": genres})
+        >>> recommender = ft.fit(ft.MetadataSimilarity(), ft.items_only(films))
+        >>> recommender.recommend(history=["x"], k=1)["item"].item()
+        'z'
     """
 
     name: ClassVar[str] = "metadata-similarity"
@@ -155,7 +194,7 @@ class MetadataSimilarity(ContentModel):
     notes_: list[str] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Encode the labels of the items."""
+        """Encode the labels of the items, and note which columns are absent."""
         present = train.item_frame.columns[1:]
         absent = [name for name in self.columns if name not in present]
         if len(absent) == len(self.columns):
@@ -169,18 +208,19 @@ class MetadataSimilarity(ContentModel):
         return super().fit(train, engine)
 
     def described(self, table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-        """All labels of an item in one column, each behind the name of its own."""
+        """Return all labels of an item in one column, each after the name of its own column."""
         lines = [self._labels(table[name]) for name in self.columns if name in table.columns]
-        said = (
+        label_i = (
             pl.concat(lines, how="vertical")
             .group_by("line")
             .agg("label")
             .join(pl.DataFrame({"line": np.arange(len(table))}), on="line", how="right")
             .sort("line")["label"]
         )
-        return pl.DataFrame({"item": table[table.columns[0]], "metadata": said}), "labels"
+        return pl.DataFrame({"item": table[table.columns[0]], "metadata": label_i}), "labels"
 
     def _labels(self, series: pl.Series) -> pl.DataFrame:
+        """Return the labels of one column, each with its line and after the column's name."""
         name = series.name
         if name == "crew" and series.dtype == pl.String:
             series = pl.Series(name, map(_directors, series), dtype=pl.List(pl.String))
@@ -191,6 +231,7 @@ class MetadataSimilarity(ContentModel):
 
 
 def _directors(cell: str | None) -> list[str]:
+    """Return the names of the directors in a cell of the column `crew`."""
     return [
         str(person.get("name", ""))
         for person in parsed(cell)

@@ -20,7 +20,7 @@ from foretaste.models.item_knn import nearest, square
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
-MOST_BYTES = 16 << 30  # two double matrices of items x items, at the peak of `fit`
+MAX_BYTES = 16 << 30  # two double matrices of items x items, at the peak of `fit`
 
 
 @dataclass(eq=False)
@@ -54,10 +54,10 @@ class EASE(LearnsFromLikes):
         """Count co-occurrences and invert once; refuse a catalogue that is too large."""
         n_items = len(train.items)
         needed = self.cost(Shape(len(train.users), n_items, len(train))).memory_bytes
-        if needed > MOST_BYTES:
+        if needed > MAX_BYTES:
             raise ModelError(
                 f"{self.name} needs {needed / 2**30:.3g} GiB for {n_items:,} items, more than "
-                f"{MOST_BYTES / 2**30:.3g}.",
+                f"{MAX_BYTES / 2**30:.3g}.",
                 fix="Use sparse-ease, which does not grow with items squared, or graph-filter.",
             )  # fmt: skip
         X_ui = self.learn_likes(train).astype("float64")  # counts are exact

@@ -1,4 +1,4 @@
-"""A graph filter without training: smooth a history over the user-item graph."""
+"""A graph filter, which smooths a history over the graph of users and items."""
 
 from __future__ import annotations
 
@@ -23,16 +23,33 @@ OVERSAMPLED = 32  # columns of the random projection beyond the factors that are
 
 @dataclass(eq=False)
 class GraphFilter(LearnsFromLikes):
-    """GF-CF (Shen et al. 2021): normalised co-occurrence plus an ideal low-pass filter.
+    """Score by normalised co-occurrence and an ideal low-pass filter (GF-CF, Shen et al. 2021).
 
     s = x (P + alpha D_i^-1/2 V V^T D_i^1/2) with P = R^T R, R = D_u^-user_power X D_i^-1/2 and V
-    its leading right singular vectors.  history_power and target_power generalise the two D_i^-1/2
-    of P; all powers 0.5 and alpha 0.3 are the paper's.  iterations: of subspace iteration; few
-    of them leave V short of the true subspace, a softer filter that is not the same model.
+    the leading right singular vectors of R.  Two powers generalise the two D_i^-1/2 of P; the
+    paper has all powers 0.5 and alpha 0.3.  Sharpening undoes a part of the smoothing by
+    ds/dt = -s P (BSPM, Choi et al. 2023).  Nothing is optimised, and it knows neither the order of
+    a history nor the columns of items.
 
-    sharpen: the time for which what was blurred is sharpened again, ds/dt = -s P (BSPM, Choi et al.
-    2023); 0 for not at all.  sharpen_order: of the solver's one step, the terms of the series of
-    exp(-sharpen P); 4 is Runge-Kutta, 1 Euler.  Each costs as much as all the rest of a score.
+    Args:
+        n_factors: Singular vectors in V.
+        alpha: Weight of the low-pass filter beside co-occurrence.
+        user_power: Exponent by which the likes of a user lower the weight of each.
+        history_power: The same exponent of an item of the history.
+        target_power: The same exponent of an item that is scored.
+        iterations: Subspace iterations that find V; few of them leave V short of the true
+            subspace, which makes a softer filter, another model.
+        sharpen: Time for which scores are sharpened, 0 for not at all.
+        sharpen_order: Terms of the series of exp(-sharpen P) in the solver's one step: 4 is
+            Runge-Kutta, 1 is Euler.  Each costs as much as all the rest of a score.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> clicks = pl.DataFrame({"user": ["a", "a", "b"], "item": ["x", "y", "x"]})
+        >>> recommender = ft.fit(ft.GraphFilter(n_factors=1), ft.from_frame(clicks))
+        >>> recommender.recommend(user="b")["item"].item()
+        'y'
     """
 
     name: ClassVar[str] = "graph-filter"
@@ -52,7 +69,7 @@ class GraphFilter(LearnsFromLikes):
     V_ik_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Count degrees and find V by randomized subspace iteration."""
+        """Count degrees, and find V by randomised subspace iteration."""
         X_ui = self.learn_likes(train)
         self.pointer_u_, self.item_r_ = map(torch.from_numpy, (X_ui.indptr, X_ui.indices))
         self.weight_r_ = torch.from_numpy(X_ui.data)
@@ -65,7 +82,10 @@ class GraphFilter(LearnsFromLikes):
         return self
 
     def score(self, histories: Histories) -> Tensor:
-        """Sparse products, two and twice sharpen_order, and one thin dense one: (B, items)."""
+        """Return filtered histories: (B, items).
+
+        They take 2 + 2 sharpen_order sparse products, and one thin dense product.
+        """
         history_bi = self.likes(histories, len(self.degree_i_))
         R_ui, R_iu = self._graph
         V_in_ik, V_out_ki = self._low_pass
@@ -78,18 +98,18 @@ class GraphFilter(LearnsFromLikes):
 
     @cached_property
     def _graph(self) -> tuple[Any, Any]:
-        """R D_i^1/2 and its transpose: CSR (users, items) and (items, users)."""
+        """Return R D_i^1/2 and its transpose: CSR (users, items) and (items, users)."""
         R_ui = self._user_scaled()
         return R_ui, R_ui.T.tocsr()
 
     @cached_property
     def _low_pass(self) -> tuple[np.ndarray, Tensor]:
-        """D_i^-1/2 V and V^T D_i^1/2: (items, k) and (k, items)."""
+        """Return D_i^-1/2 V and V^T D_i^1/2: (items, k) and (k, items)."""
         V_in_ik = self.V_ik_.numpy() * self._item_power(-0.5)[:, None]
         return V_in_ik, self.V_ik_.T * torch.from_numpy(self._item_power(0.5))
 
     def _sharpened(self, s_bi: Tensor) -> Tensor:
-        """s (1 - tP + (tP)^2/2 - ...), t = sharpen; P never laid out: (B, items)."""
+        """Return s (1 - tP + (tP)^2/2 - ...) for t = sharpen, without making P: (B, items)."""
         R_ui, R_iu = self._graph
         s_ib = np.ascontiguousarray(s_bi.numpy().T)
         history_i1, target_i1 = (
@@ -103,7 +123,7 @@ class GraphFilter(LearnsFromLikes):
         return torch.from_numpy(np.ascontiguousarray(s_ib.T))
 
     def _user_scaled(self) -> Any:
-        """D_u^-user_power X as a CSR matrix: (users, items), single."""
+        """Return D_u^-user_power X as a CSR matrix, single: (users, items)."""
         shape = (len(self.pointer_u_) - 1, len(self.degree_i_))
         X_ui = sparse.csr_matrix(
             (self.weight_r_.numpy(), self.item_r_.numpy(), self.pointer_u_.numpy()), shape=shape
@@ -112,10 +132,11 @@ class GraphFilter(LearnsFromLikes):
         return sparse.csr_matrix(sparse.diags_array(weight_u) @ X_ui)
 
     def _item_power(self, power: float) -> np.ndarray:
+        """Return the degrees of the items to a power: (items,)."""
         return (self.degree_i_**power).numpy()
 
     def cost(self, shape: Shape) -> Cost:
-        """Subspace iteration: sparse products and thin QR decompositions."""
+        """Estimate the sparse products and thin QR decompositions of subspace iteration."""
         width = min(self.n_factors + OVERSAMPLED, shape.users, shape.items)
         each = 2e-9 * shape.interactions * width + 4e-11 * shape.items * width**2
         return Cost(
@@ -125,15 +146,24 @@ class GraphFilter(LearnsFromLikes):
 
 
 def _degrees(X_ui: Any, axis: int) -> Tensor:
-    """Sums of weights, 1 where there is nothing: single."""
+    """Return sums of weights along an axis, 1 where there is nothing: single."""
     degree = torch.from_numpy(np.asarray(X_ui.sum(axis=axis)).ravel()).float()
     return degree.where(degree > 0, 1.0)
 
 
 def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, iterations: int) -> Tensor:
-    """V_ik by randomized subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4).
+    """Find leading singular vectors by randomised subspace iteration.
 
-    A_ui: CSR matrix.  Returns the k leading right singular vectors as columns, (items, k), single.
+    (Halko, Martinsson, Tropp 2011, algorithm 4.4.)
+
+    Args:
+        A_ui: CSR matrix, single: (users, items).
+        k: How many vectors are wanted.
+        rng: Draws the subspace that the iteration starts from.
+        iterations: How many iterations to take.
+
+    Returns:
+        V_ik, the k leading right singular vectors as columns, single: (items, k).
     """
     A_iu = A_ui.T.tocsr()
     width = min(k + OVERSAMPLED, *A_ui.shape)
@@ -146,10 +176,17 @@ def right_singular_vectors(A_ui: Any, k: int, rng: np.random.Generator, iteratio
 
 
 def co_occurrence_vectors(train: Dataset, width: int = 64) -> Tensor:
-    """Items as vectors whose cosine is nearly that of their columns of interactions: (items, d).
+    """Return item vectors with nearly the cosines of the columns of interactions.
 
-    The leading part V S of U S V^T, the interactions with each user at unit length.  Ratings do
-    not count; an item nobody touched is a zero vector.
+    They are the leading part V S of U S V^T, the interactions with each user at unit length.  They
+    do not know the values of ratings; an item without interactions has a zero vector.
+
+    Args:
+        train: The interactions to learn from.
+        width: How many dimensions d the vectors have at most.
+
+    Returns:
+        (items, d), single.
     """
     x, shape = train.interactions, (len(train.users), len(train.items))
     ones_r = np.ones(len(x), dtype=np.float32)

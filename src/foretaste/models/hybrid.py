@@ -1,4 +1,4 @@
-"""Two models in one: content finds the candidates, predicted ratings put them in order."""
+"""Two models in one: content finds the candidates, and predicted ratings put them in order."""
 
 from __future__ import annotations
 
@@ -36,10 +36,28 @@ RATERS: dict[str, type[Model]] = {model.name: model for model in (BayesianMF, Bi
 
 @dataclass(eq=False)
 class Hybrid(Model):
-    """The `candidates` unseen items most like the history, by the rating that the user would give.
+    """Rank the unseen items most like the history by the rating that the user would give.
 
-    The others follow in the order of their likeness.  content, rater: names of the two models;
-    content_fields, rater_fields: their fields.
+    All other items follow in the order of their likeness.  The two models are fitted apart: neither
+    knows what the other has learned.
+
+    Args:
+        candidates: How many items, the most like the history, are ranked by predicted rating.
+        content: Name of the model of likeness.
+        rater: Name of the model of ratings.
+        content_fields: Fields of the model of likeness, by name.
+        rater_fields: Fields of the model of ratings, by name.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> xyz = {"item": ["x", "y", "z"]}
+        >>> ratings = pl.DataFrame({"user": ["a", "b", "b"], **xyz, "rating": [5, 2, 1]})
+        >>> films = pl.DataFrame({**xyz, "genres": ["Drama", "Comedy", "Drama"]})
+        >>> data = ft.from_frame(ratings).with_items(films)
+        >>> recommender = ft.fit(ft.Hybrid(candidates=1, rater="bias"), data)
+        >>> recommender.recommend(user="a", k=1)["item"].item()
+        'z'
     """
 
     name: ClassVar[str] = "hybrid"
@@ -58,7 +76,7 @@ class Hybrid(Model):
     rater_: Model = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Both models, each on its own."""
+        """Fit both models, each on its own."""
         self.content_, self.rater_ = self._parts()
         self.content_.fit(train, engine)
         self.rater_.fit(train, engine)
@@ -70,7 +88,7 @@ class Hybrid(Model):
         return self
 
     def score(self, histories: Histories) -> Tensor:
-        """Ratings of the candidates; below the scale, cosines of the others: (B, items)."""
+        """Return ratings of the candidates, and cosines, moved below the scale, of other items."""
         score_bi = self.content_.score(histories)
         unseen_bi = score_bi.clone()
         unseen_bi[histories.user_h, histories.item_h] = -torch.inf
@@ -85,21 +103,21 @@ class Hybrid(Model):
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
-        """Ratings of pairs by the rater; items that it cannot place are new to it."""
+        """Predict by the rater, to which new items that it cannot place are unknown."""
         assert isinstance(self.rater_, PredictsRatings)
         item_p = torch.where(item_p < self.n_rated_, item_p, -1)
         return self.rater_.predict(histories, user_p, item_p, time_p=time_p)
 
     def cosines(self, item: int) -> Tensor:
-        """Those of the content: (items,)."""
+        """Return the cosines of the model of likeness: (items,)."""
         return self.content_.cosines(item)
 
     def item_vectors(self) -> Tensor:
-        """Those of the content: (items, d)."""
+        """Return the vectors of the model of likeness: (items, d)."""
         return self.content_.item_vectors()
 
     def with_items(self, table: pl.DataFrame) -> Self:
-        """A copy with the lines of an item table as further items."""
+        """Return a copy of which both models, where the rater can, place new items."""
         grown = copy.copy(self)
         grown.content_ = self.content_.with_items(table)
         if isinstance(self.rater_, PlacesNewItems):
@@ -108,7 +126,7 @@ class Hybrid(Model):
         return grown
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What both have learned, behind their names."""
+        """Return what both models have learned, each under its own prefix."""
         tensors: dict[str, Tensor] = {}
         values = {"scale_": self.scale_, "n_rated_": self.n_rated_, "notes_": self.notes_}
         for name, model in (("content_", self.content_), ("rater_", self.rater_)):
@@ -117,7 +135,7 @@ class Hybrid(Model):
         return tensors, values
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
-        """The inverse of `state`."""
+        """Put what `state` returned back into both models."""
         self.content_, self.rater_ = self._parts()
         self.scale_, self.n_rated_ = values["scale_"], values["n_rated_"]
         self.notes_ = values["notes_"]
@@ -131,12 +149,13 @@ class Hybrid(Model):
         return self
 
     def _parts(self) -> tuple[ContentModel, Model]:
+        """Make the two models, not fitted."""
         content = configure(CONTENT[self.content], self.content_fields)
         assert isinstance(content, ContentModel)
         return content, configure(RATERS[self.rater], self.rater_fields)
 
     def cost(self, shape: Shape) -> Cost:
-        """Both, one after the other."""
+        """Estimate both models, fitted one after the other."""
         content, rater = (model.cost(shape) for model in self._parts())
         return Cost(
             content.seconds + rater.seconds, content.memory_bytes + rater.memory_bytes, rater.note

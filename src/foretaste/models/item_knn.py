@@ -1,4 +1,4 @@
-"""Item neighbourhoods: what goes with the items of a history (Sarwar et al. 2001), sparse."""
+"""Item neighbourhoods: sparse similarities to the items of a history (Sarwar et al. 2001)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,25 @@ CHUNK_BYTES = 64 << 20  # of dense similarities at a time
 
 @dataclass(eq=False)
 class ItemKNN(LearnsFromLikes):
-    """Scores an item by its similarity to what the user liked: s_bi = sum_j x_bj S_ji.
+    """Score an item by its similarity to what the user liked: s_bi = sum_j x_bj S_ji.
 
-    S_ij = w_i.w_j / (|w_i| |w_j| + shrinkage), each item i keeps its `neighbours` nearest j.
-    similarity: "cosine" of the users' weights w = x, or "bm25", of items as documents and users as
-    their words, w = idf_u x (k1 + 1) / (x + k1 (1 - b + b n_i / mean n)).
+    S_ij = w_i.w_j / (|w_i| |w_j| + shrinkage), and each item i keeps its nearest items j alone.  It
+    does not know the order of a history, and two items that no user liked both are not similar.
+
+    Args:
+        similarity: "cosine" for w = x, the weights of likes; "bm25" for items as documents and
+            users as their words, w = idf_u x (k1 + 1) / (x + k1 (1 - b + b n_i / mean n)).
+        neighbours: How many similar items each item keeps.
+        shrinkage: What is added to the product of lengths, which lowers similarities of rare items.
+        k1: How slowly a weight of BM25 saturates.
+        b: How much BM25 corrects for the likes n_i of an item, 0 to 1.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> clicks = pl.DataFrame({"user": ["a", "a", "b"], "item": ["x", "y", "x"]})
+        >>> ft.fit(ft.ItemKNN(), ft.from_frame(clicks)).recommend(user="b")["item"].item()
+        'y'
     """
 
     name: ClassVar[str] = "item-knn"
@@ -42,7 +56,7 @@ class ItemKNN(LearnsFromLikes):
     similarity_n_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Weigh, then find the nearest items of each, a block of items at a time."""
+        """Weigh the likes, then find the nearest items of each item, in blocks of items."""
         W_ui = self.learn_likes(train)
         if self.similarity == "bm25":
             W_ui = bm25(W_ui, self.k1, self.b)
@@ -56,16 +70,17 @@ class ItemKNN(LearnsFromLikes):
         return self
 
     def score(self, histories: Histories) -> Tensor:
-        """One sparse product: (B, items)."""
+        """Return the product of likes and similarities, both sparse: (B, items)."""
         history_bi = self.likes(histories, len(self.pointer_j_) - 1)
         return torch.from_numpy((history_bi @ self._similarity_ji).toarray())
 
     @cached_property
     def _similarity_ji(self) -> Any:
+        """Return the similarities by row of the liked item: CSR (items, items)."""
         return square(self.pointer_j_, self.item_n_, self.similarity_n_)
 
     def cost(self, shape: Shape) -> Cost:
-        """Every pair of items that a user has in common, and a dense block to choose from."""
+        """Estimate every pair of items that share a user, and a dense block to choose from."""
         pairs = shape.interactions**2 / max(shape.users, 1)
         k = min(self.neighbours, shape.items)
         return Cost(
@@ -83,14 +98,24 @@ def square(pointer_j: Tensor, item_n: Tensor, value_n: Tensor) -> Any:
         value_n: Weights of the entries: (N,).
 
     Returns:
-        A CSR matrix.  Its making checks every index, which takes longer than one history times it.
+        A CSR matrix.  SciPy checks every index of it, which takes longer than to multiply it by
+        one history, so it is made once.
     """
     arrays = (value_n.numpy(), item_n.numpy(), pointer_j.numpy())
     return sparse.csr_matrix(arrays, shape=(len(pointer_j) - 1, len(pointer_j) - 1))
 
 
 def bm25(X_ui: Any, k1: float, b: float) -> Any:
-    """BM25 weights of each interaction, the items as documents (Robertson and Zaragoza 2009)."""
+    """Return BM25 weights of likes, with items as documents (Robertson and Zaragoza 2009).
+
+    Args:
+        X_ui: Weights of likes, CSR: (users, items).
+        k1: How slowly a weight saturates.
+        b: How much is corrected for the likes of an item, 0 to 1.
+
+    Returns:
+        A CSR matrix, single, with entries at the same places: (users, items).
+    """
     n_items = X_ui.shape[1]
     count_u = np.diff(X_ui.indptr)
     length_i = np.bincount(X_ui.indices, X_ui.data, minlength=n_items)
@@ -102,7 +127,17 @@ def bm25(X_ui: Any, k1: float, b: float) -> Any:
 
 
 def nearest(W_ui: Any, neighbours: int, shrinkage: float, engine: Engine) -> Any:
-    """The shrunk cosines of each item i to its nearest others j: CSR (items, items), single."""
+    """Return the shrunk cosines of each item i to its nearest other items j.
+
+    Args:
+        W_ui: Weights, CSR: (users, items).
+        neighbours: How many items j each item keeps.
+        shrinkage: What is added to the product of lengths.
+        engine: Where progress is shown.
+
+    Returns:
+        A CSR matrix, single: (items, items).
+    """
     W_iu = W_ui.T.tocsr()
     n_items = len(W_iu.indptr) - 1
     norm_i = np.sqrt(np.asarray(W_iu.multiply(W_iu).sum(axis=1)).ravel()).astype(np.float32)

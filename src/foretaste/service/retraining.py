@@ -108,7 +108,7 @@ def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
     fresh = everything.join(known, on=["user", "item"], how="anti").sort("time", "order")
     test = fresh.tail(max(1, round(TESTED * len(fresh))))
     before = everything.join(test, on=["user", "item"], how="anti")
-    threshold = _relevant_from(old.dataset)
+    threshold = default_threshold(old.dataset, None)
     users = test.filter(pl.col("value") >= threshold)["user"].n_unique()
     if not users or before.is_empty():
         return Comparison(None, None, None, None, None, users, len(test))
@@ -124,13 +124,6 @@ def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
     low, high = np.quantile(new_s - old_s, [0.025, 0.975]).tolist()
     old_ndcg, new_ndcg = (tally.value for tally in tallies)
     return Comparison(old_ndcg, new_ndcg, new_ndcg - old_ndcg, low, high, users, len(test))
-
-
-def _relevant_from(dataset: Dataset) -> float:
-    """Return the lowest value of a relevant event: that of `evaluate`, or above 0 for clicks."""
-    if dataset.explicit:
-        return default_threshold(dataset, None)
-    return float(np.finfo(np.float32).tiny)
 
 
 def retrain(old: Recommender, store: Store, *, seed: int = 0) -> Recommender:

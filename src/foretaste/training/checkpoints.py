@@ -1,4 +1,4 @@
-"""Checkpoints and the run log of a training: what a killed run goes on from, and how far it came.
+"""Checkpoints and the log of a training: what a killed run goes on from, and how far it came.
 
 The module does not know what is trained: a checkpoint is tensors and JSON values under the name of
 a phase, and belongs to the run that gave its identity.
@@ -30,7 +30,7 @@ class Checkpoints:
     runs in one folder do not spoil each other's files, but neither can tell that there are two.
 
     Args:
-        folder: Where they lie; made when first needed. None keeps nothing.
+        folder: Where they are, made when first needed; None keeps nothing.
     """
 
     folder: Path | None
@@ -56,7 +56,7 @@ class Checkpoints:
         metadata["sha256"] = _digest(tensors, metadata)
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         with _writing(self.folder), alone(self.folder / LOCK):
-            for left in self.folder.glob(f"{phase}.checkpoint.*"):  # by a run that was killed here
+            for left in self.folder.glob(f"{phase}.checkpoint.*"):  # of a run that was killed
                 left.unlink()
             atomic_write(path, lambda fresh: save_file(whole, fresh, metadata=metadata))
 
@@ -120,7 +120,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder; a full disk or a file in its place is a CheckpointError."""
+    """Make the folder, and raise a CheckpointError where something cannot be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -133,7 +133,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 over every bit of a checkpoint."""
+    """Return the SHA-256 of every bit of a checkpoint."""
     sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,7 +1,8 @@
 """The training loop: epochs of gradient steps, early stopping, checkpoints, exact resume.
 
-Randomness is keyed by epoch and step (`Engine.generator`), never carried along. A checkpoint is
-therefore weights, optimizer state and counters: resumed from any step, a run repeats bit for bit.
+Random numbers depend on epoch and step (`Engine.generator`), and no generator is carried along. A
+checkpoint therefore needs only weights, optimizer state and counters, and a run that resumes from
+any step repeats bit for bit. The module does not know users and items.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Tensors = dict[str, Tensor]
 
 
 class Dropout(nn.Dropout):
-    """Dropout that draws from its own `generator`, and neither reads nor seeds global state.
+    """`torch.nn.Dropout` with a generator of its own, so that no global random state is read.
 
-    Each random number of 64 bits serves four units, which makes it several times as fast as torch's
-    own; p is rounded to a multiple of 2^-16.
+    A random number of 64 bits serves four units, which makes it several times as fast as that of
+    torch; p is rounded to a multiple of 2^-16.
     """
 
     generator: torch.Generator | None = None
@@ -36,7 +37,7 @@ class Dropout(nn.Dropout):
         """Zero each unit with probability p in training, and scale the others by 1 / (1 - p).
 
         Args:
-            input: Units of any shape.
+            input: Units, of any shape.
         """
         dropped = min(round(self.p * 65_536), 65_535)
         if not self.training or dropped == 0:
@@ -49,11 +50,11 @@ class Dropout(nn.Dropout):
 
 
 def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every Dropout of a network draw from the same generator.
+    """Let every Dropout of a network draw from one generator.
 
     Args:
         network: The network.
-        generator: What its Dropouts draw from.
+        generator: The generator.
     """
     for module in network.modules():
         if isinstance(module, Dropout):
@@ -61,30 +62,34 @@ def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def cosine_restarts(step: int, period: int, lowest: float = 0.1) -> float:
-    """Return a factor that falls along a cosine and starts again (SGDR, arXiv 1608.03983).
+    """Return the factor of the learning rate: from 1 down along a cosine, again in every period.
+
+    Source: SGDR (Loshchilov and Hutter 2017).
 
     Args:
         step: The number of the step, from 0.
-        period: The number of steps from one start to the next.
-        lowest: Where the factor falls to, from 1.
+        period: Steps in a period.
+        lowest: The factor at the end of a period.
     """
     return lowest + (1 - lowest) * (1 + math.cos(math.pi * (step % period) / period)) / 2
 
 
 def one_cycle(step: int, total: int, warm_up: float = 0.1, lowest: float = 0.01) -> float:
-    """Return a factor that rises linearly to 1, then falls along a cosine (Smith 2018).
+    """Return the factor of the learning rate: linearly up to 1, then down along a cosine.
+
+    Source: Smith (2018).
 
     Args:
         step: The number of the step, from 0.
-        total: The number of steps in all.
-        warm_up: The fraction of the steps in which the factor rises.
-        lowest: Where the factor falls to; it is never below.
+        total: Steps in the whole training.
+        warm_up: The fraction of steps in which the factor rises.
+        lowest: The lowest factor.
     """
     rise = max(1, round(warm_up * total))
     if step < rise:
         return max(lowest, (step + 1) / rise)
-    fall = (step - rise) / max(1, total - rise)
-    return lowest + (1 - lowest) * (1 + math.cos(math.pi * fall)) / 2
+    fall = math.pi * (step - rise) / max(1, total - rise)
+    return lowest + (1 - lowest) * (1 + math.cos(fall)) / 2
 
 
 @dataclass
@@ -93,12 +98,12 @@ class Progress:
 
     Args:
         epoch: The number of the current epoch, from 0.
-        batch: The next batch to take in it.
-        samples: The number of samples taken in it; an epoch may draw some of the samples only.
+        batch: The number of the next batch in it, from 0.
+        samples: Samples served in the current epoch; an epoch may draw some of them only.
         loss_sum: The sum of the loss over these samples.
-        seconds: The time in training, in this process and in those before it.
-        best: The lowest validation error so far.
-        best_epoch: The epoch that had it; -1 before the first epoch is done.
+        seconds: Seconds of training, in earlier processes and in this one.
+        best: The lowest validation error.
+        best_epoch: The epoch with that error, from 0; -1 before the first.
         curve: What was measured in each epoch.
         interrupted: Whether Ctrl-C ended the run.
     """
@@ -116,25 +121,23 @@ class Progress:
 
 @dataclass(eq=False)
 class Loop:
-    """Trains a network in place, and leaves the weights of the best epoch in it.
-
-    The loop does not know what the batches are, nor what the network is for.
+    """Trains a network in place and leaves the weights of the best epoch in it.
 
     Args:
-        network: What is trained.
-        optimizer: What takes the steps, over the parameters of the network.
-        batches: The batches of each epoch.
-        loss: The columns of a batch to a scalar.
-        validate: Measures the error to minimise, on data held out from train; None keeps the
-            weights of the last epoch.
-        rate: The number of a step, from 0, to the factor of the learning rates.
-        epochs: The highest number of epochs.
+        network: The network.
+        optimizer: What updates its weights.
+        batches: The samples.
+        loss: Returns the loss of the columns of a batch, a scalar.
+        validate: Returns the error to minimise, on data carved from train; None keeps the last
+            epoch.
+        rate: Returns the factor of the learning rate at a step, from 0.
+        epochs: The largest number of epochs.
         patience: The number of epochs without improvement after which training stops.
-        engine: How to train.
-        identity: Names the run; the checkpoint of another run is refused.
+        engine: Gives device, precision, random numbers, progress and the folder of checkpoints.
+        identity: Names the run; a checkpoint of another run is refused.
         phase: Names this loop within the run.
-        fallback: Whether the caller has other weights to go on with. If not, Ctrl-C before the
-            first epoch is done is an error.
+        fallback: Whether the caller has other weights to go on with. Without them Ctrl-C before
+            the end of the first epoch is an error.
     """
 
     network: nn.Module
@@ -151,13 +154,11 @@ class Loop:
     fallback: bool = False
 
     def run(self) -> Progress:
-        """Train until the last epoch, until nothing improves or until Ctrl-C.
-
-        Returns:
-            Where the run ended, with the learning curve.
+        """Train to the end, to early stopping or to Ctrl-C, and return how it went.
 
         Raises:
-            ModelError: The error is no finite number, or Ctrl-C leaves nothing to keep.
+            ModelError: Training diverged, or was interrupted before there was anything to keep.
+            CheckpointError: A checkpoint is of another run or damaged, or cannot be written.
         """
         base_rates = [group["lr"] for group in self.optimizer.param_groups]
         state, best = self._resume()
@@ -173,7 +174,8 @@ class Loop:
                     self._epoch(state, base_rates, generator, meter, best)
                     if self._finish_epoch(state):
                         best = self._weights()
-                    # the log first: a checkpoint ends the epoch
+                    # The log goes first: killed between the two, the epoch is repeated and logged
+                    # again; the other way round it would be missing from the log.
                     Checkpoints(self.engine.folder).log(self.phase, state.curve)
                     self._save(state, best)
             except KeyboardInterrupt:
@@ -191,7 +193,7 @@ class Loop:
         return state
 
     def _hopeful(self, state: Progress) -> bool:
-        """Return whether an epoch has improved the error recently enough."""
+        """Return whether the error improved within the last epochs of patience."""
         return state.epoch - state.best_epoch - 1 < self.patience
 
     def _epoch(
@@ -222,7 +224,7 @@ class Loop:
         state.seconds += time.monotonic() - started
 
     def _finish_epoch(self, state: Progress) -> bool:
-        """Validate, extend the curve, go to the next epoch; return whether this was the best."""
+        """Validate, extend the curve, move to the next epoch; return whether this was the best."""
         self.network.eval()
         with torch.no_grad(), self.engine.autocast():
             error = None if self.validate is None else self.validate()
@@ -251,7 +253,7 @@ class Loop:
         return improved
 
     def _note(self, state: Progress) -> str:
-        """Return what stands beside the progress bar."""
+        """Return what the progress line shows beside the bar."""
         if not state.curve:
             return "epoch 1"
         last = state.curve[-1]
@@ -261,11 +263,10 @@ class Loop:
         return f"{rate}, validation {last['validation']:.4f} (best {state.best:.4f})"
 
     def _weights(self) -> Tensors:
-        """Return a copy of the weights of the network."""
         return {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
 
     def _save(self, state: Progress, best: Tensors) -> None:
-        """Save weights, moments, the best weights and the state as a checkpoint."""
+        """Write a checkpoint of weights, best weights, optimizer state and counters."""
         moments = {
             f"optimizer.{index}.{name}": tensor
             for index, entry in self.optimizer.state_dict()["state"].items()
@@ -278,7 +279,7 @@ class Loop:
         )
 
     def _resume(self) -> tuple[Progress, Tensors]:
-        """Return the state and best weights of the last checkpoint, which is put back, or none."""
+        """Restore the last checkpoint and return its state and best weights, or a fresh start."""
         found = Checkpoints(self.engine.folder).load(self.phase, self.identity)
         if found is None:
             return Progress(), {}
@@ -301,19 +302,19 @@ def all_epochs(
     network: nn.Module, batches: Batches, loss: Callable[..., Tensor], learning_rate: float,
     epochs: int, engine: Engine, identity: str,
 ) -> Progress:  # fmt: skip
-    """Train by Adam through one cycle of the learning rate, without validation, to the end.
+    """Train by Adam through one cycle of the learning rate, to the end and without validation.
 
     Args:
-        network: What is trained in place, on the device of the engine.
-        batches: The batches of each epoch.
-        loss: The columns of a batch to a scalar.
+        network: The network, trained in place, on the device of the engine.
+        batches: The samples.
+        loss: Returns the loss of the columns of a batch, a scalar.
         learning_rate: The highest learning rate.
         epochs: The number of epochs.
-        engine: How to train.
-        identity: Names the run; see `Loop`.
+        engine: As in `Loop`.
+        identity: Names the run; a checkpoint of another run is refused.
 
     Returns:
-        Where the run ended, with the learning curve.
+        How it went.
     """
     network.to(engine.torch_device)
     total = epochs * batches.per_epoch

@@ -1,4 +1,4 @@
-"""Losses and the errors they are judged by."""
+"""Losses that training minimises, and the error that validation reports."""
 
 from __future__ import annotations
 
@@ -10,22 +10,36 @@ from torch.nn.functional import logsigmoid
 
 
 def squared_error(predicted_b: Tensor, rating_b: Tensor) -> Tensor:
-    """Mean squared error of a batch, a scalar."""
+    """Return the mean squared error of a batch, a scalar.
+
+    Args:
+        predicted_b: Predicted ratings, (batch,).
+        rating_b: Ratings, (batch,).
+    """
     return (predicted_b - rating_b).square().mean()
 
 
 def root_mean_square(error_p: Tensor) -> float:
-    """Square root of the mean squared error over pairs, accumulated in double."""
+    """Return the root of the mean squared error, accumulated in double precision.
+
+    Args:
+        error_p: Predicted minus actual rating of each pair of a user and an item, (pairs,).
+    """
     return float(torch.sqrt(error_p.double().square().mean()))
 
 
 def skip_gram(
     positive_bc: Tensor, real_bc: Tensor, negative_bn: Tensor, negatives: float
 ) -> Tensor:
-    """Skip-gram with negative sampling (Mikolov 2013, equation 4), mean over pairs, a scalar.
+    """Return the loss of skip-gram with negative sampling, a scalar, the mean over pairs.
 
-    positive_bc: centre times context, real where real_bc is True.  negative_bn: centre times N
-    contexts of noise that the whole batch shares, which stand for `negatives` of each pair.
+    Source: Mikolov et al. (2013), equation 4.
+
+    Args:
+        positive_bc: Dot product of each centre with each of its contexts, (batch, contexts).
+        real_bc: Whether there is such a context, (batch, contexts) bool.
+        negative_bn: Dot product of each centre with noise that the whole batch shares, (batch, n).
+        negatives: The number of noise contexts of each pair that the shared ones stand for.
     """
     pairs_b = real_bc.sum(dim=1)
     noise_b = logsigmoid(-negative_bn).mean(dim=1) * negatives * pairs_b
@@ -37,13 +51,19 @@ def sampled_softmax(
     user_bd: Tensor, item_cd: Tensor, temperature: float, log_chance_c: Tensor | None,
     wanted_t: Tensor, never_n: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Mean over targets of -log softmax of dot products over the catalogue, from a sample of it.
+    """Return the negative log softmax over all items, estimated from a sample: mean over targets.
 
-    temperature: divides the products.  log_chance_c: log of the chance that an item is in the
-    sample.  Subtracted, it makes the sum of exponentials an unbiased estimate of the one over all
-    items (log-Q correction, Bengio and Senécal 2008; Yi et al. 2019); None where all are there.
-    wanted_t, never_n: places in the flattened scores (B, C), each once, of the targets, row by row,
-    and of what is no candidate of its row.  Returns a scalar.
+    The log of the chance that an item is in the sample is subtracted from its score, which makes
+    the sum of exponentials an unbiased estimate of that over all items (log-Q correction: Bengio
+    and Senécal 2008; Yi et al. 2019).
+
+    Args:
+        user_bd: Vectors of users, (B, d).
+        item_cd: Vectors of the items in the sample, (C, d).
+        temperature: What dot products are divided by.
+        log_chance_c: Log of that chance, (C,); None where all items are in the sample.
+        wanted_t: Positions of the targets in the flattened scores (B, C), ascending, each once.
+        never_n: Positions of what is not a candidate of its user, each once.
     """
     lost = _SampledSoftmax.apply(user_bd, item_cd, temperature, log_chance_c, wanted_t, never_n)
     assert isinstance(lost, Tensor)
@@ -51,7 +71,11 @@ def sampled_softmax(
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The scores become their own gradient in place; what weighs its rows weighs the users."""
+    """The loss with its gradient by hand: the scores become their own gradient in place.
+
+    A matrix (B, C) of scores is the largest thing in memory, so there is only one of them; weights
+    of its rows are multiplied into the smaller matrix of users.
+    """
 
     @staticmethod
     def forward(
@@ -68,7 +92,7 @@ class _SampledSoftmax(torch.autograd.Function):
         lost_t = -share_t.clamp(min=torch.finfo(share_t.dtype).tiny).log()
         if log_chance_c is not None:
             lost_t -= log_chance_c[wanted_t % score_bc.shape[1]]
-        # a row's gradient is its targets' number times: its softmax less the targets' shares of 1
+        # The gradient of a row is its softmax minus 1/n at each of its n targets, n times.
         start_b = torch.arange(len(share_bc) + 1, device=wanted_t.device) * share_bc.shape[1]
         n_b = torch.searchsorted(wanted_t, start_b).diff()
         part_t = (
@@ -77,7 +101,7 @@ class _SampledSoftmax(torch.autograd.Function):
         share_bc.view(-1).put_(wanted_t, share_t - part_t)
         weight_b1 = n_b.float()[:, None] / (n_targets * temperature)
         ctx.save_for_backward(share_bc, user_bd, item_cd, weight_b1)
-        return lost_t.sum() / n_targets  # a batch without a target teaches nothing
+        return lost_t.sum() / n_targets  # 0 for a batch without a target
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

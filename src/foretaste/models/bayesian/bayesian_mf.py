@@ -1,7 +1,7 @@
 """Bayesian matrix factorisation with side information, session drift and individual noise.
 
-The model and its draws are in gibbs.py.  Here: what features rows have, the chain from its first
-sweep to the draws that are kept, and predictions of users that fold_in.py folds in given them.
+The equations and their draws are in gibbs.py.  This module makes the features and the chain, keeps
+its draws, and predicts for users that fold_in.py folds in given those draws.
 Axes: as in gibbs.py, with u users, i items, s kept draws, h history entries, q pairs to predict,
 c columns of raw features, f of their principal directions.
 """
@@ -25,26 +25,26 @@ from foretaste.data.features import Column, encode, learn_columns
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
 from foretaste.models.base import Model, RatingPrediction, Shape
-from foretaste.models.bayesian import gibbs, probit, sampling
+from foretaste.models.bayesian import gibbs, probit, sampling, side_information
 from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.fold_in import FoldIn, chunks
 from foretaste.models.bayesian.gibbs import Chain, Side
 from foretaste.models.bayesian.sampling import Schedule
 from foretaste.training.engine import Engine
 
-MOST_LEVELS = 32  # of a discrete scale
+MAX_LEVELS = 32  # of a discrete scale
 
 
 @dataclass(eq=False)
 class BayesianMF(Model):
-    """Posterior mean of ratings over draws of a block Gibbs sampler, with a standard deviation.
+    """Predict ratings and standard deviations by averages over draws of a block Gibbs sampler.
 
-    It does not know why items were rated: a rating that is missing says nothing of its value, so
+    It does not know why items were rated: a missing rating carries no evidence of its value, so
     that lists are by expected rating alone, and popularity counts no more than it moves a prior
     mean.  Tastes and items are the same at all times but for a user's drift, which is interpolated
-    between ratings and forecasts nothing.  Intervals are those of the model: kept draws of one
-    chain, noise that is Gaussian (or a probit's), a user's vector given its drift and noise at
-    their means.
+    between ratings and forecasts nothing.  Standard deviations are those of the model: kept draws
+    of one chain, noise that is Gaussian (or a probit's), and a user's vector given the means of its
+    drift and noise.
 
     Args:
         n_factors: Factors of a user and of an item.
@@ -53,13 +53,22 @@ class BayesianMF(Model):
         drift_seconds: Time scales of a user's drift, [] for none; a rating is then interpolated
             from the user's ratings before and after it.
         user_noise: Degrees of freedom of each user's noise, 0 for one noise.
-        item_noise: The same of each item's noise.
+        item_noise: Degrees of freedom of each item's noise, 0 for one noise.
         burn_in: Sweeps before the first draw is kept.
         samples: Draws kept where the chain does not settle sooner.
         keep_every: Sweeps from one kept draw to the next.
         tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
             which the chain stops; 0 never stops it.
         likelihood: "gaussian", or "probit" for the levels of a discrete scale.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> ratings = pl.DataFrame({"user": ["a", "b"], "item": ["x", "y"], "rating": [5, 2]})
+        >>> model = ft.BayesianMF(n_factors=2, burn_in=2, samples=2, keep_every=1)
+        >>> recommender = ft.fit(model, ft.from_frame(ratings))
+        >>> 2 <= recommender.predict(users=["a"], items=["y"])["rating"].item() <= 5
+        True
     """
 
     name: ClassVar[str] = "bayesian-mf"
@@ -109,12 +118,13 @@ class BayesianMF(Model):
     # -- fitting
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Run the chain, and keep draws of it."""
+        """Run the chain from its last checkpoint, if there is one, and keep draws of it."""
         rng = Generator(engine.torch_device)
         rng.manual_seed(engine.generator("gibbs").initial_seed())
         chain = self._chain(train, engine.torch_device, rng)
         run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
-        run |= {"seed": engine.seed, "device": engine.torch_device.type}  # its random numbers
+        # Random numbers depend on the kind of device, and so do the draws.
+        run |= {"seed": engine.seed, "device": engine.torch_device.type}
         identity = json.dumps(run, sort_keys=True)
         schedule = Schedule(self.burn_in, self.samples, self.keep_every, self.tolerance)
         kept = sampling.run(chain, schedule, rng, engine, identity)
@@ -129,7 +139,7 @@ class BayesianMF(Model):
         return self
 
     def _chain(self, train: Dataset, device: torch.device, rng: Generator) -> Chain:
-        """The chain before its first sweep; the bases of both sides' features go to the fields."""
+        """Make the chain before its first sweep, and keep the bases of both sides' features."""
         x, n_users, n_items = train.interactions, len(train.users), len(train.items)
         self.scale_, self.n_trained_ = list(train.scale), n_items
         y_n, n_levels = self._observed(torch.from_numpy(x.value_r)), len(self.levels_l_)
@@ -141,15 +151,15 @@ class BayesianMF(Model):
             (user_n, item_n, (n_users, n_items), train.user_table, self.user_noise),
             (item_n, user_n, (n_items, n_users), train.item_table, self.item_noise),
         ):
-            F_rc = gibbs.implicit_features(row_n, partner_n, *sizes)
-            implicit_cf = gibbs.principal_basis(F_rc, self.implicit_rank, rng)
-            B_rf = gibbs.project(F_rc, implicit_cf)
+            F_rc = side_information.implicit_features(row_n, partner_n, *sizes)
+            implicit_cf = side_information.principal_basis(F_rc, self.implicit_rank, rng)
+            B_rf = side_information.project(F_rc, implicit_cf)
             share_r = torch.bincount(row_n) / len(row_n)
             average_f = share_r @ B_rf
             columns = learn_columns(table) if self.features else []
             T_rc = torch.from_numpy(encode(table, columns, sizes[0])).to(device)
-            table_cf = gibbs.principal_basis(T_rc, T_rc.shape[1], rng)
-            T_rf = gibbs.project(T_rc, table_cf)
+            table_cf = side_information.principal_basis(T_rc, T_rc.shape[1], rng)
+            T_rf = side_information.project(T_rc, table_cf)
             sides.append(gibbs.new_side(row_n, partner_n, *sizes, [B_rf, T_rf], freedom, k, rng))
             if row_n is user_n:
                 self.user_implicit_cf_, self.user_average_f_ = implicit_cf.cpu(), average_f.cpu()
@@ -163,14 +173,17 @@ class BayesianMF(Model):
         return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds, n_levels)
 
     def _observed(self, value_n: Tensor) -> Tensor:
-        """Ratings less their mean, or their levels for a probit; mean and levels to the fields."""
+        """Return ratings less their mean, or levels for a probit; keep that mean or those levels.
+
+        A scale of too many levels is a ModelError.
+        """
         self.mean_, self.levels_l_ = float(value_n.mean(dtype=torch.double)), torch.zeros(0)
         if self.likelihood == "gaussian":
             return value_n - self.mean_
         self.mean_, self.levels_l_ = 0.0, value_n.unique()
-        if len(self.levels_l_) > MOST_LEVELS:
+        if len(self.levels_l_) > MAX_LEVELS:
             raise ModelError(
-                f"likelihood='probit' is for scales of at most {MOST_LEVELS} levels; these ratings "
+                f"likelihood='probit' is for scales of at most {MAX_LEVELS} levels; these ratings "
                 f"have {len(self.levels_l_):,}.", fix="Use likelihood='gaussian'.",
             )  # fmt: skip
         return probit.level_of(value_n, self.levels_l_)
@@ -178,12 +191,9 @@ class BayesianMF(Model):
     # -- new items
 
     def with_items(self, table: pl.DataFrame) -> Self:
-        """A copy that also knows the lines of an item table, as rows after those it has.
-
-        They are at their prior means given the columns: nobody has rated them yet.
-        """
+        """Return a copy that also scores new items, at their prior means given their columns."""
         T_ic = torch.from_numpy(encode(table, self.item_columns_, len(table)))
-        T_if = gibbs.project(T_ic, self.item_table_cf_)
+        T_if = side_information.project(T_ic, self.item_table_cf_)
         new_sik, new_si = self._prior_means(T_if), self._new_noise(len(table))
         new = {"item_sik_": new_sik, "item_mean_sik_": new_sik, "item_noise_si_": new_si}
         new["item_doubt_si_"] = self.item_doubt_si_[:, -1:].expand_as(new_si)
@@ -194,12 +204,12 @@ class BayesianMF(Model):
         return grown
 
     def _prior_means(self, T_if: Tensor) -> Tensor:
-        """Prior means of items that nobody has rated, from their table features: (s, i, k)."""
+        """Return the prior means of new items, from the features of their columns: (s, i, k)."""
         B_if = torch.cat([self.item_average_f_.expand(len(T_if), -1), T_if], 1)
         return self.item_mu_sk_[:, None] + B_if @ self.item_beta_sfk_
 
     def _new_noise(self, items: int) -> Tensor:
-        """Noise precisions of items that nobody has rated, 1 over the expected variance: (s, i)."""
+        """Return noise precisions of new items, 1 over the expected variance: (s, i)."""
         nu = self.item_noise
         return torch.full((len(self.alpha_s_), items), 1 - 2 / nu if nu > 2 else 1.0)
 
@@ -211,7 +221,7 @@ class BayesianMF(Model):
         A user's scores do not depend on the others; the memory beside them is bounded.
 
         Args:
-            histories: Of B users, those of training or new ones.
+            histories: Histories of B users, who need not have been in training.
         """
         score_bi = torch.empty(len(histories), self.item_sik_.shape[1] - 1)
         for users_b, fold, draws in self._folded(histories, torch.zeros(len(histories)).long()):
@@ -226,11 +236,12 @@ class BayesianMF(Model):
         Each user is folded in once, however many ratings are asked for.
 
         Args:
-            histories: Of B users.
-            user_p: Which of them (int64).
-            item_p: Item rows (int64); -1, an unknown item, is the average new one.
-            time_p: When the ratings are given, in milliseconds: the users' drift is interpolated
-                from their ratings before and after.  None: it contributes its variance alone.
+            histories: Histories of B users.
+            user_p: Positions of the users among the histories: (P,), int64.
+            item_p: Rows of the items: (P,), int64; -1, an unknown item, is the average new one.
+            time_p: When the ratings are given: (P,), in milliseconds; a user's drift is then
+                interpolated from the ratings before and after.  With None, drift contributes its
+                variance alone.
         """
         mean_p, std_p = torch.empty(len(item_p)), torch.empty(len(item_p))
         order_p = torch.argsort(user_p, stable=True)
@@ -246,7 +257,7 @@ class BayesianMF(Model):
     def _folded(
         self, histories: Histories, pairs_b: Tensor
     ) -> Iterator[tuple[Tensor, FoldIn, int]]:
-        """Chunks of users folded in, and how many draws to take at once for each."""
+        """Yield chunks of users folded in, and how many draws to take at once for each."""
         names = [f.name for f in dataclasses.fields(Draws)]
         draws = Draws(**{n: getattr(self, n if hasattr(self, n) else f"{n}_") for n in names})
         for users_b, at_once in chunks(histories, pairs_b, self.n_factors + 1):
@@ -254,22 +265,30 @@ class BayesianMF(Model):
             yield users_b, FoldIn(draws, part, self.user_features(part)), at_once
 
     def user_features(self, histories: Histories) -> Tensor:
-        """Implicit features of the histories, and what the user table says: (B, f)."""
+        """Return features of users, of what they rated and of their columns: (B, f).
+
+        Args:
+            histories: Histories of B users; one who is new and without columns is average.
+        """
         known_h = histories.item_h < self.n_trained_
         user_h, item_h = histories.user_h[known_h], histories.item_h[known_h]
-        F_bc = gibbs.implicit_features(user_h, item_h, len(histories), self.n_trained_)
-        B_bf = gibbs.project(F_bc, self.user_implicit_cf_)
+        F_bc = side_information.implicit_features(user_h, item_h, len(histories), self.n_trained_)
+        B_bf = side_information.project(F_bc, self.user_implicit_cf_)
         B_bf[torch.bincount(user_h, minlength=len(histories)) == 0] = self.user_average_f_
-        T_bf = histories.features(self.user_table_uf_, self._table_features)  # unknown: average
+        T_bf = histories.features(self.user_table_uf_, self._table_features)
         return torch.cat([B_bf, T_bf], 1)
 
     def _table_features(self, about: pl.DataFrame) -> Tensor:
-        """What lines of a user table say, in the basis of training: (B, f)."""
+        """Return features of lines of a user table, in the basis of training: (B, f)."""
         T_bc = torch.from_numpy(encode(about, self.user_columns_, len(about)))
-        return gibbs.project(T_bc, self.user_table_cf_)
+        return side_information.project(T_bc, self.user_table_cf_)
 
     def cost(self, shape: Shape) -> Cost:
-        """Outer products of padded ratings, a Cholesky factor for each row; kept draws."""
+        """Estimate outer products of padded ratings, then a Cholesky factor for each row.
+
+        The seconds are those of all sweeps, in proportion to how many `tolerance` lets the default
+        take on average.
+        """
         n, rows, k = shape.interactions, shape.users + shape.items, self.n_factors + 1
         sweeps = (self.burn_in + self.samples * self.keep_every) / 350  # 1 at the defaults
         of_rating = 0.7 * (k / 33) ** 2 + 0.1 * len(self.drift_seconds)

@@ -1,4 +1,4 @@
-"""The kept draws of a chain, as folding users in reads them.
+"""The kept draws of a chain, in the form that folding users in reads.
 
 Axes: as in bayesian_mf.py.
 """
@@ -15,9 +15,29 @@ SLICED = {"sik", "si", "sfk", "sk", "skk", "s", "sc", "sl"}  # axes of fields wi
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What fold-in needs of the kept draws: the learned fields of BayesianMF, less a `_`.
+    """What fold-in needs of the kept draws: fields of BayesianMF, here without the last `_`.
 
     It does not know the users of training, who are folded in like everyone else.
+
+    Args:
+        mean: Mean rating of training, 0 for a probit.
+        n_trained: How many items training had.
+        drift_seconds: Time scales of drift.
+        user_noise: Degrees of freedom of each user's noise, 0 for one noise.
+        item_sik: Vectors of the items, the last that of the average new item.
+        item_mean_sik: Means of the conditionals that item_sik was drawn from.
+        item_noise_si: Noise precisions of the items.
+        item_doubt_si: Variances that not knowing an item adds to a rating of it.
+        item_beta_sfk: Coefficients of item features.
+        item_spread_f: Variances of implicit features over items.
+        item_Lambda_skk: Prior precision of an item's vector.
+        user_mu_sk: Prior mean of a user's vector.
+        user_beta_sfk: Coefficients of user features.
+        user_Lambda_skk: Prior precision of a user's vector.
+        alpha_s: Noise precision of ratings.
+        tau_sc: Precision of the drift of each time scale.
+        cut_sl: Cuts between the levels of a probit, or empty.
+        levels_l: Levels of a probit, in the unit of the ratings, or empty.
     """
 
     mean: float
@@ -40,13 +60,14 @@ class Draws:
     levels_l: Tensor
 
     def __len__(self) -> int:
+        """Return how many draws there are."""
         return len(self.alpha_s)
 
     def of(self, draws: slice) -> Draws:
-        """Return some of the draws.
+        """Return a range of the draws.
 
         Args:
-            draws: A contiguous range of them.
+            draws: The range, which may have steps.
         """
         of_draws = {
             f.name: getattr(self, f.name)[draws]

@@ -1,4 +1,4 @@
-"""Drift: Ornstein-Uhlenbeck processes of each user along the moments of their ratings.
+"""Drift: Ornstein-Uhlenbeck processes of each user along the times of their ratings.
 
 Axes: n ratings, m nodes of a timeline, c time scales, q queries.
 """
@@ -12,40 +12,67 @@ from torch import Generator, Tensor
 
 
 def gamma(shape: Tensor, rate: Tensor, rng: Generator) -> Tensor:
-    """Gamma draws of the given shape and rate, double."""
-    # torch.distributions takes no generator
+    """Draw from Gamma distributions, double.
+
+    Args:
+        shape: Shapes, of any axes.
+        rate: Rates, of the same axes.
+        rng: Random numbers of the draw.
+    """
+    # The Gamma distribution of torch.distributions takes no generator.
     unit = torch._standard_gamma(shape.double(), generator=rng)  # pyright: ignore[reportPrivateImportUsage]
     return unit / rate.double()
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Distinct (user, time in milliseconds) nodes in order, and the node of each rating."""
+    """The nodes of drift, one for each distinct pair of user and time, in order.
+
+    Args:
+        user_m: User of each node: (m,).
+        time_m: Time of each node in milliseconds: (m,).
+        node_n: Node of each rating: (n,).
+    """
 
     user_m: Tensor
     time_m: Tensor
     node_n: Tensor
 
     def decay(self, seconds: float) -> Tensor:
-        """Correlation of each node with the one before it, 0 where a user starts."""
+        """Return the correlation of each node with the one before, 0 where a user starts: (m,).
+
+        Args:
+            seconds: Time scale of the process.
+        """
         gap_m = self.time_m.diff(prepend=self.time_m[:1]).clamp(min=0).double() / 1000
         same_m = self.user_m.diff(prepend=self.user_m[:1] - 1) == 0
         phi_m = torch.exp(-gap_m / seconds) * same_m
         return torch.where(phi_m < 1e-3, 0.0, phi_m).float()
 
     def sums(self, x_n: Tensor) -> Tensor:
-        """Totals over the ratings of each node: (m,)."""
+        """Return totals over the ratings of each node: (..., m).
+
+        Args:
+            x_n: A number for each rating: (..., n).
+        """
         total_m = x_n.new_zeros(*x_n.shape[:-1], len(self.time_m))
         return total_m.index_add_(-1, self.node_n, x_n)
 
     def bridge(self, seconds: float, user_q: Tensor, time_q: Tensor) -> Bridge:
-        """How an Ornstein-Uhlenbeck process at the queries depends on the nodes either side."""
+        """Return how a process at queries depends on the nodes before and after.
+
+        Args:
+            seconds: Time scale of the process.
+            user_q: User of each query: (q,).
+            time_q: Time of each query in milliseconds: (q,).
+        """
         first, span = self.time_m.min(), self.time_m.max() - self.time_m.min() + 2
         key_m = self.user_m * span + self.time_m - first
         key_q = user_q * span + torch.minimum((time_q - first).clamp(min=-1), span)
         after_q = torch.searchsorted(key_m, key_q, right=True)
 
         def correlation(node_q: Tensor) -> tuple[Tensor, Tensor]:
+            """Return nodes within range, and correlations, 0 where another user's or out of it."""
             inside_q = node_q.clamp(0, len(key_m) - 1)
             gap_q = (time_q - self.time_m[inside_q]).abs().double() / 1000
             same_q = (self.user_m[inside_q] == user_q) & (inside_q == node_q)
@@ -57,7 +84,14 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Bridge:
-    """The nodes before and after a query, and their correlations with it: 0 far from either."""
+    """The nodes before and after a query, and the correlations of a process with its values there.
+
+    Args:
+        before_q: Node before each query: (q,).
+        after_q: Node after each query: (q,).
+        before_rho_q: Correlation with the node before, 0 where there is none: (q,).
+        after_rho_q: Correlation with the node after, 0 where there is none: (q,).
+    """
 
     before_q: Tensor
     after_q: Tensor
@@ -65,7 +99,11 @@ class Bridge:
     after_rho_q: Tensor
 
     def mean(self, s_m: Tensor) -> Tensor:
-        """Expected values of a process at the queries, given the nodes."""
+        """Return expected values of a process at the queries: (..., q).
+
+        Args:
+            s_m: Values of the process at the nodes: (..., m).
+        """
         rho_q, sigma_q = self.before_rho_q, self.after_rho_q
         unknown_q = (1 - (rho_q * sigma_q) ** 2).clamp(min=1e-9)
         a_q, b_q = rho_q * (1 - sigma_q**2) / unknown_q, sigma_q * (1 - rho_q**2) / unknown_q
@@ -75,15 +113,23 @@ class Bridge:
 def bridged_variance(
     bridges: list[Bridge], tau_c: Tensor, before_m: Tensor, after_m: Tensor
 ) -> Tensor:
-    """Variance of the processes' sum at queries, given observations at the nodes either side.
+    """Return the variance of the sum of processes at queries, given observations at nodes.
 
-    before_m, after_m: precision of what is observed at a node that is before, or after, a query.
+    Args:
+        bridges: The nodes before and after the queries, one bridge for each time scale; [] for the
+            prior variance.
+        tau_c: Precisions of the processes: (c, ...).
+        before_m: Precision of what is observed at a node before a query: (..., m).
+        after_m: Precision of what is observed at a node after a query: (..., m).
+
+    Returns:
+        Variances: (..., q).
     """
     variance = (1 / tau_c).sum(0)
     if not bridges:
         return variance
     before_q, after_q = bridges[0].before_q, bridges[0].after_q
-    # covariances of the sum: query and before, query and after, before and after
+    # Covariances of the sum between query and before, query and after, before and after.
     qb_q, qa_q, ba_q = (
         sum(rho_q / tau for rho_q, tau in zip(rho, tau_c, strict=True))
         for rho in (
@@ -97,7 +143,12 @@ def bridged_variance(
 
 
 def timeline(user_n: Tensor, time_n: Tensor) -> Timeline:
-    """Sorts ratings by user and time, and merges those of the same moment."""
+    """Sort ratings by user and time, and merge those of the same time into one node.
+
+    Args:
+        user_n: User of each rating: (n,).
+        time_n: Time of each rating in milliseconds: (n,).
+    """
     order_n = torch.argsort(time_n, stable=True)
     order_n = order_n[torch.argsort(user_n[order_n], stable=True)]
     user_m, time_m = user_n[order_n], time_n[order_n]
@@ -109,13 +160,22 @@ def timeline(user_n: Tensor, time_n: Tensor) -> Timeline:
 
 
 def tridiagonal_solve(low_m: Tensor, diagonal_m: Tensor, right_jm: Tensor) -> Tensor:
-    """Solves a symmetric, diagonally dominant system for j right-hand sides; low[m] couples m, m-1.
+    """Solve a symmetric, diagonally dominant, tridiagonal system.
 
-    Parallel cyclic reduction (Hockney 1965): log2 of the correlation length elementwise steps.
+    Parallel cyclic reduction (Hockney 1965) takes elementwise steps, log2 of the correlation length
+    of them.
+
+    Args:
+        low_m: Entry m couples m and m - 1: (..., m).
+        diagonal_m: The diagonal: (..., m).
+        right_jm: The right-hand sides: (j, m).
+
+    Returns:
+        The solutions: (j, m).
     """
 
     def either_side(x: Tensor, fill: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The entries a stride before and after each."""
+        """Return the entries one stride before and one after each entry."""
         edge = x.new_full((*x.shape[:-1], stride), fill)
         padded = torch.cat([edge, x, edge], -1)
         return padded[..., : -2 * stride], padded[..., 2 * stride :]
@@ -139,15 +199,24 @@ def tridiagonal_solve(low_m: Tensor, diagonal_m: Tensor, right_jm: Tensor) -> Te
 def draw_drift(
     h_m: Tensor, weight_m: Tensor, phi_m: Tensor, tau: Tensor, rng: Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """A process of precision tau, seen with noise at its nodes, and a new tau.
+    """Draw a process that is observed with noise at its nodes, then its precision.
 
-    h_m: observed residuals summed with their precisions.  weight_m: those precisions summed.  The
-    draw solves for a perturbed right-hand side (Papandreou and Yuille 2010).  Without `rng` the
-    mean, and tau stays.
+    The draw solves for a perturbed right-hand side (Papandreou and Yuille 2010).
+
+    Args:
+        h_m: Sums of residuals times their precisions: (m,).
+        weight_m: Sums of those precisions: (m,).
+        phi_m: Correlation of each node with the one before: (m,).
+        tau: Precision of the process.
+        rng: Random numbers of the draw; None for the mean and the same tau.
+
+    Returns:
+        The process at the nodes (m,), and a new tau.
     """
     q_m = torch.where(phi_m > 0, 1 / (1 - phi_m**2).clamp(min=1e-6), 1.0)
 
     def after(x_m: Tensor) -> Tensor:
+        """Return the entry after each entry, 0 after the last."""
         return torch.cat([x_m[1:], x_m.new_zeros(1)])
 
     diagonal_m = tau * (q_m + after(phi_m**2 * q_m)) + weight_m
@@ -161,8 +230,8 @@ def draw_drift(
     step_m = s_m - phi_m * torch.cat([s_m.new_zeros(1), s_m[:-1]])
     shape = torch.tensor(1 + len(s_m) / 2, device=rng.device)
     tau = gamma(shape, 1e-2 + (step_m.double() ** 2 * q_m).sum() / 2, rng).float()
-    # interweaving (Yu and Meng 2011): the standard deviation again, given the standardised process;
-    # given the process itself the variance of half a million nodes hardly moves
+    # Interweaving (Yu and Meng 2011) draws the standard deviation again, given the standardised
+    # process: given the process itself, the variance of half a million nodes hardly moves.
     eta_m = s_m * tau.sqrt()
     information = (eta_m**2 * weight_m).double().sum()
     sigma = (eta_m * h_m).double().sum() / information
@@ -175,7 +244,16 @@ def draw_drifts(
     s_cm: Tensor, tau_c: Tensor, phi_cm: list[Tensor], h_m: Tensor, weight_m: Tensor,
     rng: Generator | None,
 ) -> None:  # fmt: skip
-    """Each time scale's process given the others, in place; h_m as if there were none."""
+    """Draw the process of each time scale given the others, in place.
+
+    Args:
+        s_cm: The processes at the nodes, which are overwritten: (c, m).
+        tau_c: Their precisions, which are overwritten: (c,).
+        phi_cm: Correlation of each node with the one before, by time scale: (m,) each.
+        h_m: Sums of residuals, with all drift in them, times their precisions: (m,).
+        weight_m: Sums of those precisions: (m,).
+        rng: Random numbers of the draws; None for means and the same precisions.
+    """
     for c, phi_m in enumerate(phi_cm):
         others_m = s_cm.sum(0) - s_cm[c]
         s_cm[c], tau_c[c] = draw_drift(h_m - weight_m * others_m, weight_m, phi_m, tau_c[c], rng)

@@ -1,9 +1,10 @@
 """Users folded in from their histories, given kept draws of the items: all draws at once.
 
-A user costs floats of memory and time in proportion to entries, pairs and draws.  Users come in
-chunks, and the draws of a chunk in slices, so that a chunk and a slice hold FLOATS_AT_ONCE numbers
-or one user and one draw: one user takes a few passes over all draws, and thousands one pass a draw.
-Every draw starts from the average of a few.  Nothing that a user gets depends on who else is there.
+The memory and time of a user are in proportion to entries, pairs and draws.  Users come in chunks,
+and the draws of a chunk in slices, so that a chunk and a slice hold FLOATS_AT_ONCE numbers, or one
+user and one draw: one user takes a few passes over all draws, and thousands of users take one pass
+for each draw.  Every draw starts from the average of a few.  What a user gets does not depend on
+which users are folded in together.
 Axes: as in bayesian_mf.py, with b users of a chunk, d padded entries of a block, m nodes of drift.
 """
 
@@ -15,26 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.data.histories import Histories
-from foretaste.models.bayesian import drift, gibbs, probit
+from foretaste.models.bayesian import drift, factor_rows, probit
 from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.drift import Bridge
 
-START = 4  # draws over the chain, after which every draw starts from their average
-ROUNDS = 8, 2  # of fold-in at those, and then at every draw
-VARIANCE_EVERY = 4  # draws between new variances, which change little from one to the next
-FLOATS_AT_ONCE = 1 << 22  # regressors of a chunk of users and a slice of draws: bounds memory
-USERS_AT_ONCE = 8192  # in a chunk, however short their histories
+START = 4  # draws, spread over the chain, from whose average every draw starts
+ROUNDS = 8, 2  # rounds of fold-in at those draws, and then at every draw
+VARIANCE_EVERY = 4  # draws between new variances, which change little from draw to draw
+FLOATS_AT_ONCE = 1 << 22  # numbers in a chunk of users and a slice of draws, to bound memory
+USERS_AT_ONCE = 8192  # users in a chunk at the highest, however short their histories
 
 
 def chunks(histories: Histories, pairs_b: Tensor, k: int) -> Iterator[tuple[Tensor, int]]:
     """Yield chunks of users, the shortest histories first, and how many draws to take at once.
 
     Args:
-        histories: Of all users.
-        pairs_b: How many ratings of each user are to be predicted (int64).
+        histories: Histories of all B users.
+        pairs_b: How many ratings of each user are to be predicted: (B,), int64.
         k: Numbers in the vector of a user.
 
-    Returns:
+    Yields:
         Positions of the users of a chunk (b,), and the number of draws of a slice.
     """
     order_b = torch.argsort(histories.length_b, stable=True)
@@ -43,17 +44,18 @@ def chunks(histories: Histories, pairs_b: Tensor, k: int) -> Iterator[tuple[Tens
     first = 0
     while first < len(order_b):
         before = int(last_b[first] - floats_b[first])
-        most = before + FLOATS_AT_ONCE // START
-        last = int(torch.searchsorted(last_b, most, right=True))
+        limit = before + FLOATS_AT_ONCE // START
+        last = int(torch.searchsorted(last_b, limit, right=True))
         last = min(max(last, first + 1), first + USERS_AT_ONCE)
         yield order_b[first:last], max(1, FLOATS_AT_ONCE // (int(last_b[last - 1]) - before))
         first = last
 
 
 class FoldIn:
-    """A chunk of users, laid out for any draws, and where every draw starts: the average of a few.
+    """A chunk of users, laid out for any draws, with the average that every draw starts from.
 
-    It knows no more of a user than the history and the features: nothing of the chain's own draws.
+    It knows the history and the features of a user, and nothing of the vector that the chain drew
+    for a user of training.
     """
 
     def __init__(self, draws: Draws, histories: Histories, B_bf: Tensor) -> None:
@@ -61,8 +63,8 @@ class FoldIn:
 
         Args:
             draws: The kept draws.
-            histories: Of b users.
-            B_bf: Their features (b, f).
+            histories: Histories of b users.
+            B_bf: Features of the users: (b, f).
         """
         self.draws, self.B_bf, self.users = draws, B_bf, len(histories)
         self.user_h, self.count_b = histories.user_h, histories.length_b
@@ -77,7 +79,7 @@ class FoldIn:
         if histories.time_h is not None and len(self.item_h) and draws.tau_sc.shape[1]:
             self.time = drift.timeline(self.user_h, histories.time_h)
             self.phi_cm = [self.time.decay(seconds) for seconds in draws.drift_seconds]
-        self.blocks = gibbs.padded_blocks(self.user_h, self.item_h, self.users, rows)
+        self.blocks = factor_rows.padded_blocks(self.user_h, self.item_h, self.users, rows)
         exact = self.time is None and not draws.user_noise and self.level_h is None
         self.rounds, self.start = (1 if exact else ROUNDS[1]), None
         if not exact:
@@ -89,14 +91,14 @@ class FoldIn:
 
         Args:
             draws: The range of draws, whose length bounds the memory.
-            noise: Whether noise and drift given the last vectors are wanted too.
+            noise: Whether noise and drift are wanted too, given the last vectors.
         """
         found = Posterior(self, draws)
         found.move(self.rounds, noise)
         return found
 
     def _slices(self, width: int) -> Iterator[slice]:
-        """Ranges of `width` draws that make all of them."""
+        """Return ranges of at most `width` draws that together make all draws."""
         return (slice(s, s + width) for s in range(0, len(self.draws), width))
 
     def scores(self, width: int) -> Tensor:
@@ -126,7 +128,7 @@ class FoldIn:
     def _stars(
         self, fit_sbi: Tensor, deviation_sbi: Tensor, cut_sl: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Means and variances of ratings of a probit; any axes may follow the draws'."""
+        """Return means and variances of a probit's ratings; any axes may follow that of draws."""
         cut_sbil = cut_sl.view(len(cut_sl), *[1] * (fit_sbi.ndim - 1), -1)
         return probit.rating_moments(fit_sbi, deviation_sbi, cut_sbil, self.draws.levels_l)
 
@@ -137,15 +139,15 @@ class FoldIn:
 
         Args:
             width: How many draws to take at once.
-            user_q: Positions in the chunk.
-            item_q: Item rows; -1 is an item of which nothing is known.
-            time_q: Milliseconds, or None where the drift is not to be interpolated.
+            user_q: Positions of the users in the chunk: (q,).
+            item_q: Rows of the items: (q,); -1 is an item of which nothing is known.
+            time_q: Times in milliseconds: (q,), or None where drift is not to be interpolated.
         """
         bridges, draws = [], self.draws
         if self.time is not None and time_q is not None:
             bridges = [self.time.bridge(x, user_q, time_q) for x in draws.drift_seconds]
         item_q = item_q.remainder(draws.item_sik.shape[1])
-        # means by the items' means, which draws scatter about; spreads by the draws
+        # Means take the means of items, about which their draws scatter; spreads take the draws.
         total_q, drawn_q, square_q = torch.zeros(3, len(item_q))
         variance_vq = torch.zeros(1, len(item_q))
         for s in self._slices(width):
@@ -155,7 +157,7 @@ class FoldIn:
                 drift_sq += bridge.mean(s_sm)
             x_sqk = given.X_sbk[:, user_q]
             mean_sq, rated_sq = (
-                drift_sq + gibbs.dot(x_sqk, V_sik.index_select(1, item_q))
+                drift_sq + factor_rows.dot(x_sqk, V_sik.index_select(1, item_q))
                 for V_sik in (given.of.item_mean_sik, given.of.item_sik)
             )
             fresh_s = torch.arange(s.start, s.start + len(given.of)) % VARIANCE_EVERY == 0
@@ -173,14 +175,14 @@ class FoldIn:
 
 
 class Posterior:
-    """Mean-field posterior of users given each of s draws: vectors, drift and noise, in turn.
+    """The mean-field posterior of users given each of s draws: vectors, drift and noise, in turn.
 
-    Given noise and drift, the vectors' conditional is the sampler's own; for a new user, of whom
-    the items have not learned, their uncertainty is noise.
+    Given noise and drift, the conditional of the vectors is the sampler's own.  The items have not
+    learned from a new user, so that for such a user their uncertainty counts as noise.
     """
 
     def __init__(self, users: FoldIn, draws: slice) -> None:
-        """Start from the average of a few draws, or from no drift and everyone's noise.
+        """Start from the average of a few draws, or from no drift and noise precisions of 1.
 
         Args:
             users: A chunk of users.
@@ -189,7 +191,7 @@ class Posterior:
         self.users, self.of = users, users.draws.of(draws)
         S, k, of = len(self.of), users.k, self.of
         self.alpha_s1 = of.alpha_s[:, None]
-        if users.time is None:  # a drift that nothing resolves is noise
+        if users.time is None:  # without times, drift cannot be separated from noise
             self.alpha_s1 = 1 / (1 / self.alpha_s1 + (1 / of.tau_sc).sum(1, keepdim=True))
         self.D = self._partners()
         self.G_sbkk = torch.empty(S, users.users, k, k)
@@ -209,14 +211,17 @@ class Posterior:
             self.s_csm = start.s_csm.mean(1, keepdim=True).repeat(1, S, 1)
 
     def _partners(self) -> list[Tensor]:
-        """The items of each block as regressors (s, b, d, k), zero where padded; noise and bias."""
+        """Return the items of each block as regressors, and keep their noise and their biases.
+
+        The regressors are zero where padded: (s, b, d, k) for each block.
+        """
         users, of, new_h = self.users, self.of, self.users.new_h
         item_h, mean_sik, drawn_sik = users.item_h, of.item_mean_sik, of.item_sik
         noise_sh, doubt_sh = (x[:, item_h] for x in (of.item_noise_si, of.item_doubt_si))
-        # the uncertainty of items that have not learned from the user
+        # Items that have not learned from the user are more uncertain.
         self.item_noise_sh = noise_sh / (1 + self.alpha_s1 * noise_sh * doubt_sh * new_h)
         self.root_sh = self.item_noise_sh.sqrt()
-        # as drawn together with the users of training, and as new users know them
+        # Users of training meet items as they were drawn together, and new users their means.
         drawn_sh, mean_sh = drawn_sik[..., -1][:, item_h], mean_sik[..., -1][:, item_h]
         self.bias_sh = torch.where(new_h, mean_sh, drawn_sh)
         root_sh, item_h = nn.functional.pad(self.root_sh, (0, 1)), nn.functional.pad(item_h, (0, 1))
@@ -237,7 +242,7 @@ class Posterior:
         """Take rounds of vectors given the rest, and the rest given the vectors.
 
         Args:
-            rounds: How many.
+            rounds: How many rounds to take.
             noise: Whether the last round, too, ends with the rest.
         """
         for left in range(rounds)[::-1]:
@@ -247,7 +252,7 @@ class Posterior:
                 self._move_rest()
 
     def _move_latent(self) -> None:
-        """Latent means and variances of a probit given the fit."""
+        """Set the latent means and variances of a probit given the fit."""
         users = self.users
         if users.level_h is None:
             return
@@ -257,7 +262,7 @@ class Posterior:
         )
 
     def _move_vectors(self) -> None:
-        """Means and precisions of the vectors; what they leave of each rating is its rest."""
+        """Set means and Cholesky factors of the precisions of the vectors, given the rest."""
         users = self.users
         weight_sb = self.alpha_s1 * self.noise_sb
         P_sbkk = weight_sb[..., None, None] * self.G_sbkk + self.of.user_Lambda_skk[:, None]
@@ -273,12 +278,12 @@ class Posterior:
         self.X_sbk = torch.cholesky_solve(h_sbk[..., None], self.L_sbkk)[..., 0]
 
     def _drift_sh(self) -> Tensor:
-        """The drift of each history entry."""
+        """Return the drift of each entry of the histories: (s, h)."""
         time = self.users.time
         return torch.zeros_like(self.bias_sh) if time is None else self.s_csm.sum(0)[:, time.node_n]
 
     def _move_rest(self) -> None:
-        """Drift and noise given the vectors."""
+        """Set drift and noise given the vectors."""
         users = self.users
         fit_sh = self.bias_sh.new_empty(len(self.of), len(users.y_h) + 1)
         for block, D_sbdk in zip(users.blocks, self.D, strict=True):
@@ -291,14 +296,14 @@ class Posterior:
             self._weigh(((rest_sh - drift_sh).square() + variance_sh) * self.item_noise_sh)
 
     def _smooth(self, rest_sh: Tensor) -> Tensor:
-        """Drift means given the rest; returns about the variance that they leave each entry."""
+        """Set drift means given the rest, and return about what variance they leave each entry."""
         users, time = self.users, self.users.time
         if time is None:
             return torch.zeros_like(rest_sh)
         weight_sh = self.alpha_s1 * self.noise_sb[:, users.user_h] * self.item_noise_sh
         weight_sm, h_sm = time.sums(weight_sh), time.sums(weight_sh * rest_sh)
         drift.draw_drifts(self.s_csm, self.tau_cs1.clone(), users.phi_cm, h_sm, weight_sm, None)
-        # as if only the nodes either side informed it beside its own ratings
+        # An approximation: beside its own ratings, a node learns from its two neighbours alone.
         variance_s1 = (1 / self.tau_cs1).sum(0)
         ties = (phi_m / tau for phi_m, tau in zip(users.phi_cm, self.tau_cs1, strict=True))
         tie_sm = (sum(ties, torch.zeros_like(weight_sm)) / variance_s1) ** 2
@@ -309,10 +314,10 @@ class Posterior:
         return (1 / known_sm)[:, time.node_n]
 
     def _weigh(self, square_sh: Tensor) -> None:
-        """The users' noise precisions, from expected squared residuals over the items' noise."""
+        """Set noise precisions of users from expected squared residuals over the items' noise."""
         users, nu = self.users, self.users.draws.user_noise
         energy_sb = torch.zeros_like(self.noise_sb).index_add_(1, users.user_h, square_sh)
-        # the vector's own variance: the trace of Sigma D^T D, where weight D^T D = P - Lambda
+        # The vector's own variance is the trace of Sigma D^T D, where weight D^T D = P - Lambda.
         Sigma_sbkk = torch.cholesky_inverse(self.L_sbkk)
         trace_sb = users.k - (Sigma_sbkk * self.of.user_Lambda_skk[:, None]).sum((2, 3))
         energy_sb = self.alpha_s1 * energy_sb + trace_sb / self.noise_sb
@@ -321,13 +326,13 @@ class Posterior:
     def variance(
         self, at_v: Tensor, user_q: Tensor, item_q: Tensor, bridges: list[Bridge]
     ) -> Tensor:
-        """Return variances of ratings: noise, the user's vector, a new item's, drift: (v, q).
+        """Return variances of ratings by noise, the user's vector, new items' and drift: (v, q).
 
         Args:
-            at_v: Places of some of the s draws.
-            user_q: Positions in the chunk.
-            item_q: Item rows.
-            bridges: Of the time scales, [] where drift is not interpolated.
+            at_v: Positions of some of the s draws: (v,).
+            user_q: Positions of the users in the chunk: (q,).
+            item_q: Rows of the items: (q,).
+            bridges: Nodes before and after, by time scale; [] where drift is not interpolated.
         """
         users, of, k = self.users, self.of, self.users.k
         noise_vq = self.noise_sb[at_v][:, user_q] * of.item_noise_si[at_v][:, item_q]
@@ -355,5 +360,5 @@ class Posterior:
 
 
 def _regressors(X_sqk: Tensor) -> Tensor:
-    """Vectors with a one in place of the bias."""
+    """Return vectors with a one in place of the bias."""
     return torch.cat([X_sqk[..., :-1], torch.ones_like(X_sqk[..., :1])], -1)

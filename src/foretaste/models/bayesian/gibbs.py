@@ -1,16 +1,15 @@
-"""Conditional draws of Bayesian matrix factorisation: pure functions on tensors, and one sweep.
+"""Conditional draws of Bayesian matrix factorisation: the state of a chain, and one sweep of it.
 
     y_n ~ N(x_u . x_i + b_u + b_i + sum_c s_c(u, t),  1 / (alpha w_u w_i))
     (x, b)_r ~ N(mu + B_r beta, Lambda^-1),  one prior for users and one for items
 
 BPMF (Salakhutdinov and Mnih 2008) with Macau's side information (Simm et al. 2017).
 Axes: n ratings, r rows (users or items), k factors then the bias, f side features, g their groups,
-b rows of a block, d padded ratings of a row, c time scales of drift (drift.py).
+m nodes of drift, c its time scales (drift.py), l levels of a probit or the cuts between them.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,26 +17,24 @@ from torch import Generator, Tensor
 
 from foretaste.models.bayesian import probit
 from foretaste.models.bayesian.drift import Timeline, draw_drifts, gamma, timeline
+from foretaste.models.bayesian.factor_rows import Block, design, draw_rows, gaussian, padded_blocks
+from foretaste.models.bayesian.side_information import coefficients
 
-CHUNK_RATINGS = 1 << 16  # padded ratings gathered at once: bounds memory, fits the level-2 cache
-PADDING = 1.25  # a block's longest row is at most this much longer than its shortest
-FACTORS_FIRST = 3, 5  # sweeps before drift and before noise: factors first learn what is neither
-
-
-def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor, Tensor]:
-    """A draw of N(P^-1 h, P^-1) for each b, and its mean; the mean twice without `rng`."""
-    L_bkk = torch.linalg.cholesky(P_bkk)
-    mean_bk1 = draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
-    if rng is not None:
-        noise_bk1 = torch.randn(mean_bk1.shape, generator=rng, device=rng.device)
-        draw_bk1 = mean_bk1 + torch.linalg.solve_triangular(L_bkk.mT, noise_bk1, upper=True)
-    return draw_bk1[..., 0], mean_bk1[..., 0]
+# Sweeps before drift and before noise are drawn: factors first learn what is neither of them.
+FACTORS_FIRST = 3, 5
 
 
 def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Mean and precision of rows E ~ N(mu, Lambda^-1); BPMF's prior, W0 = I, nu0 = k, beta0 = 2.
+    """Draw mean and precision of rows E ~ N(mu, Lambda^-1), with W0 = I, nu0 = k and beta0 = 2.
 
-    Salakhutdinov and Mnih 2008, equation 14; the Wishart by Bartlett's decomposition.
+    (Salakhutdinov and Mnih 2008, equation 14; the Wishart draw is Bartlett's decomposition.)
+
+    Args:
+        E_rk: The rows: (r, k).
+        rng: Random numbers of the draw.
+
+    Returns:
+        mu (k,), and Lambda (k, k).
     """
     n, k = E_rk.shape
     E_rk = E_rk.double()
@@ -54,54 +51,21 @@ def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     return gaussian(((n + 2) * Lambda_kk)[None], h_k[None], rng)[0][0], Lambda_kk
 
 
-# -- rows of factors given the other side
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of similar length with their ratings, padded by a dummy rating and a dummy partner."""
-
-    rows_b: Tensor
-    ratings_bd: Tensor
-    partners_bd: Tensor
-
-
-def padded_blocks(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> list[Block]:
-    """Cuts ratings into blocks of rows; n is the dummy rating, `partners` the dummy partner."""
-    n = len(row_n)
-    order_n = torch.argsort(row_n, stable=True)
-    order_n = torch.cat([order_n, order_n.new_tensor([n])])
-    partner_n = torch.cat([partner_n, partner_n.new_tensor([partners])])
-    length_r = torch.bincount(row_n, minlength=rows)
-    start_r = length_r.cumsum(0) - length_r
-    sorted_r = torch.argsort(length_r, stable=True)
-    lengths = length_r[sorted_r].tolist()
-    blocks, first = [], 0
-    while first < rows:
-        longest, last = max(8, math.ceil(lengths[first] * PADDING)), first + 1
-        while last < rows and lengths[last] <= longest and (last - first) * longest < CHUNK_RATINGS:
-            last += 1
-        rows_b = sorted_r[first:last]
-        step_d = torch.arange(max(lengths[last - 1], 1), device=row_n.device)
-        slot_bd = torch.where(step_d < length_r[rows_b, None], start_r[rows_b, None] + step_d, n)
-        ratings_bd = order_n[slot_bd]
-        blocks.append(Block(rows_b, ratings_bd, partner_n[ratings_bd]))
-        first = last
-    return blocks
-
-
-def design(X_rk: Tensor, noise_r: Tensor) -> Tensor:
-    """The partners as regressors, [factors, 1] sqrt(noise), and one zero row for padding."""
-    D_rk = torch.cat([X_rk[:, :-1], torch.ones_like(X_rk[:, :1])], 1) * noise_r.sqrt()[:, None]
-    return torch.cat([D_rk, torch.zeros_like(D_rk[:1])])
-
-
 def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
-    """What not knowing a row adds to the variance of a rating by an average partner: (rows + 1,).
+    """Estimate what not knowing a row adds to the variance of a rating by an average partner.
 
-    Given n partners a row has a covariance of about (Lambda + alpha w n M)^-1, with M their mean
-    outer product; the rating, the trace of that times M.  Twice, since the partners are uncertain
-    too (of 0 to 3 times, the best on validation ratings).  The last: a row without partners.
+    Given n partners, a row has a covariance of about (Lambda + alpha w n M)^-1, with M the mean
+    outer product of partners, and a rating the variance tr((Lambda + alpha w n M)^-1 M).  It is
+    taken twice since the partners are uncertain too (of 0 to 3 times, twice was best on validation
+    ratings).
+
+    Args:
+        side: The rows.
+        other: Their partners.
+        alpha: Noise precision of ratings.
+
+    Returns:
+        Variances of the rows, then of a row without ratings: (r + 1,).
     """
     D_rk = design(other.X_rk, torch.ones_like(other.noise_r))[:-1]
     L_kk = torch.linalg.cholesky(side.Lambda_kk)
@@ -112,123 +76,32 @@ def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
     return 2 * (share_k / (1 + known_r[:, None] * share_k)).sum(1)
 
 
-def dot(X_qk: Tensor, V_qk: Tensor) -> Tensor:
-    """Ratings of pairs, less the mean rating and without drift: (..., q)."""
-    return (X_qk * V_qk)[..., :-1].sum(-1) + X_qk[..., -1] + V_qk[..., -1]
-
-
-def draw_rows(
-    blocks: list[Block], D_rk: Tensor, y_n: Tensor, weight_r: Tensor,
-    prior_rk: Tensor, Lambda_kk: Tensor, rng: Generator | None, P_rkk: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Every row's draw of N(P^-1 h, P^-1), without `rng` its mean; and that mean.
-
-    P = Lambda + weight D^T D and h = Lambda prior + weight D^T y (BPMF, equations 11 to 13), where
-    D and y are both scaled by the root of the partner's noise precision.  Precisions go to P_rkk
-    where given.  Returns (rows, k) twice, and D x of each rating, where x are the draws.
-    """
-    X_rk, mean_rk = prior_rk.new_empty(2, *prior_rk.shape)
-    h_rk = prior_rk @ Lambda_kk
-    y_n = torch.cat([y_n, y_n.new_zeros(1)])
-    fit_n = torch.zeros_like(y_n)
-    for block in blocks:
-        D_bdk = D_rk.index_select(0, block.partners_bd.flatten())
-        D_bdk = D_bdk.view(*block.partners_bd.shape, -1)
-        y_bd1 = y_n.take(block.ratings_bd)[..., None]
-        weight_b1 = weight_r[block.rows_b, None]
-        P_bkk = weight_b1[..., None] * (D_bdk.mT @ D_bdk) + Lambda_kk
-        h_bk = weight_b1 * (D_bdk.mT @ y_bd1)[..., 0] + h_rk[block.rows_b]
-        X_bk, mean_rk[block.rows_b] = gaussian(P_bkk, h_bk, rng)
-        X_rk[block.rows_b] = X_bk
-        fit_n[block.ratings_bd] = (D_bdk @ X_bk[..., None])[..., 0]
-        if P_rkk is not None:
-            P_rkk[block.rows_b] = P_bkk
-    return X_rk, mean_rk, fit_n[:-1]
-
-
-# -- side information
-
-
-def implicit_features(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) -> Tensor:
-    """Who rated what, each row of unit length (SVD++), then half the log of how many: sparse.
-
-    (rows, partners + 1).
-    """
-    length_r = torch.bincount(row_n, minlength=rows)
-    some_r = length_r.nonzero()[:, 0]
-    row_m = torch.cat([row_n, some_r])
-    column_m = torch.cat([partner_n, torch.full_like(some_r, partners)])
-    value_m = torch.cat([length_r[row_n] ** -0.5, length_r[some_r].log() / 2])
-    return torch.sparse_coo_tensor(
-        torch.stack([row_m, column_m]), value_m, (rows, partners + 1), check_invariants=False
-    ).coalesce()
-
-
-def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
-    """The `rank` leading principal directions of features, and minus their means: (c + 1, f).
-
-    Randomised subspace iteration (Halko, Martinsson and Tropp 2011), then an exact rotation. The
-    coefficients have a prior, so directions of small weight hardly move a prior mean; dropping them
-    makes the precision of the coefficients diagonal, and each draw two thin products.
-    """
-    rows, c = F_rc.shape
-    # sorted once: each product of a transposed view would sort it again
-    F_cr = F_rc.t().coalesce() if F_rc.is_sparse else F_rc.t()
-    if not min(rank, c):
-        return torch.zeros(c + 1, 0, device=rng.device)
-    if rank >= c:
-        Q_cf = torch.eye(c, device=rng.device)
-    else:
-        Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
-        for _ in range(3):
-            # contiguous: a sparse product gathers rows of it, which LAPACK leaves scattered
-            Q_cf = torch.linalg.qr(F_cr @ (F_rc @ Q_cf)).Q.contiguous()
-    B_rf = (F_rc @ Q_cf).double()
-    mean_f = B_rf.mean(0)
-    weight_f, E_ff = torch.linalg.eigh((B_rf - mean_f).T @ (B_rf - mean_f))
-    E_ff = E_ff[:, weight_f > 1e-6 * weight_f[-1].clamp(min=1e-12)].flip(1)[:, :rank]
-    return torch.cat([Q_cf.double() @ E_ff, -(mean_f @ E_ff)[None]]).float()
-
-
-def project(F_rc: Tensor, basis_cf: Tensor) -> Tensor:
-    """Features B in a basis, where B^T B is diagonal over the rows it was made of: (rows, f)."""
-    return F_rc @ basis_cf[:-1] + basis_cf[-1]
-
-
-def coefficients(
-    E_rk: Tensor, B_rf: Tensor, Lambda_kk: Tensor, scale: Tensor, rng: Generator
-) -> tuple[Tensor, Tensor]:
-    """Macau's beta, where E ~ N(B beta, Lambda^-1) by rows, and its scale (Simm et al. 2017).
-
-    beta ~ N(0, (scale Lambda)^-1).  B^T B is diagonal, so its rows are independent given Lambda.
-    """
-    precision_f1 = B_rf.square().sum(0)[:, None] + scale
-    L_kk = torch.linalg.cholesky(Lambda_kk)
-    noise_kf = torch.randn(len(L_kk), len(precision_f1), generator=rng, device=rng.device)
-    noise_fk = torch.linalg.solve_triangular(L_kk.T, noise_kf, upper=True).T
-    beta_fk = (B_rf.T @ E_rk) / precision_f1 + noise_fk / precision_f1.sqrt()
-    energy = (beta_fk @ Lambda_kk * beta_fk).double().sum()
-    shape = torch.tensor(1 + beta_fk.numel() / 2, device=rng.device)
-    return beta_fk, gamma(shape, 1e-3 + energy / 2, rng).float()
-
-
-# -- the chain
-
-
 @dataclass
 class Side:
     """Users or items: the current draw of their rows, and what it is drawn from.
 
-    freedom: degrees of freedom of each row's noise precision w ~ Gamma(freedom / 2, freedom / 2);
-    0 keeps w = 1.
+    Args:
+        row_n: The row of each rating: (n,).
+        blocks: The ratings of each row, padded.
+        features: Features of the rows in their basis, by group: (r, f) each.
+        freedom: Degrees of freedom of each row's noise precision w ~ Gamma(freedom / 2,
+            freedom / 2); 0 keeps w = 1.
+        X_rk: Vectors of the rows as drawn: (r, k).
+        mean_rk: Means of the conditionals that X_rk was drawn from: (r, k).
+        noise_r: Noise precisions w: (r,).
+        betas_fk: Coefficients of the features, by group: (f, k) each.
+        scale_g: Precision of the coefficients of each group, in units of Lambda: (g,).
+        mu_k: Prior mean of a row without features: (k,).
+        Lambda_kk: Prior precision of a row: (k, k).
+        prior_rk: Prior means of the rows: (r, k).
     """
 
     row_n: Tensor
     blocks: list[Block]
-    features: list[Tensor]  # B_rf of each group
+    features: list[Tensor]
     freedom: float
     X_rk: Tensor
-    mean_rk: Tensor  # of what X_rk was drawn from
+    mean_rk: Tensor
     noise_r: Tensor
     betas_fk: list[Tensor]
     scale_g: Tensor
@@ -241,8 +114,17 @@ class Side:
 class Chain:
     """The state of the sampler.
 
-    y_n: ratings, or the latent values of an ordered probit, whose levels are level_n between the
-    cuts cut_l; both are empty where ratings are Gaussian.  alpha is 1 for a probit.
+    Args:
+        y_n: Ratings less their mean, or the latent values of an ordered probit: (n,).
+        level_n: Level of each rating of a probit: (n,); empty where ratings are Gaussian.
+        cut_l: Cuts between the levels of a probit: (l,); empty where ratings are Gaussian.
+        users: The users.
+        items: The items.
+        time: When users rated; None for no drift.
+        phi_cm: Correlations of each node with the one before it, by time scale: (m,) each.
+        alpha: Noise precision of ratings, 1 for a probit.
+        s_cm: Drift at the nodes: (c, m).
+        tau_c: Precision of the drift of each time scale: (c,).
     """
 
     y_n: Tensor
@@ -257,7 +139,7 @@ class Chain:
     tau_c: Tensor
 
     def drawn(self) -> dict[str, Tensor]:
-        """Every tensor that a sweep starts from, by name: all that a resumed chain needs."""
+        """Return every tensor that a sweep starts from, by name: all that a resumed chain needs."""
         named = {"alpha": self.alpha, "s_cm": self.s_cm, "tau_c": self.tau_c}
         if len(self.cut_l):
             named |= {"y_n": self.y_n, "cut_l": self.cut_l}
@@ -271,7 +153,18 @@ def new_side(
     row_n: Tensor, partner_n: Tensor, rows: int, partners: int, features: list[Tensor],
     freedom: float, k: int, rng: Generator,
 ) -> Side:  # fmt: skip
-    """Blocks, and small random rows to start from."""
+    """Make a side with its padded blocks, and small random rows to start from.
+
+    Args:
+        row_n: The row of each rating: (n,), int64.
+        partner_n: The row of the other side that each rating belongs to: (n,), int64.
+        rows: How many rows there are.
+        partners: How many rows the other side has.
+        features: Features of the rows in their basis, by group: (r, f) each.
+        freedom: Degrees of freedom of the rows' noise, 0 for none.
+        k: Factors and the bias.
+        rng: Random numbers of the start.
+    """
     X_rk = torch.randn(rows, k, generator=rng, device=row_n.device) * 0.1
     return Side(
         row_n, padded_blocks(row_n, partner_n, rows, partners), features, freedom,
@@ -285,7 +178,16 @@ def new_chain(
     y_n: Tensor, users: Side, items: Side, time_n: Tensor | None, drift_seconds: list[float],
     n_levels: int = 0,
 ) -> Chain:  # fmt: skip
-    """A chain before its first sweep, without drift; y_n are levels where there are n_levels."""
+    """Make a chain before its first sweep, with all drift at zero.
+
+    Args:
+        y_n: Ratings less their mean, or levels (int64) of a probit: (n,).
+        users: The users.
+        items: The items.
+        time_n: Times of the ratings in milliseconds: (n,), or None.
+        drift_seconds: Time scales of drift in seconds, [] for none.
+        n_levels: How many levels a probit has; 0 where ratings are Gaussian.
+    """
     level_n, cut_l = y_n.new_zeros(0, dtype=torch.long), y_n.new_zeros(0)
     if n_levels:
         level_n, cut_l = y_n, probit.initial_cuts(y_n, n_levels)
@@ -301,7 +203,12 @@ def new_chain(
 
 
 def draw_prior(side: Side, rng: Generator) -> None:
-    """mu and Lambda, then the coefficients of each feature group; the rows' prior means follow."""
+    """Draw mu and Lambda, then the coefficients of each feature group, and set the prior means.
+
+    Args:
+        side: Users or items, which are changed in place.
+        rng: Random numbers of the draw.
+    """
     linear = [B @ beta for B, beta in zip(side.features, side.betas_fk, strict=True)]
     total_rk = sum(linear, torch.zeros_like(side.X_rk))
     side.mu_k, side.Lambda_kk = normal_wishart(side.X_rk - total_rk, rng)
@@ -316,7 +223,13 @@ def draw_prior(side: Side, rng: Generator) -> None:
 
 
 def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
-    """A noise precision for each row, from squared residuals over their variance elsewhere."""
+    """Draw a noise precision for each row.
+
+    Args:
+        side: Users or items, which are changed in place.
+        square_n: Squared residuals times all other factors of their precision: (n,).
+        rng: Random numbers of the draw.
+    """
     if not side.freedom:
         return
     count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
@@ -327,10 +240,15 @@ def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
 
 
 def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
-    """Moves a common factor between alpha and a side's noise precisions, which only they share.
+    """Move a common factor between alpha and the noise precisions of a side.
 
-    Given each other both hardly move.  The factor's own conditional (Liu and Sabatti 2000) is
+    Given each other, both hardly move.  The factor's own conditional (Liu and Sabatti 2000) is
     Gamma(rows freedom / 2, freedom sum w / 2), as p(alpha) is proportional to 1 / alpha.
+
+    Args:
+        chain: The chain, whose alpha is changed in place.
+        side: Users or items, which are changed in place.
+        rng: Random numbers of the draw.
     """
     if not side.freedom:
         return
@@ -341,7 +259,18 @@ def rescale_noise(chain: Chain, side: Side, rng: Generator) -> None:
 
 
 def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generator) -> Tensor:
-    """Draws every row of `side` given the other; returns the fit of y_n, both biases included."""
+    """Draw every row of a side given the other.
+
+    Args:
+        side: Users or items, which are changed in place.
+        other: The other side.
+        y_n: Ratings less their mean and drift: (n,).
+        alpha: Noise precision of ratings.
+        rng: Random numbers of the draw.
+
+    Returns:
+        The fit of y_n, with both biases: (n,).
+    """
     root_n, bias_n = other.noise_r.sqrt()[other.row_n], other.X_rk[:, -1][other.row_n]
     side.X_rk, side.mean_rk, fit_n = draw_rows(
         side.blocks, design(other.X_rk, other.noise_r), (y_n - bias_n) * root_n,
@@ -351,7 +280,16 @@ def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generato
 
 
 def sweep(chain: Chain, number: int, rng: Generator) -> float:
-    """One pass over every block of unknowns, in place; returns the RMSE of the draw on train."""
+    """Draw all unknowns once, each given the others, in place.
+
+    Args:
+        chain: The chain.
+        number: How many sweeps came before.
+        rng: Random numbers of the draws.
+
+    Returns:
+        The root mean square of what the draw leaves of y_n.
+    """
     users, items, time = chain.users, chain.items, chain.time
     draw_prior(items, rng)
     draw_prior(users, rng)
@@ -379,7 +317,14 @@ def sweep(chain: Chain, number: int, rng: Generator) -> float:
 
 
 def draw_alpha(chain: Chain, square_n: Tensor, number: int, rng: Generator) -> None:
-    """The noise precision, and what it shares with the noise of users and items."""
+    """Draw the noise precision, and the factors that it shares with the noise of each side.
+
+    Args:
+        chain: The chain, which is changed in place.
+        square_n: Squared residuals: (n,).
+        number: How many sweeps came before.
+        rng: Random numbers of the draws.
+    """
     users, items = chain.users, chain.items
     energy = (square_n * users.noise_r[users.row_n] * items.noise_r[items.row_n]).double().sum()
     shape = torch.tensor(len(square_n) / 2, device=rng.device)

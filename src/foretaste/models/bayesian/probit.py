@@ -14,23 +14,43 @@ import torch
 from torch import Generator, Tensor
 from torch.special import erfc, ndtr, ndtri
 
-FAR = 40.0  # standard deviations: beyond the outermost cuts
-TINY = 1e-300
+FAR = 40.0  # standard deviations from its mean to which an interval is clipped
+TINY = 1e-300  # a probability that is not zero
 
 
 def level_of(value_n: Tensor, levels_l: Tensor) -> Tensor:
-    """The nearest level of each rating: (n,), int64."""
+    """Return the nearest level of each rating: (n,), int64.
+
+    Args:
+        value_n: Ratings: (n,).
+        levels_l: Levels in ascending order: (l,).
+    """
     return torch.bucketize(value_n, (levels_l[1:] + levels_l[:-1]) / 2)
 
 
 def initial_cuts(level_n: Tensor, n_levels: int) -> Tensor:
-    """Normal quantiles of the shares of the levels, where a fit explains half of the variance."""
+    """Return cuts to start from: quantiles of a normal of which a fit explains half the variance.
+
+    Args:
+        level_n: Levels of the ratings: (n,), int64.
+        n_levels: How many levels there are.
+    """
     share_l = torch.bincount(level_n, minlength=n_levels) + 1.0
     return math.sqrt(2) * ndtri((share_l.cumsum(0) / share_l.sum())[:-1])
 
 
 def bounds(fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor) -> tuple[Tensor, Tensor]:
-    """The interval of each latent value in standard deviations from its mean, double."""
+    """Return the ends of each latent value's interval, in standard deviations from its mean.
+
+    Args:
+        fit_n: Means of the latent values: (..., n).
+        cut_l: Cuts between the levels: (..., l).
+        level_n: Levels of the ratings: (n,), int64.
+        root_n: Roots of the precisions of the latent values: (..., n).
+
+    Returns:
+        Lower and upper ends, double: (..., n) each.
+    """
     edge_1 = cut_l.new_full((*cut_l.shape[:-1], 1), 1e9)
     edges_l = torch.cat([-edge_1, cut_l, edge_1], -1).double()
     fit_n, root_n = fit_n.double(), root_n.double()
@@ -39,26 +59,47 @@ def bounds(fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor) -> tup
 
 
 def below(x_n: Tensor) -> Tensor:
-    """The normal distribution function, to its last digits: torch's ndtr is 0 from -8.3 down."""
+    """Return the normal distribution function to its last digits, where ndtr is 0 from -8.3 down.
+
+    Args:
+        x_n: Where it is taken, in standard deviations: (n,).
+    """
     return erfc(x_n / -math.sqrt(2)) / 2
 
 
 def mass(a_n: Tensor, b_n: Tensor) -> Tensor:
-    """Probability of each interval, positive."""
+    """Return the probability of each interval, always positive.
+
+    Args:
+        a_n: Lower ends, in standard deviations: (n,).
+        b_n: Upper ends, in standard deviations: (n,).
+    """
     upper_n = a_n + b_n > 0
     low_n, high_n = torch.where(upper_n, -b_n, a_n), torch.where(upper_n, -a_n, b_n)
     return (below(high_n) - below(low_n)).clamp(min=TINY)
 
 
 def density(x_n: Tensor) -> Tensor:
-    """The standard normal density."""
+    """Return the standard normal density.
+
+    Args:
+        x_n: Where it is taken: (n,).
+    """
     return torch.exp(-(x_n**2) / 2) / math.sqrt(2 * math.pi)
 
 
 def draw_latent(
     fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor, rng: Generator
 ) -> Tensor:
-    """Latent values given their levels, by inversion of the truncated normal."""
+    """Draw latent values given their levels, by inversion of the truncated normal.
+
+    Args:
+        fit_n: Means of the latent values: (n,).
+        cut_l: Cuts between the levels: (l,).
+        level_n: Levels of the ratings: (n,), int64.
+        root_n: Roots of the precisions of the latent values: (n,).
+        rng: Random numbers of the draw.
+    """
     a_n, b_n = bounds(fit_n, cut_l, level_n, root_n)
     upper_n = a_n + b_n > 0
     low_n, high_n = torch.where(upper_n, -b_n, a_n), torch.where(upper_n, -a_n, b_n)
@@ -72,11 +113,18 @@ def draw_latent(
 def latent_moments(
     fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the latent values given their levels."""
+    """Return mean and variance of the latent values given their levels.
+
+    Args:
+        fit_n: Means of the latent values without their levels: (..., n).
+        cut_l: Cuts between the levels: (..., l).
+        level_n: Levels of the ratings: (n,), int64.
+        root_n: Roots of the precisions of the latent values: (..., n).
+    """
     a_n, b_n = bounds(fit_n, cut_l, level_n, root_n)
     mass_n = mass(a_n, b_n)
     step_n = (density(a_n) - density(b_n)) / mass_n
-    step_n = torch.minimum(torch.maximum(step_n, a_n), b_n)  # a mean lies in its interval
+    step_n = torch.minimum(torch.maximum(step_n, a_n), b_n)  # rounding may leave the interval
     spread_n = 1 + (a_n * density(a_n) - b_n * density(b_n)) / mass_n - step_n**2
     spread_n = spread_n.clamp(0, 1)
     return fit_n + (step_n / root_n).float(), (spread_n / root_n**2).float()
@@ -85,12 +133,23 @@ def latent_moments(
 def log_likelihood(
     fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the cuts, with latent values integrated out; its gradient and its negative Hessian."""
+    """Return the log likelihood of the cuts, with latent values integrated out.
+
+    Args:
+        fit_n: Means of the latent values: (n,).
+        cut_l: Cuts between the levels: (l,).
+        level_n: Levels of the ratings: (n,), int64.
+        root_n: Roots of the precisions of the latent values: (n,).
+
+    Returns:
+        The value, its gradient (l,), and its negative Hessian (l, l), all by the cuts.
+    """
     a_n, b_n = bounds(fit_n, cut_l, level_n, root_n)
     mass_n, root_n = mass(a_n, b_n), root_n.double()
     at_a_n, at_b_n = root_n * density(a_n) / mass_n, root_n * density(b_n) / mass_n
 
     def per_level(x_n: Tensor) -> Tensor:
+        """Return totals over the ratings of each level."""
         return torch.bincount(level_n, x_n, minlength=len(cut_l) + 1)
 
     gradient_l = per_level(at_b_n)[:-1] - per_level(at_a_n)[1:]
@@ -104,17 +163,29 @@ def log_likelihood(
 def draw_cuts(
     fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor, rng: Generator
 ) -> Tensor:
-    """One Metropolis-Hastings step, proposed by the normal at a Newton step from the cuts.
+    """Take one Metropolis-Hastings step, proposed by the normal at a Newton step from the cuts.
 
-    Given the latent values the cuts hardly move (Cowles 1996): here those are integrated out.
+    Given the latent values, the cuts hardly move (Cowles 1996), so here those are integrated out.
+
+    Args:
+        fit_n: Means of the latent values: (n,).
+        cut_l: Cuts between the levels: (l,).
+        level_n: Levels of the ratings: (n,), int64.
+        root_n: Roots of the precisions of the latent values: (n,).
+        rng: Random numbers of the step.
+
+    Returns:
+        New cuts, or cut_l where the proposal is rejected.
     """
 
     def proposal(x_l: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log likelihood at x, and mean and Cholesky factor of what x proposes."""
         value, gradient_l, H_ll = log_likelihood(fit_n, x_l, level_n, root_n)
         L_ll = torch.linalg.cholesky(H_ll)
         return value, x_l.double() + torch.cholesky_solve(gradient_l[:, None], L_ll)[:, 0], L_ll
 
     def log_density(x_l: Tensor, mean_l: Tensor, L_ll: Tensor) -> Tensor:
+        """Return the log density of a normal of precision L L^T, less a constant."""
         return L_ll.diagonal().log().sum() - ((x_l - mean_l) @ L_ll).square().sum() / 2
 
     here, mean_l, L_ll = proposal(cut_l)
@@ -132,9 +203,15 @@ def draw_cuts(
 def rating_moments(
     fit_n: Tensor, deviation_n: Tensor, cut_l: Tensor, levels_l: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of ratings whose latent values are N(fit, deviation^2).
+    """Return mean and variance of ratings whose latent values are N(fit, deviation^2).
 
     The variance is summed from squares: as a difference it was negative where one level is certain.
+
+    Args:
+        fit_n: Means of the latent values: (..., n).
+        deviation_n: Standard deviations of the latent values: (..., n).
+        cut_l: Cuts between the levels, with axes that broadcast to the ratings': (..., l).
+        levels_l: The ratings that the levels stand for: (l,).
     """
     below_nl = ndtr((cut_l - fit_n[..., None]) / deviation_n[..., None])
     edge_n1 = torch.zeros_like(below_nl[..., :1])

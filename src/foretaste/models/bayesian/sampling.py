@@ -1,4 +1,4 @@
-"""A Gibbs chain from its first sweep to the draws that are kept: stops, resumes, says if it mixed.
+"""A Gibbs chain from its first sweep to its kept draws: when it stops, resumes, and has mixed.
 
 Axes: as in gibbs.py, with s kept draws and q probes, training pairs whose predictions are watched.
 """
@@ -13,22 +13,26 @@ import torch
 from torch import Generator, Tensor
 
 from foretaste.errors import ModelError
-from foretaste.models.bayesian import gibbs
+from foretaste.models.bayesian import factor_rows, gibbs
 from foretaste.models.bayesian.gibbs import Chain
 from foretaste.training.checkpoints import Checkpoints
 from foretaste.training.engine import Engine
 
-PROBES = 512
-FEWEST = 12  # draws before the halves of a chain say anything of each other
-MIXED = 1.2  # split R-hat that nine predictions in ten must reach
+PROBES = 512  # training pairs whose predictions are watched
+FEWEST = 12  # draws without which the halves of a chain cannot be compared
+MIXED = 1.2  # split R-hat below which nine predictions in ten must be
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """After burn_in sweeps every keep_every-th draw is kept, until there are `samples`, or sooner.
+    """How long a chain runs, and which of its draws are kept.
 
-    tolerance: Monte Carlo error of a posterior mean, in standard deviations of the noise, at which
-    the chain stops; 0 never stops it.
+    Args:
+        burn_in: Sweeps before the first draw is kept.
+        samples: Draws kept where the chain does not settle sooner.
+        keep_every: Sweeps from one kept draw to the next.
+        tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
+            which the chain stops; 0 never stops it.
     """
 
     burn_in: int
@@ -38,15 +42,24 @@ class Schedule:
 
     @property
     def sweeps(self) -> int:
-        """All sweeps of a chain that does not settle."""
+        """Return the number of sweeps of a chain that does not settle."""
         return self.burn_in + self.samples * self.keep_every
 
     def kept(self, done: int) -> int:
-        """Draws kept after `done` sweeps."""
+        """Return how many draws are kept after some sweeps.
+
+        Args:
+            done: How many sweeps are done.
+        """
         return max(0, done - self.burn_in) // self.keep_every
 
     def settled(self, trace_sq: Tensor, alpha: float) -> bool:
-        """Whether the posterior means of the probes have settled."""
+        """Return whether the posterior means of the probes have settled.
+
+        Args:
+            trace_sq: Predictions of the probes by the draws kept so far: (s, q).
+            alpha: Noise precision of the last draw.
+        """
         if len(trace_sq) < FEWEST:
             return False
         return monte_carlo_error(trace_sq) * alpha**0.5 < self.tolerance
@@ -55,9 +68,21 @@ class Schedule:
 def run(
     chain: Chain, schedule: Schedule, rng: Generator, engine: Engine, identity: str
 ) -> dict[str, Tensor]:
-    """All sweeps, from the last checkpoint where there is one; returns the kept draws, stacked.
+    """Run all sweeps, from the last checkpoint where there is one.
 
-    Among them "trace": the predictions of the probes, (s, q).
+    Args:
+        chain: The chain before its first sweep.
+        schedule: How long it runs, and which draws are kept.
+        rng: Random numbers of the sweeps.
+        engine: Where checkpoints and progress go.
+        identity: What a checkpoint must agree on to be resumed.
+
+    Returns:
+        The kept draws by name, stacked along a first axis s; "trace" has the predictions of the
+        probes (s, q).
+
+    Raises:
+        ModelError: The run is interrupted.
     """
     probe_q = torch.linspace(0, len(chain.y_n) - 1, PROBES).long().unique()
     kept = {
@@ -92,7 +117,12 @@ def run(
 
 
 def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
-    """What fold-in needs of a draw: items as they are, users through their prior; and probes."""
+    """Return what fold-in needs of a draw: the items, the prior of users, and the probes.
+
+    Args:
+        chain: The chain after a sweep.
+        probe_q: The ratings whose predictions are watched: (q,).
+    """
     users, items = chain.users, chain.items
     x_qk, v_qk = users.X_rk[users.row_n[probe_q]], items.X_rk[items.row_n[probe_q]]
     return {
@@ -102,14 +132,14 @@ def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
         "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
         "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
         "tau_sc_": chain.tau_c, "cut_sl_": chain.cut_l,
-        "trace": gibbs.dot(x_qk, v_qk),
+        "trace": factor_rows.dot(x_qk, v_qk),
     }  # fmt: skip
 
 
 def _resume(
     chain: Chain, kept: dict[str, Tensor], rng: Generator, engine: Engine, identity: str
 ) -> int:
-    """Puts the last checkpoint's tensors in place; returns how many sweeps are done."""
+    """Put the tensors of the last checkpoint in place, and return how many sweeps are done."""
     found = Checkpoints(engine.folder).load("gibbs", identity)
     if found is None:
         return 0
@@ -124,14 +154,25 @@ def _resume(
 
 
 def monte_carlo_error(trace_sq: Tensor) -> float:
-    """Standard error of means over the draws of one chain, from its halves: root mean over q."""
+    """Return the standard error of means over the draws of one chain, from its two halves.
+
+    Args:
+        trace_sq: Draws of the quantities: (s, q).
+
+    Returns:
+        The root of the mean square over q, in the unit of the quantities.
+    """
     half = len(trace_sq) // 2
     apart_q = trace_sq[:half].double().mean(0) - trace_sq[-half:].double().mean(0)
     return float(apart_q.square().mean().sqrt()) / 2
 
 
 def split_rhat(trace_sq: Tensor) -> Tensor:
-    """Split R-hat of q quantities over s draws of one chain (Gelman et al. 2013, 11.4): (q,)."""
+    """Return split R-hat of quantities over one chain (Gelman et al. 2013, 11.4): (q,).
+
+    Args:
+        trace_sq: Draws of the quantities: (s, q).
+    """
     half = len(trace_sq) // 2
     halves_2sq = torch.stack([trace_sq[:half], trace_sq[-half:]]).double()
     within_q = halves_2sq.var(1).mean(0)
@@ -140,10 +181,16 @@ def split_rhat(trace_sq: Tensor) -> Tensor:
 
 
 def mixing(trace_sq: Tensor, alpha_s: Tensor) -> dict[str, float]:
-    """Split R-hat of the probes in the median and at nine in ten, and of the noise precision.
+    """Measure how well a chain has mixed.
 
-    And the Monte Carlo error of their means in standard deviations of the noise.  Empty where
-    there are too few draws to tell.
+    Args:
+        trace_sq: Predictions of the probes by the kept draws: (s, q).
+        alpha_s: Noise precisions of the kept draws: (s,).
+
+    Returns:
+        Split R-hat of the probes at the median and at nine in ten ("median", "nine_in_ten") and of
+        the noise precision ("noise"), and the Monte Carlo error of the probes' means in standard
+        deviations of the noise ("error"); empty where there are too few draws.
     """
     if len(trace_sq) < FEWEST:
         return {}
@@ -156,7 +203,11 @@ def mixing(trace_sq: Tensor, alpha_s: Tensor) -> dict[str, float]:
 
 
 def mixing_notes(found: dict[str, float]) -> list[str]:
-    """A warning where the predictions of a chain's halves still differ."""
+    """Return a warning where the predictions of a chain's halves still differ, or [].
+
+    Args:
+        found: What `mixing` returned.
+    """
     if found.get("nine_in_ten", 0.0) < MIXED:
         return []
     return [

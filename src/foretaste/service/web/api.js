@@ -29,9 +29,9 @@ async function ask(path, body) {
   } catch {
     throw new Trouble("The service does not answer.", "Your ratings are kept here. Start it, then try again.");
   }
-  const said = await answer.json().catch(() => null);
-  if (answer.ok && said !== null) return said;
-  const error = new Trouble(said?.error?.what ?? `The service answered ${answer.status}.`, said?.error?.fix);
+  const found = await answer.json().catch(() => null);
+  if (answer.ok && found !== null) return found;
+  const error = new Trouble(found?.error?.what ?? `The service answered ${answer.status}.`, found?.error?.fix);
   error.status = answer.status;
   throw error;
 }
@@ -70,7 +70,7 @@ export class Catalogue {
     return String(item.fields[this.labels?.name] ?? "").split("|").filter(Boolean);
   }
 
-  /** What to say of an item beside its name. */
+  /** What stands below the name of an item. */
   about(item) {
     const year = item.fields[this.year];
     const inName = year && this.name(item).includes(String(year));

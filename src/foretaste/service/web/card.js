@@ -9,7 +9,7 @@ export function showCard(home, card) {
   show(home,
     h("p", { class: "lede" }, `${card.model}, trained on ${data.name}: ${number(data.interactions)} ${kind} by ${number(data.users)} users of ${number(data.items)} items.`),
     h("h3", {}, "How good it is"),
-    metrics?.metrics ? judged(card) : h("p", { class: "empty" }, "Nobody has measured this bundle. foretaste evaluate and foretaste compare do, on data the model has not seen."),
+    metrics?.metrics ? judged(card) : h("p", { class: "empty" }, "The metrics of this model were not kept with the bundle. The commands foretaste evaluate and foretaste compare measure it on held-out data."),
     card.curve?.length > 1 && card.curve[0].validation !== undefined
       ? [h("h3", {}, "Learning curve"), curve(card.curve)] : null,
     h("h3", {}, "Settings"),
@@ -19,8 +19,8 @@ export function showCard(home, card) {
 }
 
 function facts(values) {
-  const said = (value) => (value === null || value === undefined ? "not set" : Array.isArray(value) ? value.join(", ") : String(value));
-  return h("dl", { class: "facts" }, Object.entries(values).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, said(value)))));
+  const text = (value) => (value === null || value === undefined ? "not set" : Array.isArray(value) ? value.join(", ") : String(value));
+  return h("dl", { class: "facts" }, Object.entries(values).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, text(value)))));
 }
 
 /** Every metric with its interval, beside those of the baselines. */

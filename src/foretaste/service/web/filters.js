@@ -8,7 +8,7 @@ const RANGES = 2;
 const quoted = (column) => `"${column.replaceAll('"', '""')}"`;
 const text = (value) => `'${value.replaceAll("'", "''")}'`;
 
-/** Build the controls into `home`; returns what they say as {where, diversity}. */
+/** Build the controls into `home`; returns a function that gives {where, diversity}. */
 export function filters(home, catalogue, changed) {
   const ranges = catalogue.columns
     .filter((c) => c.kind === "number" && c.min < c.max)
@@ -31,8 +31,8 @@ export function filters(home, catalogue, changed) {
     }));
     const element = h("div", { class: "range", role: "group", "aria-label": column.name },
       h("span", { class: "label" }, column.name), h("div", { class: "ends" }, from, h("span", { "aria-hidden": "true" }, "to"), to));
-    const said = (end, sign) => (end.value !== "" && end.validity.valid ? `${quoted(column.name)} ${sign} ${Number(end.value)}` : null);
-    return { element, inputs: [from, to], condition: () => [said(from, ">="), said(to, "<=")] };
+    const limit = (end, sign) => (end.value !== "" && end.validity.valid ? `${quoted(column.name)} ${sign} ${Number(end.value)}` : null);
+    return { element, inputs: [from, to], condition: () => [limit(from, ">="), limit(to, "<=")] };
   }
 
   function choice(column) {

@@ -29,7 +29,7 @@ export function openItem(item, catalogue) {
   similar(item, catalogue, near);
 }
 
-/** After a rating: the reasons have changed. */
+/** Show the item again after a rating, which changes the reasons. */
 export function refreshItem(catalogue) {
   if (byId("item").open && current) openItem(current, catalogue);
 }
@@ -42,26 +42,26 @@ function facts(item, catalogue) {
 
 async function explain(item, catalogue, home) {
   if (!session.ratings.length) {
-    show(home, h("p", {}, "You have not said what you know yet, so there is nothing to reason from."));
+    show(home, h("p", {}, "You have not rated anything yet, so there are no reasons to show."));
     return;
   }
   try {
     const found = await api.explain(session.history, item.id);
     if (current !== item) return;
     const carried = found.reasons.filter((r) => r.item !== item.id && Math.abs(r.weight) > 1e-9).slice(0, 6);
-    const most = Math.max(...carried.map((r) => Math.abs(r.weight)), 1e-9);
+    const largest = Math.max(...carried.map((r) => Math.abs(r.weight)), 1e-9);
     show(home,
       h("p", {}, found.why_not ?? ""),
-      carried.length ? h("ul", { class: "bars" }, carried.map((r) => bar(r, most, catalogue))) : null);
+      carried.length ? h("ul", { class: "bars" }, carried.map((r) => bar(r, largest, catalogue))) : null);
   } catch (error) {
     if (current === item) show(home, h("p", { class: "quiet" }, error.message));
   }
 }
 
-function bar(reason, most, catalogue) {
+function bar(reason, largest, catalogue) {
   const name = catalogue.name({ id: reason.item, fields: reason.fields ?? {} });
   const part = h("span", { class: reason.weight < 0 ? "bar against" : "bar" });
-  part.style.inlineSize = `${(100 * Math.abs(reason.weight)) / most}%`;
+  part.style.inlineSize = `${(100 * Math.abs(reason.weight)) / largest}%`;
   const sign = reason.weight < 0 ? "−" : "+";
   return h("li", {}, h("span", { class: "name" }, name), h("span", { class: "track", "aria-hidden": "true" }, part),
     h("span", { class: "figure" }, `${sign}${number(Math.abs(reason.weight), 3)}`));

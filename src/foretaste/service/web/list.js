@@ -2,7 +2,7 @@
 
 import { h, number, show } from "./dom.js";
 import { session } from "./session.js";
-import { rater, said, scale } from "./stars.js";
+import { rater, ratingText, scale } from "./stars.js";
 
 const REASONS = 2;
 
@@ -13,7 +13,7 @@ export function because(reasons, catalogue) {
   const named = carried.map((r) => {
     const name = catalogue.name({ id: r.item, fields: r.fields ?? {} });
     const value = session.valueOf(r.item);
-    return [h("q", {}, name), scale.explicit && value !== undefined ? ` ${said(value)}` : null];
+    return [h("q", {}, name), scale.explicit && value !== undefined ? ` ${ratingText(value)}` : null];
   });
   const joined = named.flatMap((part, at) => (at ? [" and ", ...part] : part));
   return h("p", { class: "why" }, scale.explicit ? "because you rated " : "because you liked ", ...joined);

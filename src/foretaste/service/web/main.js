@@ -15,7 +15,7 @@ const LENGTH = 20;
 const VIEWS = ["for-you", "map", "model"];
 let catalogue;
 let card;
-let said = () => ({ where: null, diversity: 0 });
+let choices = () => ({ where: null, diversity: 0 });
 let listed = [];
 let asked = 0;
 let redrawMap = null;
@@ -35,7 +35,7 @@ async function start() {
   session.use(card.data.name);
   byId("served").textContent = `${card.model} on ${card.data.name}, ${number(card.data.items)} items`;
   search(byId("search"), catalogue, (item) => (scale.explicit ? open(item) : session.rate(item, 1)), fail);
-  said = filters(byId("filters"), catalogue, refreshList);
+  choices = filters(byId("filters"), catalogue, refreshList);
   showCard(byId("card"), card);
   session.onchange(refresh);
   addEventListener("hashchange", route);
@@ -54,7 +54,7 @@ async function refresh() {
 
 async function refreshList(focus) {
   const mine = ++asked;
-  const { where, diversity } = said();
+  const { where, diversity } = choices();
   byId("liststate").textContent = "Looking …";
   try {
     const found = await api.recommend({ history: session.history, k: LENGTH, where, diversity, explain: session.ratings.length > 0 });
@@ -64,7 +64,7 @@ async function refreshList(focus) {
     // a model that scores everything alike has no order to show
     listed = new Set(found.items.map((item) => item.score)).size > 1 || known ? found.items : [];
     byId("listtitle").textContent = known ? "For you" : "To start with";
-    byId("liststate").textContent = known ? `from ${number(known)} of your ${scale.explicit ? "ratings" : "choices"}` : "until you say what you know";
+    byId("liststate").textContent = known ? `from ${number(known)} of your ${scale.explicit ? "ratings" : "choices"}` : "until you choose something you know";
     if (listed.length || found.items.length === 0) recommendations(byId("list"), listed, catalogue, open);
     else show(byId("list"), h("p", { class: "empty" }, "This model ranks by what you know, and has nothing to go by yet. One rating is enough to begin."));
     restore(typeof focus === "string" ? focus : null);

@@ -12,9 +12,9 @@ export function drawMap(home, points, open, view = { x: 0, y: 0, zoom: 1 }) {
   const groups = ranked(points.map((p) => p.group)).slice(0, COLOURS);
   const canvas = h("canvas", { tabindex: 0, role: "img", "aria-label": "Map of the catalogue. Arrow keys move it, plus and minus zoom." });
   const tip = h("p", { class: "tip", hidden: true });
-  const told = h("p", { class: "unseen", role: "status" });
+  const status = h("p", { class: "unseen", role: "status" });
   const zoomBy = (factor) => { view.zoom = Math.min(40, Math.max(0.8, view.zoom * factor)); draw(); };
-  const frame = h("div", { class: "mapframe" }, canvas, tip, told, h("div", { class: "zoom" },
+  const frame = h("div", { class: "mapframe" }, canvas, tip, status, h("div", { class: "zoom" },
     h("button", { type: "button", "aria-label": "Zoom in", onclick: () => zoomBy(1.5) }, "+"),
     h("button", { type: "button", "aria-label": "Zoom out", onclick: () => zoomBy(1 / 1.5) }, "−"),
     h("button", { type: "button", onclick: () => { Object.assign(view, { x: 0, y: 0, zoom: 1 }); draw(); } }, "Whole")));
@@ -122,7 +122,7 @@ export function drawMap(home, points, open, view = { x: 0, y: 0, zoom: 1 }) {
   return (items) => {
     listed = items;
     const names = (list) => list.map(({ id }) => byPoint.get(id)?.label).filter(Boolean).join(", ");
-    told.textContent = `You rated: ${names(session.ratings) || "nothing yet"}. Recommended: ${names(listed)}.`;
+    status.textContent = `You rated: ${names(session.ratings) || "nothing yet"}. Recommended: ${names(listed)}.`;
     draw();
   };
 }

@@ -33,7 +33,7 @@ export function search(home, catalogue, choose, fail) {
   function open(found, text) {
     items = found;
     active = found.length ? 0 : -1;
-    show(list, found.length ? found.map(option) : [h("li", { class: "none", role: "option", "aria-disabled": "true" }, `Nothing here is called “${text}”.`)]);
+    show(list, found.length ? found.map(option) : [h("li", { class: "none", role: "option", "aria-disabled": "true" }, `No item is called “${text}”.`)]);
     list.hidden = false;
     field.setAttribute("aria-expanded", "true");
     mark();

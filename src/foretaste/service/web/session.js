@@ -1,4 +1,4 @@
-// What this visitor said: kept in the browser, sent as a history with each request.
+// What this visitor rated: kept in the browser, sent as a history with each request.
 
 let place = "foretaste.ratings";
 
@@ -26,7 +26,7 @@ export const session = {
     return ratings;
   },
 
-  /** The same as the API takes a history. */
+  /** The ratings as a history for the API, oldest first. */
   get history() {
     return [...ratings].reverse().map(({ id, value, time }) => ({ item: id, value, time }));
   },

@@ -44,4 +44,4 @@ function mark(item, name, place) {
 }
 
 /** A rating as text: "4", "3.5", or nothing where there are no ratings. */
-export const said = (value) => (scale.explicit ? number(value, value % 1 ? 1 : 0) : "");
+export const ratingText = (value) => (scale.explicit ? number(value, value % 1 ? 1 : 0) : "");
