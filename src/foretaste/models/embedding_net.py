@@ -16,7 +16,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
 from foretaste.errors import ModelError
-from foretaste.models.base import RatingPrediction, Shape
+from foretaste.models.base import RatingPrediction, Shape, searched
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.models.neural import NeuralModel
 from foretaste.training.batches import ShuffledBatches
@@ -71,16 +71,16 @@ class EmbeddingModel(NeuralModel):
     needs_ratings: ClassVar[bool] = True
 
     architecture: Literal["history", "article"] = "history"
-    n_factors: int = 64
+    n_factors: int = searched(64, 8, 256, log=True)
     hidden: list[int] = field(default_factory=lambda: [128, 64])
     dropouts: list[float] = field(default_factory=lambda: [0.2, 0.2])
-    embedding_dropout: float = 0.1
-    l2: float = 0.1
-    l2_pooled: float = 0.2
-    learning_rate: float = 5e-3
+    embedding_dropout: float = searched(0.1, 0.0, 0.5)
+    l2: float = searched(0.1, 0.01, 1.0, log=True)
+    l2_pooled: float = searched(0.2, 0.01, 2.0, log=True)
+    learning_rate: float = searched(5e-3, 5e-4, 2e-2, log=True)
     table_decay: float = 0.0
-    layer_rate: float = 1e-3
-    weight_decay: float = 1e-5
+    layer_rate: float = searched(1e-3, 1e-4, 1e-2, log=True)
+    weight_decay: float = searched(1e-5, 1e-7, 1e-3, log=True)
     schedule: Literal["one-cycle", "cosine-restarts"] = "one-cycle"
     batch_size: int | None = None
     epochs: int = 8

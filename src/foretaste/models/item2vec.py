@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.batches import Batches, turns
 from foretaste.training.engine import Engine
@@ -150,14 +150,14 @@ class Item2Vec(LearnsFromLikes):
 
     name: ClassVar[str] = "item2vec"
 
-    n_factors: int = 64
-    window: int = 3
-    negatives: int = 5
-    noise_exponent: float = 0.5
+    n_factors: int = searched(64, 16, 256, log=True)
+    window: int = searched(3, 1, 10)
+    negatives: int = searched(5, 1, 20, log=True)
+    noise_exponent: float = searched(0.5, -1.0, 1.0)
     subsample: float | None = 1e-4
-    popularity: float = 0.1
-    epochs: int = 30
-    learning_rate: float = 5e-3
+    popularity: float = searched(0.1, 0.0, 1.0)
+    epochs: int = searched(30, 10, 100, log=True)
+    learning_rate: float = searched(5e-3, 5e-4, 5e-2, log=True)
     batch_size: int = 4096
     centre_id_: Tensor = field(init=False, repr=False)
     context_id_: Tensor = field(init=False, repr=False)

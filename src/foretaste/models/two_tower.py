@@ -18,7 +18,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import ModelError
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.models.neural import NeuralModel
 from foretaste.models.towers import Sparse, Towers, pool
@@ -176,14 +176,14 @@ class TwoTower(LearnsFromLikes, NeuralModel):
     name: ClassVar[str] = "two-tower"
     reads_users: ClassVar[bool] = True
 
-    n_factors: int = 256
-    hidden: int = 256
-    temperature: float = 0.2
-    dropout: float = 0.0
-    id_dropout: float = 0.1
+    n_factors: int = searched(256, 32, 512, log=True)
+    hidden: int = searched(256, 32, 512, log=True)
+    temperature: float = searched(0.2, 0.05, 1.0, log=True)
+    dropout: float = searched(0.0, 0.0, 0.5)
+    id_dropout: float = searched(0.1, 0.0, 0.5)
     negatives: int = 4000
-    epochs: int = 32
-    learning_rate: float = 4e-3
+    epochs: int = searched(32, 8, 64, log=True)
+    learning_rate: float = searched(4e-3, 4e-4, 2e-2, log=True)
     batch_size: int = 1024
     network_: Towers = field(init=False, repr=False)
     history_id_: Tensor = field(init=False, repr=False)
