@@ -17,9 +17,9 @@ from tests.test_training import assert_same, dies_at, lives
 
 
 def skip_grams(item_r, user_r, n_items, window=2, keep=1.0, size=1000):
-    columns = (torch.tensor(item_r), torch.tensor(user_r))
+    entries = (torch.tensor(item_r), torch.tensor(user_r))
     keep_i, noise_i = torch.full((n_items,), keep), torch.ones(n_items)
-    return SkipGrams(columns, size, Engine(seed=1), window, keep_i, noise_i)
+    return SkipGrams(*entries, size, Engine(seed=1), window, keep_i, noise_i)
 
 
 def pairs_of(batches):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import nn
 
 from foretaste.errors import ModelError
-from foretaste.training.batches import Batches
+from foretaste.training.batches import ShuffledBatches
 from foretaste.training.engine import Engine, Meter
 from foretaste.training.loop import (
     Dropout,
@@ -44,7 +44,7 @@ def count(
     loop = Loop(
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
-        batches=Batches((torch.ones(3),), 2, engine),
+        batches=ShuffledBatches((torch.ones(3),), 2, engine),
         loss=lambda one_b: -network.w * one_b.mean(),
         validate=None if validations is None else lambda: next(script),
         rate=rate, epochs=epochs, patience=patience, engine=engine, identity="count",
@@ -119,7 +119,7 @@ def test_learning_rate_schedules_have_their_known_values():
 
 @pytest.mark.parametrize(("n", "size"), [(10, 3), (9, 3), (1, 5), (7, 1)])
 def test_batches_serve_every_sample_once_in_each_epoch(n, size):
-    batches = Batches((torch.arange(n), torch.arange(n) * 10.0), size, Engine(seed=1))
+    batches = ShuffledBatches((torch.arange(n), torch.arange(n) * 10.0), size, Engine(seed=1))
     for epoch in range(3):
         served = [*batches.epoch(epoch)]
         assert len(served) == batches.per_epoch == -(-n // size)
@@ -133,7 +133,7 @@ def test_batches_serve_every_sample_once_in_each_epoch(n, size):
 
 def test_batches_come_in_another_order_each_epoch_and_seed_but_always_the_same_one():
     def order(seed: int, epoch: int) -> list[int]:
-        served = Batches((torch.arange(50),), 8, Engine(seed=seed)).epoch(epoch)
+        served = ShuffledBatches((torch.arange(50),), 8, Engine(seed=seed)).epoch(epoch)
         return torch.cat([column for (column,) in served]).tolist()
 
     assert order(1, 0) == order(1, 0)

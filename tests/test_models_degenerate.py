@@ -82,7 +82,7 @@ def test_a_table_of_next_to_nothing_gives_finite_scores_or_an_error_with_a_fix(n
         (
             "two-tower", {}, "one like of each user",
             "two-tower learns from users who like two items at least: one is shown, one found. "
-            "Here nobody does. Lower positive_threshold, or use als, for which one like will do.",
+            "Here no user does. Lower positive_threshold, or use als, for which one like will do.",
         ),
         (
             "embedding-net", {}, "one user",

@@ -242,7 +242,7 @@ def test_any_number_of_layers_works(kind, hidden, dropouts, ratings):
     model = small_model(architecture=kind, hidden=hidden, dropouts=dropouts, epochs=1)
     recommender = ft.fit(model, ratings, progress=False)
     predicted = recommender.predict(["u1"] * 3, ["i1", "i2", "i3"])["rating"]
-    score_i = model.score(histories_of(ratings, ratings.users.rows(["u1"]), ratings))[0]
+    score_i = recommender.model.score(histories_of(ratings, ratings.users.rows(["u1"]), ratings))[0]
     at = ratings.items.rows(["i1", "i2", "i3"])
     np.testing.assert_allclose(predicted, score_i[at].clamp(1, 5), rtol=1e-5)
 

@@ -14,7 +14,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import foretaste as ft
 from foretaste.data.histories import histories_of
-from foretaste.models.two_tower import Masked, Sparse, candidates, interleaved, pool
+from foretaste.models.towers import Sparse, pool
+from foretaste.models.two_tower import Masked, candidates, interleaved
 from foretaste.training.engine import Engine
 from foretaste.training.losses import sampled_softmax
 from tests.test_cold_start import worlds
@@ -31,7 +32,7 @@ def masked(n_users=40, n_items=30, size=16, negatives=5):
     liked[:, :2] = True
     both = [has * kept * rng.integers(1, 9, has.shape) for kept in (liked, ~liked)]
     X_ri = interleaved(*(sparse.csr_matrix(weights, dtype=np.float32) for weights in both))
-    return Masked((torch.arange(n_users),), size, Engine(seed=2), X_ri, negatives)
+    return Masked(torch.arange(n_users), size, Engine(seed=2), X_ri, negatives)
 
 
 def dense(place_h, shape):

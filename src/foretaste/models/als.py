@@ -16,7 +16,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures
 from foretaste.data.histories import Histories
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -58,13 +58,13 @@ class ALS(LearnsFromLikes):
 
     name: ClassVar[str] = "als"
 
-    n_factors: int = 64
-    unseen: float = 0.1
-    l2: float = 0.01
-    nu: float = 1.0
+    n_factors: int = searched(64, 16, 512, log=True)
+    unseen: float = searched(0.1, 0.001, 1.0, log=True)
+    l2: float = searched(0.01, 0.0001, 1.0, log=True)
+    nu: float = searched(1.0, 0.0, 1.0)
     iterations: int = 10
     steps: int = 3
-    prior: float = 5.0
+    prior: float = searched(5.0, 0.0, 20.0)
     item_id_: Tensor = field(init=False, repr=False)
     square_d_: Tensor = field(init=False, repr=False)
     prior_d_: Tensor = field(init=False, repr=False)

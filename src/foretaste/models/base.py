@@ -8,7 +8,7 @@ import json
 import typing
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -339,3 +339,28 @@ def configure(model: type[Model], fields: Mapping[str, object]) -> Model:
                 f"{model.name}: field {name!r}: got {value!r}.", fix=f"{error.errors()[0]['msg']}."
             ) from None
     return model(**values)
+
+
+def searched(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    log: bool = False,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """Return a field of a dataclass that also says which of its values are worth searching.
+
+    A tuner reads them from `metadata["search"]` of the field; nothing else does, so that values
+    outside remain allowed.
+
+    Args:
+        default: The default of the field, which must be worth searching itself.
+        low: The lowest value of a range.
+        high: The highest value of a range.
+        log: Whether factors matter rather than differences, so that the range is searched on the
+            scale of logarithms.
+        choices: The values, where they are no range.
+    """
+    space = {"low": low, "high": high, "log": log} if choices is None else {"choices": [*choices]}
+    return dataclasses.field(default=default, metadata={"search": space})

@@ -15,7 +15,7 @@ from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.item_knn import nearest, square
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
@@ -46,8 +46,8 @@ class EASE(LearnsFromLikes):
 
     name: ClassVar[str] = "ease"
 
-    l2: float = 300.0
-    dropout: float = 0.0
+    l2: float = searched(300.0, 1.0, 10_000.0, log=True)
+    dropout: float = searched(0.0, 0.0, 0.8)
     weights_ij_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:

@@ -1,4 +1,4 @@
-"""The embedding network as a recommender: trained on rows, asked with histories."""
+"""EmbeddingModel: a network that rates pairs, trained on rows of users and asked by histories."""
 
 from __future__ import annotations
 
@@ -16,41 +16,71 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, RatingPrediction, Shape
+from foretaste.models.base import RatingPrediction, Shape, searched
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
-from foretaste.training.batches import Batches
+from foretaste.models.neural import NeuralModel
+from foretaste.training.batches import ShuffledBatches
 from foretaste.training.engine import Engine
 from foretaste.training.loop import Loop, Progress, cosine_restarts, one_cycle
 from foretaste.training.losses import root_mean_square, squared_error
 
 
 @dataclass(eq=False)
-class EmbeddingModel(Model):
-    """Rates user-item pairs by a network, trained by Adam on squared error.
+class EmbeddingModel(NeuralModel):
+    """Rates pairs of a user and an item by a network, trained by Adam on squared error.
 
-    architecture: "history" (ours, HistoryNet) or "article" (EmbeddingNet).  learning_rate and
-    table_decay: of the tables of vectors; layer_rate and weight_decay: of the layers.  l2: pull on
-    a vector's own part, per rating; l2_pooled: on what histories add (ours only).  batch_size: None
-    for a hundredth of the ratings.  validation: fraction of the ratings that chooses the epoch.
-    refit: train again on all ratings for so many epochs.  fold_in_*: how a
-    stranger's vector is fitted: steps of Adam, its rate, how many ratings the mean user counts for,
-    and the pull back to that start.
+    It does not know when a rating was given, nor the columns of users and items: a new item is the
+    mean item. The vector of a new user is fitted to the history while the network stays as it is.
+
+    Args:
+        architecture: "history" for our own network (`HistoryNet`), "article" for `EmbeddingNet`.
+        n_factors: The number of factors of users and items.
+        hidden: The widths of the layers, from the vectors to the rating.
+        dropouts: Probabilities with which training drops a unit of each layer; layers beyond the
+            list drop none.
+        embedding_dropout: Probability with which training drops a unit of the joined vectors.
+        l2: Weight of the squares of a vector's own part, for each rating ("history" only).
+        l2_pooled: Weight of the squares of what histories add to vectors ("history" only).
+        learning_rate: The highest learning rate of the tables of vectors.
+        table_decay: Weight decay of the tables of vectors.
+        layer_rate: The highest learning rate of the layers.
+        weight_decay: Weight decay of the layers.
+        schedule: "one-cycle" for rates that rise and fall once; "cosine-restarts" for rates that
+            fall and start again every two epochs.
+        batch_size: The number of ratings in a batch; None for a hundredth of the ratings.
+        epochs: The highest number of epochs.
+        patience: The number of epochs without improvement after which training stops.
+        validation: Fraction of the ratings that is held out to choose the number of epochs.
+        refit: Whether to train again on all ratings, for the chosen number of epochs.
+        fold_in_steps: The number of steps of Adam that fit the vector of a new user.
+        fold_in_rate: Their learning rate, from which it falls to zero.
+        fold_in_prior: How many ratings of a history the mean user weighs where a fit starts.
+        fold_in_pull: Weight of the squared distance of a vector from where its fit started.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> pairs = [(u, i, 1 + (u + i) % 5) for u in range(8) for i in range(u % 2, 8, 2)]
+        >>> ratings = pl.DataFrame(pairs, schema=["user", "item", "rating"], orient="row")
+        >>> model = ft.EmbeddingModel(n_factors=2, hidden=[4], epochs=2, validation=0.2)
+        >>> ft.fit(model, ft.from_frame(ratings)).predict([0], [1])["rating"].is_between(1, 5).all()
+        True
     """
 
     name: ClassVar[str] = "embedding-net"
     needs_ratings: ClassVar[bool] = True
 
     architecture: Literal["history", "article"] = "history"
-    n_factors: int = 64
+    n_factors: int = searched(64, 8, 256, log=True)
     hidden: list[int] = field(default_factory=lambda: [128, 64])
     dropouts: list[float] = field(default_factory=lambda: [0.2, 0.2])
-    embedding_dropout: float = 0.1
-    l2: float = 0.1
-    l2_pooled: float = 0.2
-    learning_rate: float = 5e-3
+    embedding_dropout: float = searched(0.1, 0.0, 0.5)
+    l2: float = searched(0.1, 0.01, 1.0, log=True)
+    l2_pooled: float = searched(0.2, 0.01, 2.0, log=True)
+    learning_rate: float = searched(5e-3, 5e-4, 2e-2, log=True)
     table_decay: float = 0.0
-    layer_rate: float = 1e-3
-    weight_decay: float = 1e-5
+    layer_rate: float = searched(1e-3, 1e-4, 1e-2, log=True)
+    weight_decay: float = searched(1e-5, 1e-7, 1e-3, log=True)
     schedule: Literal["one-cycle", "cosine-restarts"] = "one-cycle"
     batch_size: int | None = None
     epochs: int = 8
@@ -67,7 +97,7 @@ class EmbeddingModel(Model):
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Choose the number of epochs on validation data carved from train, then train on all."""
+        """Choose the number of epochs on ratings held out from train, then train on all."""
         self.scale_ = list(train.scale)
         if not 0 < round(self.validation * len(train)) < len(train):
             raise ModelError(
@@ -88,7 +118,7 @@ class EmbeddingModel(Model):
                 network = again
             self.curve_[-1]["interrupted"] = run.interrupted
         network.settle()
-        self.network_ = network.cpu().eval()
+        self.keep(network)
         self.mean_user_ = self.network_.user.weight.detach().mean(dim=0)
         return self
 
@@ -96,9 +126,10 @@ class EmbeddingModel(Model):
         self, phase: str, train: Dataset, columns: tuple[Tensor, ...],
         valid_columns: tuple[Tensor, ...] | None, engine: Engine, epochs: int | None = None,
     ) -> tuple[RatingNet, Progress]:  # fmt: skip
-        """One run over `columns`; without validation data, the weights after the last epoch."""
+        """Train once over the columns; without validation data, keep the last epoch's weights."""
         network = self._network_for(train, columns, engine)
-        batches = Batches(columns, self.batch_size or max(1, len(columns[0]) // 100), engine)
+        size = self.batch_size or max(1, len(columns[0]) // 100)
+        batches = ShuffledBatches(columns, size, engine)
         validate = None
         if valid_columns is not None:
             validate = _validation_error(network, valid_columns, self.scale_, engine)
@@ -119,6 +150,7 @@ class EmbeddingModel(Model):
         return network, loop.run()
 
     def _network_for(self, train: Dataset, pairs: tuple[Tensor, ...], engine: Engine) -> RatingNet:
+        """Return a network that has learned nothing, for the columns it will be trained on."""
         n_users, n_items = len(train.users), len(train.items)
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
@@ -130,12 +162,17 @@ class EmbeddingModel(Model):
         return network.to(device)
 
     def _empty(self, n_users: int, n_items: int, **extra: Any) -> Any:
-        """A network of the right shapes."""
+        """Return a network that has learned nothing; `extra` goes to its constructor."""
         kind = EmbeddingNet if self.architecture == "article" else HistoryNet
         sizes = (self.n_factors, self.hidden, self.dropouts, self.embedding_dropout)
         return kind(n_users, n_items, *sizes, **extra)
 
+    def build(self, weights: Mapping[str, Tensor]) -> RatingNet:
+        """Return a network for as many users and items as the tables have rows."""
+        return self._empty(len(weights["user.weight"]), len(weights["item.weight"]))
+
     def _optimizer(self, network: RatingNet) -> torch.optim.Optimizer:
+        """Return Adam with one rate and decay for tables, and another for layers."""
         layers = [*network.hidden.parameters(), *network.output.parameters()]
         of_layers = set(map(id, layers))
         tables = [p for p in network.parameters() if id(p) not in of_layers]
@@ -146,6 +183,8 @@ class EmbeddingModel(Model):
         return torch.optim.Adam(groups, fused=True)
 
     def _loss(self, network: RatingNet) -> Callable[..., Tensor]:
+        """Return the loss of a batch: the squared error, and what the network adds to it."""
+
         def loss(user_b: Tensor, item_b: Tensor, rating_b: Tensor) -> Tensor:
             error = squared_error(network(user_b, item_b), rating_b)
             return error + network.penalty(user_b, item_b, self.l2, self.l2_pooled)
@@ -153,26 +192,34 @@ class EmbeddingModel(Model):
         return loss
 
     def _rate(self, per_epoch: int) -> Callable[[int], float]:
+        """Return the factor of the learning rates at each step."""
         if self.schedule == "cosine-restarts":
             return lambda step: cosine_restarts(step, 2 * per_epoch)
         return lambda step: one_cycle(step, self.epochs * per_epoch)
 
     def user_vectors(self, histories: Histories) -> Tensor:
-        """Trained vectors where the history is the trained one, fitted ones elsewhere: (B, d)."""
+        """Return the trained vector of each history that training had, fitted ones else: (B, d).
+
+        Args:
+            histories: Histories of B users; the mean user stands for empty ones.
+        """
         table_ud = self.network_.user.weight.detach()
         vector_bd = self.mean_user_.repeat(len(histories), 1)
         known_b = histories.train_row_b >= 0
         vector_bd[known_b] = table_ud[histories.train_row_b[known_b]]
-        strangers = (~known_b & (histories.length_b > 0)).nonzero()[:, 0]
-        if len(strangers):
-            vector_bd[strangers] = self.fold_in(histories.take(strangers))
+        new_users = (~known_b & (histories.length_b > 0)).nonzero()[:, 0]
+        if len(new_users):
+            vector_bd[new_users] = self.fold_in(histories.take(new_users))
         return vector_bd
 
     def fold_in(self, histories: Histories) -> Tensor:
-        """Vectors of users from their histories alone, everything else frozen: (B, d).
+        """Fit the vectors of users to their histories, the network as it is: (B, d).
 
-        Adam on the training loss, all users at once: its steps do not depend on how long a history
-        is.  A vector starts at the network's prior and is pulled back to it.
+        Adam minimises the training loss of all users at once; the length of its steps does not
+        depend on that of a history. A vector starts at the network's prior and is pulled to it.
+
+        Args:
+            histories: Histories of B users; whether training had them does not matter.
         """
         network, user_h = self.network_, histories.user_h
         item_hd = network.item.weight.detach()[histories.item_h]
@@ -198,7 +245,7 @@ class EmbeddingModel(Model):
         return (own_bd + prior_bd).detach()
 
     def score(self, histories: Histories) -> Tensor:
-        """Expected ratings, before clipping: (B, items)."""
+        """Return expected ratings, before they are clipped to the scale: (B, items)."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
             return self.network_.rate_all(user_bd)
@@ -206,7 +253,7 @@ class EmbeddingModel(Model):
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
     ) -> RatingPrediction:
-        """Ratings of pairs; an unknown item is the mean item."""
+        """Predict the ratings of pairs; an item that training did not have is the mean item."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
             item_id = self._with_mean_item
@@ -220,24 +267,13 @@ class EmbeddingModel(Model):
 
     @cached_property
     def _with_mean_item(self) -> Tensor:
-        """Item vectors, and behind them, as row -1, their mean: (items + 1, d)."""
+        """The item vectors, and after them, as row -1, their mean: (items + 1, d)."""
         item_id = self.network_.item.weight.detach()
         return torch.cat([item_id, item_id.mean(dim=0, keepdim=True)])
 
     def item_vectors(self) -> Tensor:
-        """The vectors of the dot product (ours) or of the embedding (the article's): (items, d)."""
+        """Return item vectors, without the bias that "history" keeps in them: (items, d)."""
         return self.network_.item.weight.detach()[:, : self.n_factors]
-
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
-        """Rebuild the network from the shapes of its tables."""
-        super().restore(tensors, values)
-        weights = {
-            n.removeprefix("network_."): t for n, t in tensors.items() if n.startswith("network_.")
-        }
-        self.network_ = self._empty(len(weights["user.weight"]), len(weights["item.weight"]))
-        self.network_.load_state_dict(weights)
-        self.network_.eval()
-        return self
 
     def cost(self, shape: Shape) -> Cost:
         """Estimate the layers for every rating, and the sums over histories for every batch.
@@ -261,7 +297,7 @@ class EmbeddingModel(Model):
 
 
 def _columns(part: Dataset, train: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """User rows, item rows (of `train`) and ratings of a part carved from it."""
+    """Return the users and items of a part, as rows of `train`, and its ratings: (R,) each."""
     x = part.interactions
     user_r = train.users.find(part.users.values)[x.user_r]
     item_r = train.items.find(part.items.values)[x.item_r]
@@ -271,7 +307,7 @@ def _columns(part: Dataset, train: Dataset) -> tuple[Tensor, Tensor, Tensor]:
 def _validation_error(
     network: RatingNet, columns: tuple[Tensor, ...], scale: list[float], engine: Engine
 ) -> Callable[[], float]:
-    """RMSE of clipped ratings, as at test time."""
+    """Return a function that measures the RMSE of clipped predictions, as an evaluation does."""
     user_p, item_p, rating_p = (column.to(engine.torch_device) for column in columns)
 
     def error() -> float:

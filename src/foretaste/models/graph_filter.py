@@ -14,7 +14,7 @@ from torch import Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -54,13 +54,13 @@ class GraphFilter(LearnsFromLikes):
 
     name: ClassVar[str] = "graph-filter"
 
-    n_factors: int = 256
-    alpha: float = 0.3
-    user_power: float = 0.5
-    history_power: float = 0.5
-    target_power: float = 0.5
+    n_factors: int = searched(256, 16, 1024, log=True)
+    alpha: float = searched(0.3, 0.0, 1.0)
+    user_power: float = searched(0.5, 0.0, 1.0)
+    history_power: float = searched(0.5, 0.0, 1.0)
+    target_power: float = searched(0.5, 0.0, 1.0)
     iterations: int = 12
-    sharpen: float = 0.0
+    sharpen: float = searched(0.0, 0.0, 3.0)
     sharpen_order: int = 4
     pointer_u_: Tensor = field(init=False, repr=False)
     item_r_: Tensor = field(init=False, repr=False)

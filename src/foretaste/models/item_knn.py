@@ -14,7 +14,7 @@ from torch import Tensor
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
@@ -46,11 +46,11 @@ class ItemKNN(LearnsFromLikes):
 
     name: ClassVar[str] = "item-knn"
 
-    similarity: Literal["cosine", "bm25"] = "bm25"
-    neighbours: int = 100
-    shrinkage: float = 0.0
-    k1: float = 1.2
-    b: float = 0.75
+    similarity: Literal["cosine", "bm25"] = searched("bm25", choices=["cosine", "bm25"])
+    neighbours: int = searched(100, 10, 1000, log=True)
+    shrinkage: float = searched(0.0, 0.0, 200.0)
+    k1: float = searched(1.2, 0.1, 5.0, log=True)
+    b: float = searched(0.75, 0.0, 1.0)
     pointer_j_: Tensor = field(init=False, repr=False)
     item_n_: Tensor = field(init=False, repr=False)
     similarity_n_: Tensor = field(init=False, repr=False)

@@ -1,63 +1,88 @@
-"""Two towers: users from their histories, items from id and content, a dot product between them."""
+"""TwoTower: a dot product of a user's history and an item's id and content, and what it reads."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
 import torch
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, ItemFeatures, encode
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import ModelError
-from foretaste.models.base import Shape
+from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
-from foretaste.training.batches import Batches
+from foretaste.models.neural import NeuralModel
+from foretaste.models.towers import Sparse, Towers, pool
+from foretaste.training.batches import Batches, turns
 from foretaste.training.engine import Engine
-from foretaste.training.loop import Dropout, all_epochs
+from foretaste.training.loop import all_epochs
 from foretaste.training.losses import sampled_softmax
 
 
 @dataclass(frozen=True, eq=False)
 class Masked(Batches):
-    """Users in shuffled batches; part of each history is shown, the rest is to be found.
+    """Users in shuffled batches; a part of each history is shown, and the rest is to be found.
 
-    columns: the users.  X_ri: CSR, the weights of what they like, each row followed by that of what
-    they dislike (`interleaved`).  negatives: items drawn evenly for each batch; where there are no
-    more than that, all items are candidates.
+    Args:
+        users: Rows of the users to learn from: (users,), int64.
+        size: The number of users in a batch.
+        engine: The seed of orders and masks, and the device that batches are put on.
+        X_ri: What users like and dislike, as `interleaved` makes it: CSR (2 users, items).
+        negatives: The number of items that are drawn evenly for each batch; where there are no
+            more items than that, all of them are candidates.
     """
 
+    users: Tensor
+    size: int
+    engine: Engine
     X_ri: Any
     negatives: int
+
+    @property
+    def n_samples(self) -> int:
+        """The number of users in an epoch: all of them."""
+        return len(self.users)
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of batches in an epoch."""
+        return -(-self.n_samples // self.size)
 
     @property
     def sampled(self) -> bool:
         """Whether the candidates of a batch are a sample of the items."""
         return self.negatives < self.X_ri.shape[1]
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
-        """Users (B,), what is shown (CSR: 2 B, C), wanted and never, and the candidates (C,).
+    def epoch(
+        self, number: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Any, ...]]:
+        """Serve users, what is shown of them, what is wanted, what is never wanted, candidates.
 
-        How much of a history is shown is drawn evenly from none to all, so that newcomers are
-        served by what was trained.  wanted, never: places in (B, C) of likes that are hidden, and
-        of all that is shown: it is no candidate, as in a list.  candidates: None for all items.
+        How much of a history is shown is drawn evenly from none to all of it, so that the model
+        learns to serve short histories too. What is shown is no candidate, as in a list.
+
+        Yields:
+            Rows of users (B,); what is shown, interleaved, CSR (2 B, C); the places in (B, C) of
+            likes that are hidden; those of all that is shown; and the rows of the C candidates, or
+            None where these are all items.
         """
-        user_n = self.engine.rng("users", number).permutation(self.columns[0].numpy())
-        for batch in range(start, self.per_epoch):
+        user_n = self.engine.rng("users", number).permutation(self.users.numpy())
+        for batch in turns(self.per_epoch, start, rank, world):
             user_b = user_n[batch * self.size : (batch + 1) * self.size]
             masked = self._masked(user_b, self.engine.rng("masks", number, batch))
             yield torch.from_numpy(user_b).to(self.engine.torch_device), *masked
 
     def _masked(self, user_b: np.ndarray, rng: np.random.Generator) -> tuple[Any, ...]:
+        """Return what `epoch` yields of one batch after its users."""
         X_rc, item_c = self.X_ri[np.stack([2 * user_b, 2 * user_b + 1], axis=1).ravel()], None
         if self.sampled:
             noise_n = rng.integers(X_rc.shape[1], size=self.negatives)
@@ -77,7 +102,11 @@ class Masked(Batches):
         return shown_rc, wanted, never, item_c
 
     def log_chances(self) -> Tensor:
-        """Log of the chance that an item is in a sample: by a user who has it, or as noise."""
+        """Return the log of the chance that an item is a candidate of a batch: (items,).
+
+        It becomes one through a user of the batch who has it, or as noise; the softmax subtracts
+        the log, so that an item does not score less for being a candidate often.
+        """
         n_items = self.X_ri.shape[1]
         count_i = np.bincount(self.X_ri.indices, minlength=n_items)
         missed_i = (1 - count_i / self.n_samples).clip(0) ** min(self.size, self.n_samples)
@@ -86,7 +115,15 @@ class Masked(Batches):
 
 
 def candidates(X_ri: Any, noise_n: np.ndarray) -> tuple[np.ndarray, Any]:
-    """The items of a CSR matrix and the noise, and the matrix of these columns alone."""
+    """Return the rows of the candidates of a batch, ascending, and the matrix of them alone.
+
+    Args:
+        X_ri: What the users of the batch like and dislike: CSR (R, items).
+        noise_n: Rows of further items, which may repeat: (N,).
+
+    Returns:
+        Rows of the C candidates (C,), and their columns of the matrix: CSR (R, C).
+    """
     item_c = np.union1d(X_ri.indices, noise_n)
     column_h = np.searchsorted(item_c, X_ri.indices).astype(X_ri.indices.dtype)
     shape = X_ri.shape[0], len(item_c)
@@ -94,165 +131,62 @@ def candidates(X_ri: Any, noise_n: np.ndarray) -> tuple[np.ndarray, Any]:
 
 
 def interleaved(likes_ui: Any, dislikes_ui: Any) -> Any:
-    """Two CSR matrices of the same users as one, (2 users, items): likes, dislikes, likes, ..."""
+    """Return likes and dislikes as one matrix, two rows for each user in turn: (2 users, items).
+
+    Args:
+        likes_ui: Weights of what users like: CSR (users, items).
+        dislikes_ui: Weights of what the same users dislike: CSR (users, items).
+    """
     order_r = np.arange(2 * likes_ui.shape[0]).reshape(2, -1).T.ravel()
     both_ri: Any = sparse.vstack([likes_ui, dislikes_ui], "csr")
     return both_ri[order_r]
 
 
-class Sparse(NamedTuple):
-    """A constant sparse matrix and its transpose, both CSR: products go forward and backward."""
-
-    A_rf: Tensor
-    A_fr: Tensor
-
-    @classmethod
-    def of(cls, A_rf: Any, device: torch.device) -> Sparse:
-        """A CSR matrix of scipy."""
-        return cls(
-            *(_csr(A.indptr, A.indices, A.data, A.shape, device) for A in (A_rf, A_rf.T.tocsr()))
-        )
-
-    def with_first(self, value_r: Tensor) -> Sparse:
-        """Other values for the first entry of each row, the only one of a column, and in order."""
-        first_r, n = self.A_rf.crow_indices()[:-1], len(value_r)
-        return Sparse(
-            _valued(self.A_rf, self.A_rf.values().index_put((first_r,), value_r)),
-            _valued(self.A_fr, torch.cat([value_r, self.A_fr.values()[n:]])),
-        )
-
-    def __matmul__(self, x_fd: Tensor) -> Tensor:
-        return _Product.apply(self, x_fd)  # type: ignore[return-value]
-
-
-class _Product(torch.autograd.Function):
-    """An embedding bag is a sparse matrix times a dense one; and so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, A: Sparse, x_fd: Tensor) -> Tensor:
-        ctx.A_fr = A.A_fr
-        return _times(A.A_rf, x_fd)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
-        return None, _times(ctx.A_fr, grads[0])
-
-
-def _valued(A_rf: Tensor, value_h: Tensor) -> Tensor:
-    parts = A_rf.crow_indices(), A_rf.col_indices(), value_h
-    return torch.sparse_csr_tensor(*parts, size=A_rf.shape, check_invariants=False)
-
-
-def _times(A_rf: Tensor, x_fd: Tensor) -> Tensor:
-    total_rd = x_fd.new_empty(len(A_rf), x_fd.shape[1])  # `@` would fill it and copy it
-    return torch.addmm(total_rd, A_rf, x_fd, beta=0, out=total_rd)
-
-
-def _csr(pointer: Any, column: Any, value: Any, shape: Any, device: torch.device) -> Tensor:
-    parts = [torch.as_tensor(part, device=device) for part in (pointer, column, value)]
-    with warnings.catch_warnings(action="ignore"):  # torch calls the layout beta
-        return torch.sparse_csr_tensor(*parts, size=shape, check_invariants=False)
-
-
-class Towers(nn.Module):
-    """An item is the sum of its features' rows, its id one of them, in two tables.
-
-    As part of a history: (d,); as a candidate, with its bias: (d + 1,).  A user is the sum of the
-    likes shown over the root of their number, plus the same of the dislikes through a matrix, plus
-    layers on top of it, and a one for the bias.
-    """
-
-    def __init__(
-        self, sizes: tuple[int, int, int], n_factors: int, hidden: int, id_dropout: float,
-        dropout: float, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        n_items, n_features, n_user_features = sizes
-
-        def table(rows: int, columns: int, std: float) -> Tensor:
-            return torch.empty(rows, columns, dtype=torch.float32).normal_(
-                std=std, generator=generator
-            )
-
-        def of_items(width: int) -> nn.Parameter:
-            ids = table(n_items, width, 0.5 / n_factors**0.5)
-            return nn.Parameter(torch.cat([ids, table(n_features, width, 0.1 / n_factors**0.5)]))
-
-        self.as_history, self.as_candidate = of_items(n_factors), of_items(n_factors + 1)
-        self.user_features = nn.Parameter(table(n_user_features, n_factors, 0.1 / n_factors**0.5))
-        self.disliked = nn.Parameter(
-            torch.eye(n_factors, dtype=torch.float32) * 0.3
-        )  # seen, which says something good
-        self.into = nn.Parameter(table(n_factors, hidden, n_factors**-0.5))
-        self.into_bias = nn.Parameter(torch.zeros(hidden, dtype=torch.float32))
-        self.out = nn.Parameter(table(hidden, n_factors, 0.1 * hidden**-0.5))
-        self.out_bias = nn.Parameter(torch.zeros(n_factors, dtype=torch.float32))
-        self.id_drop, self.drop = Dropout(id_dropout), Dropout(dropout)
-
-    def items(self, features: Sparse) -> tuple[Tensor, Tensor]:
-        """The item tower, as history and as candidate: (C, d), (C, d + 1).
-
-        features: in training the first column of each row is the id's, which may be hidden.
-        """
-        if self.training:
-            features = features.with_first(self._kept(len(features.A_rf)))
-        return features @ self.as_history, features @ self.as_candidate
-
-    def users(self, pooled_rd: Tensor, features_bf: Tensor, temperature: float) -> Tensor:
-        """Vectors of users, and the temperature, which their products are divided by: (B, d + 1).
-
-        pooled_rd: what is shown of their likes and dislikes, interleaved.  features_bf: what is
-        known of them.
-        """
-        likes_bd, dislikes_bd = pooled_rd.view(len(features_bf), 2, -1).unbind(1)
-        x_bd = self.drop(torch.addmm(likes_bd, dislikes_bd, self.disliked))
-        if len(self.user_features):
-            kept_b1 = self._kept(len(x_bd))[:, None]
-            x_bd = torch.addcmul(x_bd, kept_b1, features_bf @ self.user_features)
-        hidden_bh = torch.relu(torch.addmm(self.into_bias, x_bd, self.into))
-        u_bd = x_bd + torch.addmm(self.out_bias, self.drop(hidden_bh), self.out)
-        return torch.cat([u_bd, u_bd.new_full((len(u_bd), 1), temperature)], dim=1)
-
-    def _kept(self, rows: int) -> Tensor:
-        """1, or 0 where training hides the id of an item or the features of a user: (rows,)."""
-        return (
-            self.id_drop(torch.ones(rows, device=self.into.device, dtype=torch.float32)) > 0
-        ).float()
-
-
-def pool(shown_rc: Any, history_cd: Tensor) -> Tensor:
-    """Sums of rows by the weights in a CSR matrix, over the root of the weights' sum: (R, d)."""
-    scale_r = shown_rc.sum(axis=1).A1.clip(min=1) ** -0.5
-    scaled_h = shown_rc.data * np.repeat(scale_r, np.diff(shown_rc.indptr))
-    scaled_rc = sparse.csr_matrix((scaled_h, shown_rc.indices, shown_rc.indptr), shown_rc.shape)
-    return Sparse.of(scaled_rc, history_cd.device) @ history_cd
-
-
 @dataclass(eq=False)
-class TwoTower(LearnsFromLikes):
+class TwoTower(LearnsFromLikes, NeuralModel):
     """Scores items by the dot product of two vectors: one of the history, one of id and content.
 
-    The history is what was liked and, where ratings tell it, what was seen and not liked.
-    hidden: width of the user tower's layer.  temperature: divides the products.  id_dropout: how
-    often training hides an item's id and a user's features, so that content and history alone must
-    serve.  negatives: items drawn evenly for a batch, beside what its users have; all items are
-    candidates where there are no more than that.  batch_size: users, a third of all at most.
+    The history is what was liked and, where there are ratings, what was seen and not liked. It is
+    a set: the model does not know in which order its items came. A new user is a history like any
+    other, and a new item is placed by its columns.
+
+    Args:
+        n_factors: The number of factors of both vectors.
+        hidden: The width of the user tower's layer.
+        temperature: What the products are divided by in the softmax.
+        dropout: Probability with which training drops a unit of the user tower.
+        id_dropout: Probability with which training hides the id of an item, or the features of a
+            user, so that content and history learn to serve without them.
+        negatives: The number of items drawn evenly for a batch, beside those of its users; all
+            items are candidates where there are no more than that.
+        epochs: The number of epochs.
+        learning_rate: The highest learning rate of Adam.
+        batch_size: The number of users in a batch, at most a third of all.
+
+    Example:
+        >>> import foretaste as ft
+        >>> import polars as pl
+        >>> pairs = [(u, i) for u in range(8) for i in range(u % 2, 8, 2)]
+        >>> clicks = pl.DataFrame(pairs, schema=["user", "item"], orient="row")
+        >>> model = ft.TwoTower(n_factors=4, hidden=4, epochs=2)
+        >>> len(ft.fit(model, ft.from_frame(clicks)).recommend(user=0, k=3))
+        3
     """
 
     name: ClassVar[str] = "two-tower"
     reads_users: ClassVar[bool] = True
 
-    n_factors: int = 256
-    hidden: int = 256
-    temperature: float = 0.2
-    dropout: float = 0.0
-    id_dropout: float = 0.1
+    n_factors: int = searched(256, 32, 512, log=True)
+    hidden: int = searched(256, 32, 512, log=True)
+    temperature: float = searched(0.2, 0.05, 1.0, log=True)
+    dropout: float = searched(0.0, 0.0, 0.5)
+    id_dropout: float = searched(0.1, 0.0, 0.5)
     negatives: int = 4000
-    epochs: int = 32
-    learning_rate: float = 4e-3
+    epochs: int = searched(32, 8, 64, log=True)
+    learning_rate: float = searched(4e-3, 4e-4, 2e-2, log=True)
     batch_size: int = 1024
     network_: Towers = field(init=False, repr=False)
-    history_id_: Tensor = field(init=False, repr=False)  # what the item tower says
+    history_id_: Tensor = field(init=False, repr=False)
     candidate_id_: Tensor = field(init=False, repr=False)
     columns_: list[Column] = field(init=False, repr=False)
     user_columns_: list[Column] = field(init=False, repr=False)
@@ -268,33 +202,31 @@ class TwoTower(LearnsFromLikes):
         features_if = sparse.hstack([ids_ii, of_items.encode(train.item_frame)], format="csr")
         self.user_features_ = torch.from_numpy(of_users.encode(train.user_frame).toarray())
         sizes = (X_ui.shape[1], of_items.width, of_users.width)
-        network = self._empty(sizes, engine.generator("weights")).to(engine.torch_device)
-        # of users who like two items at least: one can be shown, and one found
+        network = self._empty(sizes, engine.generator("weights"))
         users = torch.from_numpy(np.flatnonzero(np.diff(X_ui.indptr) > 1))
         if not len(users):
             raise ModelError(
                 f"{self.name} learns from users who like two items at least: one is shown, one "
-                "found. Here nobody does.",
+                "found. Here no user does.",
                 fix="Lower positive_threshold, or use als, for which one like will do.",
             )
         size = min(self.batch_size, len(users) // 3 + 1)
         everyone = histories_of(train, np.arange(len(train.users)), train)
         X_ri = interleaved(X_ui, self.dislikes(everyone, X_ui.shape[1]))
-        batches = Masked((users,), size, engine, X_ri, self.negatives)
+        batches = Masked(users, size, engine, X_ri, self.negatives)
         loss = self._loss(network, features_if, batches, self.user_features_)
         self.curve_ = all_epochs(
             network, batches, loss, self.learning_rate, self.epochs, engine,
             self.identity(train, engine),
         ).curve  # fmt: skip
-        self.network_ = network.cpu().eval()
-        with torch.no_grad():
-            rows = self.network_.items(Sparse.of(features_if, torch.device("cpu")))
-            self.history_id_, self.candidate_id_ = rows
+        self.keep(network)
+        self.history_id_, self.candidate_id_ = self._placed(features_if)
         return self
 
     def _loss(
         self, network: Towers, features_if: Any, batches: Masked, features_uf: Tensor
     ) -> Callable[..., Tensor]:
+        """Return the loss of a batch: a softmax of each user's hidden likes over the candidates."""
         device = batches.engine.torch_device
         features_uf = features_uf.to(device)
         log_chance_i = batches.log_chances().to(device)
@@ -316,11 +248,23 @@ class TwoTower(LearnsFromLikes):
 
         return loss
 
-    def _empty(self, sizes: tuple[int, int, int], generator: torch.Generator | None) -> Towers:
+    def _empty(
+        self, sizes: tuple[int, int, int], generator: torch.Generator | None = None
+    ) -> Towers:
+        """Return towers that have learned nothing."""
         return Towers(sizes, self.n_factors, self.hidden, self.id_dropout, self.dropout, generator)
 
+    def build(self, weights: Mapping[str, Tensor]) -> Towers:
+        """Return towers of the shapes of the weights; other features of items count as ids."""
+        return self._empty((len(weights["as_history"]), 0, len(weights["user_features"])))
+
+    def _placed(self, features_if: Any) -> tuple[Tensor, Tensor]:
+        """Return the vectors of items by their features, CSR: (items, d), (items, d + 1)."""
+        with torch.no_grad():
+            return self.network_.items(Sparse.of(features_if, torch.device("cpu")))
+
     def user_factors(self, histories: Histories) -> Tensor:
-        """What the user tower says of each history, and a one: (B, d + 1)."""
+        """Return the vector of each history from the user tower, and a one: (B, d + 1)."""
         n_items = len(self.history_id_)
         X_ri = interleaved(self.likes(histories, n_items), self.dislikes(histories, n_items))
         features_bf = histories.features(
@@ -333,45 +277,40 @@ class TwoTower(LearnsFromLikes):
         return user_bd / self.temperature
 
     def item_factors(self) -> Tensor:
-        """What the item tower says of each item as a candidate, and its bias: (items, d + 1)."""
+        """Return the vector of each item as a candidate, and its bias: (items, d + 1)."""
         return self.candidate_id_
 
     def score(self, histories: Histories) -> Tensor:
-        """Dot products of users and items: (B, items)."""
+        """Return the dot products of users and items: (B, items)."""
         return self.user_factors(histories) @ self.candidate_id_.T
 
     def item_vectors(self) -> Tensor:
-        """What the item tower says of each item as a candidate: (items, d)."""
+        """Return the vector of each item as a candidate, without its bias: (items, d)."""
         return self.candidate_id_[:, :-1]
 
     def with_items(self, table: pl.DataFrame) -> Self:
-        """A copy with the lines of an item table as further items, placed by their content."""
+        """Return a copy with further items, which are placed by their columns alone."""
         content_cf = ItemFeatures(self.columns_).encode(table)
         n_ids = len(self.network_.as_history) - content_cf.shape[1]
         features_cf = sparse.hstack(
             [sparse.csr_matrix((len(table), n_ids)), content_cf], "csr", "f4"
         )
         extended = copy.copy(self)
-        with torch.no_grad():
-            rows = self.network_.items(Sparse.of(features_cf, torch.device("cpu")))
-        extended.history_id_ = torch.cat([self.history_id_, rows[0]])
-        extended.candidate_id_ = torch.cat([self.candidate_id_, rows[1]])
+        history_cd, candidate_cd = self._placed(features_cf)
+        extended.history_id_ = torch.cat([self.history_id_, history_cd])
+        extended.candidate_id_ = torch.cat([self.candidate_id_, candidate_cd])
         return extended
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
-        """Rebuild the network from the shapes of its tables."""
-        super().restore(tensors, values)
-        weights = {
-            n.removeprefix("network_."): t for n, t in tensors.items() if n.startswith("network_.")
-        }
-        sizes = (len(weights["as_history"]), 0, len(weights["user_features"]))
-        self.network_ = self._empty(sizes, None)
-        self.network_.load_state_dict(weights)
-        self.network_.eval()
-        return self
-
     def cost(self, shape: Shape) -> Cost:
-        """Each user's softmax over the candidates, every epoch; two tables and their moments."""
+        """Estimate a softmax over the candidates for every user in every epoch.
+
+        Args:
+            shape: The size of the Dataset.
+
+        Returns:
+            Seconds of all epochs; in bytes, the two tables of items, with Adam's moments, the
+            gradients and the copy that is kept, and the scores of one batch.
+        """
         batch = min(self.batch_size, shape.users)
         theirs = batch * shape.interactions / max(shape.users, 1)
         candidates = min(shape.items, self.negatives + theirs)

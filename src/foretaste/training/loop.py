@@ -305,7 +305,7 @@ def all_epochs(
     """Train by Adam through one cycle of the learning rate, to the end and without validation.
 
     Args:
-        network: The network, trained in place.
+        network: The network, trained in place, on the device of the engine.
         batches: The samples.
         loss: Returns the loss of the columns of a batch, a scalar.
         learning_rate: The highest learning rate.
@@ -316,6 +316,7 @@ def all_epochs(
     Returns:
         How it went.
     """
+    network.to(engine.torch_device)
     total = epochs * batches.per_epoch
     return Loop(
         network=network,

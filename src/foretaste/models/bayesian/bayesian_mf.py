@@ -24,7 +24,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, encode, learn_columns
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, RatingPrediction, Shape
+from foretaste.models.base import Model, RatingPrediction, Shape, searched
 from foretaste.models.bayesian import gibbs, probit, sampling, side_information
 from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.fold_in import FoldIn, chunks
@@ -75,17 +75,17 @@ class BayesianMF(Model):
     reads_users: ClassVar[bool] = True
     needs_ratings: ClassVar[bool] = True
 
-    n_factors: int = 32
-    implicit_rank: int = 128
+    n_factors: int = searched(32, 8, 128, log=True)
+    implicit_rank: int = searched(128, 32, 512, log=True)
     features: bool = True
     drift_seconds: list[float] = field(default_factory=lambda: [3.0, 100.0, 3000.0])
-    user_noise: float = 10.0
-    item_noise: float = 20.0
+    user_noise: float = searched(10.0, 1.0, 100.0, log=True)
+    item_noise: float = searched(20.0, 1.0, 100.0, log=True)
     burn_in: int = 50
     samples: int = 100
     keep_every: int = 3
     tolerance: float = 0.08
-    likelihood: Literal["gaussian", "probit"] = "gaussian"
+    likelihood: Literal["gaussian", "probit"] = searched("gaussian", choices=["gaussian", "probit"])
     mean_: float = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
     mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat
