@@ -95,8 +95,7 @@ class Plain(Model):
             score_bi[b] = torch.tensor(known.scores())
         return score_bi
 
-    @classmethod
-    def cost(cls, shape):
+    def cost(self, shape):
         return Cost(1.0, 1)
 
 
@@ -314,8 +313,8 @@ def test_a_diverse_list_is_the_same_alone_and_among_others(group, data):
 
 def test_a_request_for_nobody_does_not_decide_what_others_have_seen():
     nobody = rows_of_users([])
-    for about in ({"seen": nobody}, {"probe": nobody}):
-        group = [Request(users=[], **about), Request(user=1), Request(user=2)]
+    for first in (Request(users=[], seen=nobody), Request(users=[], probe=nobody)):
+        group = [first, Request(user=1), Request(user=2)]
         for recommender in RECOMMENDERS:
             for request, answer in zip(group, recommender.answer(group), strict=True):
                 check(request, answer)

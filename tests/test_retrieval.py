@@ -11,7 +11,14 @@ from foretaste.data.histories import Histories
 from foretaste.errors import ModelError, UsageError
 from foretaste.recommending import retrieval
 from foretaste.recommending.ranking import recommend
-from foretaste.recommending.retrieval import DotProducts, ItemFactors, VectorIndex, recall_of
+from foretaste.recommending.retrieval import (
+    DotProducts,
+    ItemFactors,
+    VectorIndex,
+    _cut,
+    _in_order,
+    recall_of,
+)
 
 
 def clustered(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -131,3 +138,24 @@ def test_factors_kept_for_another_model_are_not_used():
     assert torch.equal(lists[0], lists[1])
     assert torch.equal(lists[0], own)
     assert torch.equal(own, one.score(nobody).topk(7).indices)
+
+
+@pytest.mark.parametrize("coarse", [torch.bfloat16, torch.float32])
+def test_no_coarse_score_that_one_of_the_best_can_have_is_below_the_cut(coarse):
+    """And hardly more pass: a cut lies a few representable numbers below the bound, not more."""
+    draw = torch.Generator().manual_seed(0)
+    kth_b = (10 * torch.randn(4000, generator=draw)).to(coarse)
+    bound_b = torch.rand(4000, generator=draw) * torch.tensor([0.0, 0.1]).repeat(2000)
+    unit = torch.finfo(coarse).eps / 2
+    rounded_b = unit * kth_b.double().abs() if coarse == torch.bfloat16 else 0.0
+    low_b = kth_b.double() - rounded_b - 2 * bound_b.double()
+    cut_b = _cut(kth_b, bound_b).long()
+
+    def key(score_b: torch.Tensor) -> torch.Tensor:
+        bits = torch.int16 if coarse == torch.bfloat16 else torch.int32
+        return _in_order(score_b.to(coarse).view(bits)).long()
+
+    for above in (0.0, 1e-7, 1e-2):
+        assert (key(low_b + above * low_b.abs()) >= cut_b).all()
+    large_b = low_b.abs() > kth_b.double().abs() / 2  # where nothing cancels
+    assert (key(low_b) - cut_b)[large_b].max() <= 8
