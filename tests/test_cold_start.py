@@ -81,7 +81,7 @@ def test_newcomers_are_served_better_the_more_they_have_said():
     assert len({value(users, "popular", c, "ndcg@10") for c in ("0", "3", "all")}) == 1
 
 
-def test_the_oldest_entries_are_shown_to_the_model_as_of_a_stranger():
+def test_the_oldest_entries_are_shown_to_the_model_as_of_a_new_user():
     batch = Histories(
         torch.tensor([0, 3, 3, 4]), torch.tensor([5, 6, 7, 8]), torch.ones(4), None,
         torch.tensor([0, 1, 2]),

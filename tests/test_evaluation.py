@@ -184,7 +184,7 @@ def test_a_test_user_without_history_is_served_as_a_stranger(newcomers):
     z = report.per_user.row(by_predicate=pl.col("user") == "z", named=True)
     assert fitted.recommend(history=[], k=1)["item"].to_list() == [2]
     assert z["hit_rate@1"] == 1.0
-    assert "1 test users have no history: they are served as strangers" in report.notes
+    assert "1 test users have no history: they are served as new users" in report.notes
 
 
 def test_held_out_users_are_judged_by_their_folded_in_histories(ratings):

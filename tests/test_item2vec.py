@@ -134,7 +134,7 @@ def test_where_training_is_too_short_to_tell_items_apart_the_popular_ones_come_f
     assert found[0]["ndcg@5"].value > 1.2 * found[1]["ndcg@5"].value
 
 
-def test_what_a_stranger_did_not_like_does_not_count(ratings):
+def test_what_a_new_user_did_not_like_does_not_count(ratings):
     model = ft.Item2Vec(n_factors=8, epochs=3, batch_size=64)
     recommender = ft.fit(model, ratings, progress=False)
     listed = [recommender.recommend(history=h, k=40) for h in ({"i1": 5, "i2": 1}, {"i1": 5})]

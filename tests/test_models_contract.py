@@ -76,10 +76,10 @@ def fitted(request, ratings):
     return ft.fit(small(request.param), ratings, seed=3, progress=False)
 
 
-def everyone(fitted, stranger=False):
+def everyone(fitted, new=False):
     rows = np.arange(len(fitted.dataset.users))
     batch = histories_of(fitted.dataset, rows, fitted.dataset)
-    if stranger:
+    if new:
         batch.train_row_b[:] = -1
     return batch
 
@@ -99,7 +99,7 @@ def test_scores_are_the_callers_to_overwrite(fitted):
 
 
 def test_a_users_scores_do_not_depend_on_who_else_is_in_the_batch(fitted):
-    batch = everyone(fitted, stranger=True)
+    batch = everyone(fitted, new=True)
     alone = torch.cat([fitted.model.score(batch[b : b + 1]) for b in range(5)])
     torch.testing.assert_close(alone, fitted.model.score(batch)[:5], rtol=1e-4, atol=1e-4)
 
@@ -110,9 +110,9 @@ def test_someone_without_a_history_gets_scores_too(fitted):
     assert len(fitted.recommend(history=[], k=5)) == 5
 
 
-def test_a_stranger_with_a_users_history_is_served_much_like_the_user(fitted):
-    known, stranger = (fitted.model.score(everyone(fitted, s)) for s in (False, True))
-    assert (known - stranger).abs().mean() < 0.35
+def test_a_new_user_with_a_users_history_is_served_much_like_the_user(fitted):
+    known, new = (fitted.model.score(everyone(fitted, s)) for s in (False, True))
+    assert (known - new).abs().mean() < 0.35
 
 
 def test_lists_hold_only_unseen_items(fitted):

@@ -1,4 +1,4 @@
-"""The networks against their formulas, and strangers fitted from their histories."""
+"""The networks against their formulas, and new users fitted from their histories."""
 
 from __future__ import annotations
 
@@ -247,11 +247,11 @@ def test_any_number_of_layers_works(kind, hidden, dropouts, ratings):
     np.testing.assert_allclose(predicted, score_i[at].clamp(1, 5), rtol=1e-5)
 
 
-# -- strangers
+# -- new users
 
 
 @pytest.fixture(scope="module", params=["history", "article"])
-def of_strangers(request):
+def of_new_users(request):
     """A model, and the histories and hidden ratings of users that it was not trained on."""
     parts = ft.split(synthetic(300, 40, 6000), "users", test=0.3, hidden=0.4)
     model = small_model(
@@ -281,15 +281,15 @@ def error(model: ft.EmbeddingModel, known: Histories, of: Histories) -> float:
     return float((score_bi[of.user_h, of.item_h] - of.value_h).square().mean().sqrt())
 
 
-def test_a_strangers_own_ratings_are_fitted_better_than_by_the_mean_user(of_strangers):
-    model, parts = of_strangers
+def test_a_new users_own_ratings_are_fitted_better_than_by_the_mean_user(of_new_users):
+    model, parts = of_new_users
     known = histories(parts, parts.history)
     nothing = histories(parts, parts.history, at_most=0)
     assert error(model, known, of=known) < 0.9 * error(model, nothing, of=known)
 
 
-def test_the_more_of_a_strangers_history_the_better_the_hidden_ratings(of_strangers):
-    model, parts = of_strangers
+def test_the_more_of_a_new users_history_the_better_the_hidden_ratings(of_new_users):
+    model, parts = of_new_users
     hidden = histories(parts, parts.test)
     errors = [error(model, histories(parts, parts.history, n), hidden) for n in (3, 6, 12)]
     assert errors[0] > errors[1] > errors[2]
@@ -297,16 +297,16 @@ def test_the_more_of_a_strangers_history_the_better_the_hidden_ratings(of_strang
     assert errors[2] < 0.95 * error(model, nothing, hidden)
 
 
-def test_fold_in_changes_nothing_in_the_model(of_strangers):
-    model, parts = of_strangers
+def test_fold_in_changes_nothing_in_the_model(of_new_users):
+    model, parts = of_new_users
     before = {name: tensor.clone() for name, tensor in model.state()[0].items()}
     model.score(histories(parts, parts.history))
     after = model.state()[0]
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_someone_without_a_history_is_the_mean_user(of_strangers):
-    model, parts = of_strangers
+def test_someone_without_a_history_is_the_mean_user(of_new_users):
+    model, parts = of_new_users
     nobody = histories(parts, parts.history, at_most=0)
     torch.testing.assert_close(
         model.user_vectors(nobody)[0], model.network_.user.weight.detach().mean(dim=0)

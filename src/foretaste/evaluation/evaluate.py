@@ -170,7 +170,7 @@ def _unseen(split: Split) -> tuple[str, ...]:
     items = int((split.train.items.find(split.test.items.values) < 0).sum())
     notes = []
     if users:
-        notes.append(f"{users:,} test users have no history: they are served as strangers")
+        notes.append(f"{users:,} test users have no history: they are served as new users")
     if items:
         notes.append(f"{items:,} test items are not in train: they count as misses in rankings")
     return tuple(notes)

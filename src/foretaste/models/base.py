@@ -117,7 +117,7 @@ class Model(metaclass=_TakesOldNames):
             value: The new value of the field.
         """
         for derived in self.__dict__.keys() - self.__dataclass_fields__.keys():
-            del self.__dict__[derived]
+            vars(self).pop(derived)
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:

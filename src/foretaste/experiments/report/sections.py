@@ -120,7 +120,7 @@ def _models(comparison: Comparison) -> Section:
 
 
 def _cost(comparison: Comparison) -> Section:
-    words = "Up is better, left is cheaper. Floors are grey; bars are 95 % intervals."
+    words = "Up is better, left is cheaper. Baselines are grey; bars are 95 % intervals."
     return Section("Accuracy against cost", [words], picture=accuracy_against_cost(comparison))
 
 
