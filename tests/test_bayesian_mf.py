@@ -344,7 +344,7 @@ def test_a_new_user_is_served_like_a_user_with_the_same_history_but_for_doubt(fu
     assert 0 < (doubting.mean_p - one.mean_p).square().mean().sqrt() < 0.1 * NOISE
 
 
-def test_a_new users_doubt_is_twice_the_variance_of_an_item_given_its_ratings():
+def test_a_new_users_doubt_is_twice_the_variance_of_an_item_given_its_ratings():
     k, g = 3, rng(12)
     row_n, partner_n = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 3])
     items = gibbs.new_side(row_n, partner_n, 2, 4, [], 5.0, k, g)
@@ -362,7 +362,7 @@ def test_a_new users_doubt_is_twice_the_variance_of_an_item_given_its_ratings():
     torch.testing.assert_close(gibbs.doubt(items, users, alpha), torch.tensor(expected))
 
 
-def test_new users_are_rated_by_the_means_of_items_which_their_draws_scatter_about(full):
+def test_new_users_are_rated_by_the_means_of_items_which_their_draws_scatter_about(full):
     mean_sik, drawn_sik = full.model.item_mean_sik_, full.model.item_sik_
     off_sik = (drawn_sik - mean_sik)[:, :-1]
     assert off_sik.mean(0).abs().mean() < 0.5 * off_sik.abs().mean()
@@ -394,7 +394,7 @@ def test_what_items_do_not_know_is_not_taken_for_the_noise_of_a_new_user():
     assert abs(noise[0] - 1) < 0.6 * abs(noise[1] - 1)
 
 
-def test_a_new users_ratings_of_items_that_training_never_saw_count_too():
+def test_a_new_users_ratings_of_items_that_training_never_saw_count_too():
     ratings = known(seed=8)
     parts = held_out(ratings)
     never = parts.train.take(parts.train.interactions.item_r % 4 == 0)

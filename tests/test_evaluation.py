@@ -178,7 +178,7 @@ def test_a_test_item_that_train_never_saw_is_a_miss_and_its_rating_falls_back(ne
     assert "1 test items are not in train: they count as misses in rankings" in report.notes
 
 
-def test_a_test_user_without_history_is_served_as_a_stranger(newcomers):
+def test_a_test_user_without_history_is_served_as_a_new_user(newcomers):
     fitted = ft.fit(ft.Popularity(), newcomers.train, progress=False)
     report = evaluate(fitted, newcomers, k=1)
     z = report.per_user.row(by_predicate=pl.col("user") == "z", named=True)

@@ -69,8 +69,8 @@ def test_users_who_like_much_can_weigh_less_in_each_like_in_training_and_in_serv
     once, twice = (4 / 3) ** -0.5, (2 / 3) ** -0.5
     expected = [[once] * 4, [twice, twice, 0, 0]]
     np.testing.assert_allclose(weights(model, clicks), expected, rtol=1e-6)
-    new = histories_of(clicks, np.array([1]), clicks)
-    np.testing.assert_allclose(model.likes(new, 4).toarray(), [expected[1]], rtol=1e-6)
+    new_user = histories_of(clicks, np.array([1]), clicks)
+    np.testing.assert_allclose(model.likes(new_user, 4).toarray(), [expected[1]], rtol=1e-6)
     assert model.likes(histories_of(clicks, np.array([-1]), clicks), 4).nnz == 0
 
 

@@ -111,8 +111,8 @@ def test_someone_without_a_history_gets_scores_too(fitted):
 
 
 def test_a_new_user_with_a_users_history_is_served_much_like_the_user(fitted):
-    known, new = (fitted.model.score(everyone(fitted, s)) for s in (False, True))
-    assert (known - new).abs().mean() < 0.35
+    known, new_user = (fitted.model.score(everyone(fitted, s)) for s in (False, True))
+    assert (known - new_user).abs().mean() < 0.35
 
 
 def test_lists_hold_only_unseen_items(fitted):

@@ -281,14 +281,14 @@ def error(model: ft.EmbeddingModel, known: Histories, of: Histories) -> float:
     return float((score_bi[of.user_h, of.item_h] - of.value_h).square().mean().sqrt())
 
 
-def test_a_new users_own_ratings_are_fitted_better_than_by_the_mean_user(of_new_users):
+def test_a_new_users_own_ratings_are_fitted_better_than_by_the_mean_user(of_new_users):
     model, parts = of_new_users
     known = histories(parts, parts.history)
     nothing = histories(parts, parts.history, at_most=0)
     assert error(model, known, of=known) < 0.9 * error(model, nothing, of=known)
 
 
-def test_the_more_of_a_new users_history_the_better_the_hidden_ratings(of_new_users):
+def test_the_more_of_a_new_users_history_the_better_the_hidden_ratings(of_new_users):
     model, parts = of_new_users
     hidden = histories(parts, parts.test)
     errors = [error(model, histories(parts, parts.history, n), hidden) for n in (3, 6, 12)]

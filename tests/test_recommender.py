@@ -131,7 +131,7 @@ def test_text_that_only_looks_like_a_number_names_nobody(films):
             films.recommend(user)
 
 
-def test_a_new users_history_is_left_out_and_counts(films):
+def test_a_new_users_history_is_left_out_and_counts(films):
     assert listed(films.recommend(history=[60, 40], k=6)) == [50, 30, 20, 10]
     seen = films.recommend(history=[60, 40], k=6, exclude_seen=False)
     assert seen["score"].to_list() == [56, 54, 5, 3, 2, 1]  # ids alone count as the top, 5 stars
@@ -374,10 +374,10 @@ def test_ratings_of_pairs_come_in_the_order_asked(films):
 
 def test_one_user_may_be_asked_about_many_items_and_a_new_user_too(films):
     assert films.predict([42], [30, 10])["rating"].to_list() == [3.0, 1.0]
-    new = films.predict(items=[30, 10], history={10: 2.0})
-    assert new["rating"].to_list() == [3.0, 21.0]
-    assert new["user"].to_list() == [None, None]
-    assert new.schema["user"] == pl.Int64
+    new_user = films.predict(items=[30, 10], history={10: 2.0})
+    assert new_user["rating"].to_list() == [3.0, 21.0]
+    assert new_user["user"].to_list() == [None, None]
+    assert new_user.schema["user"] == pl.Int64
     assert films.predict(np.array([42, 1]), pl.Series([30, 10]))["rating"].to_list() == [3.0, 51.0]
 
 
