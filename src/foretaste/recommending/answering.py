@@ -74,7 +74,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
+class Answerer:
     """Answers requests: a model, the Dataset it learned from, and what lists need beside them.
 
     Attributes:

@@ -26,7 +26,7 @@ from foretaste.models.base import (
     PredictsRatings,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
-from foretaste.recommending.answering import Answer, Conditions, Desk
+from foretaste.recommending.answering import Answer, Answerer, Conditions
 from foretaste.recommending.explaining import Place, place, reasons, shares
 from foretaste.recommending.export import write_lists
 from foretaste.recommending.rating import rate_table
@@ -79,7 +79,7 @@ class Recommender:
             UsageError: Where a condition or a value is wrong.
             ModelError: Where a score is not a number.
         """
-        return self._desk.answer(requests)
+        return self._answerer.answer(requests)
 
     def candidates(self, where: str | None) -> torch.Tensor | None:
         """Return the items that satisfy a condition, (items,) bool; None without a condition.
@@ -87,11 +87,13 @@ class Recommender:
         Args:
             where: A condition on the item columns.
         """
-        return self._desk.candidates(Request(users=[], where=where))[0]
+        return self._answerer.candidates(Request(users=[], where=where))[0]
 
     @cached_property
-    def _desk(self) -> Desk:
-        return Desk(self.model, self.dataset, Conditions(self.dataset), lambda: self.item_vectors)
+    def _answerer(self) -> Answerer:
+        return Answerer(
+            self.model, self.dataset, Conditions(self.dataset), lambda: self.item_vectors
+        )
 
     @takes_old_names(about="user_features")
     def recommend(  # noqa: PLR0913 -- a public door: every way to narrow a list, by name
@@ -194,7 +196,7 @@ class Recommender:
             users=[], k=k, where=where, exclude=exclude, exclude_seen=exclude_seen,
             diversity=diversity,
         )  # fmt: skip
-        self._desk.candidates(asked)  # a wrong condition is refused before anything is written
+        self._answerer.candidates(asked)  # a wrong condition is refused before anything is written
         return write_lists(self.answer, self.dataset, asked, Path(path), progress)
 
     # -- ratings
@@ -280,7 +282,7 @@ class Recommender:
         """
         histories, _ = resolve_user(request, self.dataset)
         row = int(self.dataset.items.rows([item])[0])
-        allowed_i, _ = self._desk.candidates(request)
+        allowed_i, _ = self._answerer.candidates(request)
         return place(self.model.score(histories)[0], row, histories.item_h, allowed_i)
 
     # -- items
