@@ -162,9 +162,9 @@ class SparseEASE(LearnsFromLikes):
 
     name: ClassVar[str] = "sparse-ease"
 
-    l2: float = 60.0
-    dropout: float = 0.0
-    neighbours: int = 400
+    l2: float = searched(60.0, 1.0, 10_000.0, log=True)
+    dropout: float = searched(0.0, 0.0, 0.8)
+    neighbours: int = searched(400, 50, 1000, log=True)
     pointer_j_: Tensor = field(init=False, repr=False)
     item_n_: Tensor = field(init=False, repr=False)
     weight_n_: Tensor = field(init=False, repr=False)
