@@ -67,7 +67,9 @@ def test_a_bundle_of_0_1_0_serves_the_lists_it_served(name):
     expected = json.loads((BUNDLES / "lists.json").read_text())[name]
     listed = fitted.recommend("u1", k=4, exclude_seen=False)
     assert listed["item"].to_list() == expected["item"]
-    assert listed["score"].to_list() == pytest.approx(expected["score"], rel=1e-5)
+    # BayesianMF folds users in through all draws at once now, which settles a little elsewhere
+    near = 1e-3 if name == "bayesian-mf" else 1e-5
+    assert listed["score"].to_list() == pytest.approx(expected["score"], rel=near)
 
 
 def test_arguments_keep_their_names_of_0_1_0_with_a_warning_that_names_the_new_one():
