@@ -33,13 +33,13 @@ serve: $(STAMP)
 	$(BIN)/foretaste serve demo-bundle
 
 test: $(BROWSER)
-	$(BIN)/python -m pytest -m "not golden"
+	$(BIN)/python -m pytest -m "not golden" -n 2
 
 check: $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not golden and not slow"
+	$(BIN)/python -m pytest -m "not golden and not slow" -n 2
 
 golden: $(STAMP)
 	$(BIN)/python -m pytest -m golden -s
