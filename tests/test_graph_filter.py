@@ -25,6 +25,7 @@ def test_scores_are_the_formula_of_the_paper():
     X_ui, dataset = clicks()
     model = GraphFilter(n_factors=4, alpha=0.3, iterations=60)
     recommender = ft.fit(model, dataset, progress=False)
+    model = recommender.model
     d_u, d_i = X_ui.sum(axis=1), X_ui.sum(axis=0)
     R_ui = X_ui / np.sqrt(d_u)[:, None] / np.sqrt(d_i)
     V_ik = np.linalg.svd(R_ui)[2][:4].T

@@ -43,7 +43,7 @@ def test_cosine_scores_are_the_definition_written_out(neighbours, shrinkage, mon
         similarity="cosine", neighbours=neighbours, shrinkage=shrinkage, positive_threshold=0.0,
         weighting="log",
     )  # fmt: skip
-    ft.fit(model, dataset, progress=False)
+    model = ft.fit(model, dataset, progress=False).model
     W_ui = np.log2(1 + X_ui)
     expected = W_ui @ by_definition(W_ui, neighbours, shrinkage).T
     np.testing.assert_allclose(model.score(everyone(dataset)).numpy(), expected, rtol=1e-4)
@@ -53,7 +53,7 @@ def test_bm25_scores_are_the_definition_written_out():
     X_ui, dataset = weighted(1)
     X_ui = (X_ui > 0).astype(float)
     model = ft.ItemKNN(similarity="bm25", neighbours=4, k1=1.5, b=0.4, positive_threshold=0.0)
-    ft.fit(model, dataset, progress=False)
+    model = ft.fit(model, dataset, progress=False).model
     n_users, n_items = X_ui.shape
     length_i = X_ui.sum(axis=0)
     W_ui = np.zeros_like(X_ui)
