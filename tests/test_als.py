@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import torch
@@ -68,8 +70,8 @@ def test_every_iteration_lowers_the_objective():
     clicks = ft.from_frame(pl.DataFrame({"user": user, "item": item}))
     values = []
     for iterations in (1, 2, 4, 8):
-        model = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations, prior=0)
-        model = ft.fit(model, clicks, progress=False).model
+        wanted = ALS(n_factors=4, unseen=0.1, l2=0.05, iterations=iterations, prior=0)
+        model: Any = ft.fit(wanted, clicks, progress=False).model
         x_ud = model.user_factors(histories_of(clicks, np.arange(30), clicks))
         values.append(objective(X_ui, x_ud.numpy(), model.item_id_.numpy(), model))
     assert values == sorted(values, reverse=True)
@@ -86,8 +88,8 @@ def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
 
 
 def test_three_steps_from_nothing_come_close_to_the_exact_factors(ratings):
-    few, many = ALS(n_factors=8), ALS(n_factors=8, steps=50)
-    few = ft.fit(few, ratings, progress=False).model
+    few: Any = ft.fit(ALS(n_factors=8), ratings, progress=False).model
+    many = ALS(n_factors=8, steps=50)
     args = few.learn_likes(ratings), few.item_id_, few.square_d_, torch.zeros(60, 8)
     near_ud, exact_ud = (m.solve(*args) for m in (few, many))
     assert (near_ud - exact_ud).norm() < 0.05 * exact_ud.norm()

@@ -52,7 +52,8 @@ def parameters(thing: Any) -> list[str]:
     if inspect.isclass(thing) and issubclass(thing, NOT_OURS):
         return []
     try:
-        found = inspect.signature(thing).parameters
+        signature: Any = inspect.signature
+        found = signature(thing).parameters
     except ValueError:
         return []
     return [name for name in found if name not in ("self", "cls", "args", "kwargs")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,7 +30,8 @@ def fitted(parts):
     """A model whose scores are all different: no two items have the same bias."""
     model = ft.Bias()
     recommender = ft.fit(model, parts.train, progress=False)
-    assert len(recommender.model.item_i_.unique()) == len(parts.train.items)
+    bias: Any = recommender.model
+    assert len(bias.item_i_.unique()) == len(parts.train.items)
     return recommender
 
 

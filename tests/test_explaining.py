@@ -148,4 +148,6 @@ def test_a_place_is_the_mean_of_the_ranks_that_sorting_gives_to_equal_scores(sco
             if item in seen
             else "The filter leaves it out."
         )
-    assert allowed_i is None or allowed_i.tolist() == [i in allowed for i in range(len(scores))]
+    assert allowed_i is None or allowed_i.tolist() == [
+        i in (allowed or ()) for i in range(len(scores))
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -113,7 +114,7 @@ def test_equal_data_have_one_fingerprint_wherever_they_come_from(tmp_path):
 
 def test_a_checkpoint_of_other_features_is_refused_by_name(tmp_path):
     data = changed_in_every_way()
-    fields = {"n_factors": 4, "hidden": 4, "epochs": 2, "batch_size": 8}
+    fields: dict[str, Any] = {"n_factors": 4, "hidden": 4, "epochs": 2, "batch_size": 8}
     ft.fit(ft.TwoTower(**fields), data["as it is"], folder=tmp_path, progress=False)
     for other in ("another genre", "no table of items", "clicks"):
         with pytest.raises(CheckpointError, match="the checkpoint is of another run"):

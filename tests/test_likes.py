@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -97,7 +98,8 @@ def test_a_half_life_without_times_is_an_error():
 def test_recent_likes_count_more_in_training_and_in_serving(kind, ratings):
     alike, recent = kind(), kind(half_life_days=30.0)
     recommenders = [ft.fit(model, ratings, progress=False) for model in (alike, recent)]
-    alike, recent = (recommender.model for recommender in recommenders)
+    models: list[Any] = [recommender.model for recommender in recommenders]
+    alike, recent = models
     batch = histories_of(ratings, np.arange(5), ratings)
     seen = [model.likes(batch, len(ratings.items)).toarray() for model in (alike, recent)]
     assert (seen[1] <= seen[0]).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -51,8 +51,7 @@ class Ladder(Model):
         angle_i = torch.arange(self.n_items_) * 0.1
         return torch.stack([angle_i.cos(), angle_i.sin()], dim=1) * (1 + angle_i[:, None])
 
-    @classmethod
-    def cost(cls, shape):
+    def cost(self, shape):
         return Cost(1.0, 1)
 
 
@@ -243,13 +242,14 @@ def test_unknown_ids_are_named_with_what_to_do(films):
 
 
 def test_unknown_ids_beside_the_subject_are_ignored_and_named(films):
-    for name, asked, without in (
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("history", {"history": [60, 11]}, {"history": [60]}),
         ("history", {"history": {11: 2.0, 60: 1.0}}, {"history": {60: 1.0}}),
         ("exclude", {"user": 1, "exclude": [11, 50]}, {"user": 1, "exclude": [50]}),
         ("candidates", {"user": 1, "candidates": [11, 50]}, {"user": 1, "candidates": [50]}),
         ("candidates", {"user": 1, "candidates": [11]}, {"user": 1, "candidates": []}),
-    ):
+    ]
+    for name, asked, without in cases:
         warned = f"^{name}: unknown items were ignored: 11\\.$"
         with pytest.warns(ft.IgnoredIdsWarning, match=warned):
             found = films.recommend(**asked)

@@ -182,7 +182,7 @@ def check_value(dataset: Dataset, item: Id, value: object, what: str = "history"
         what: Where it came from, for the error.
     """
     low, high = dataset.scale if dataset.explicit else (-math.inf, math.inf)
-    if isinstance(value, Real) and low <= value <= high and math.isfinite(value):
+    if isinstance(value, Real) and low <= float(value) <= high and math.isfinite(value):
         return
     span = f"Ratings lie in {low:g} to {high:g}."
     raise UsageError(

@@ -39,7 +39,7 @@ class EvaluateSpec(_Strict):
 
     k: Annotated[list[pydantic.PositiveInt], pydantic.Field(min_length=1)] = [10]
     relevance_threshold: float | None = pydantic.Field(
-        None, validation_alias=pydantic.AliasChoices("relevance_threshold", "relevant_from")
+        default=None, validation_alias=pydantic.AliasChoices("relevance_threshold", "relevant_from")
     )  # its name in 0.1.0
     ratings: bool = True
     ranking: bool = True
