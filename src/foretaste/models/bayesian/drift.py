@@ -176,8 +176,7 @@ def tridiagonal_solve(low_m: Tensor, diagonal_m: Tensor, right_jm: Tensor) -> Te
 
     def either_side(x: Tensor, fill: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the entries one stride before and one after each entry."""
-        edge = x.new_full((*x.shape[:-1], stride), fill)
-        padded = torch.cat([edge, x, edge], -1)
+        padded = torch.nn.functional.pad(x, (stride, stride), value=fill)
         return padded[..., : -2 * stride], padded[..., 2 * stride :]
 
     stride = 1

@@ -21,7 +21,7 @@ from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.drift import Bridge
 
 START = 4  # draws, spread over the chain, from whose average every draw starts
-ROUNDS = 8, 2  # rounds of fold-in at those draws, and then at every draw
+ROUNDS = 5, 2  # rounds of fold-in at those draws, and then at every draw
 VARIANCE_EVERY = 4  # draws between new variances, which change little from draw to draw
 FLOATS_AT_ONCE = 1 << 22  # numbers in a chunk of users and a slice of draws, to bound memory
 USERS_AT_ONCE = 8192  # users in a chunk at the highest, however short their histories
