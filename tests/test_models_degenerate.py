@@ -52,8 +52,6 @@ TABLES = {
 @pytest.mark.parametrize("case", TABLES)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_table_of_next_to_nothing_gives_finite_scores_or_an_error_with_a_fix(name, case):
-    if (name, case) == ("bayesian-mf", "one interaction"):
-        pytest.xfail("the precision of one rating is not positive definite")
     fields = SMALL.get(name, {})
     has = {field.name for field in dataclasses.fields(MODELS[name])}
     if case == "nothing is liked" and "positive_threshold" in has:

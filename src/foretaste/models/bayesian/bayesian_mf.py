@@ -33,6 +33,7 @@ from foretaste.models.bayesian.sampling import Schedule
 from foretaste.training.engine import Engine
 
 MAX_LEVELS = 32  # of a discrete scale
+FEWEST_RATINGS = 2  # the precision of a single rating is not positive definite
 
 
 @dataclass(eq=False)
@@ -119,13 +120,17 @@ class BayesianMF(Model):
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Run the chain from its last checkpoint, if there is one, and keep draws of it."""
+        _refuse_double()
+        if len(train) < FEWEST_RATINGS:
+            raise ModelError(
+                f"{self.name} learns from {FEWEST_RATINGS} ratings or more, and {train.name} has "
+                f"{len(train)}.", fix="Give more ratings, or train bias.",
+            )  # fmt: skip
         rng = Generator(engine.torch_device)
         rng.manual_seed(engine.generator("gibbs").initial_seed())
         chain = self._chain(train, engine.torch_device, rng)
-        run = {"model": self.name, "fields": self.hyperparameters(), "data": train.fingerprint}
         # Random numbers depend on the kind of device, and so do the draws.
-        run |= {"seed": engine.seed, "device": engine.torch_device.type}
-        identity = json.dumps(run, sort_keys=True)
+        identity = json.dumps([self.identity(train, engine), engine.torch_device.type])
         schedule = Schedule(self.burn_in, self.samples, self.keep_every, self.tolerance)
         kept = sampling.run(chain, schedule, rng, engine, identity)
         self.mixing_ = sampling.mixing(kept.pop("trace"), kept["alpha_s_"])
@@ -223,6 +228,7 @@ class BayesianMF(Model):
         Args:
             histories: Histories of B users, who need not have been in training.
         """
+        _refuse_double()
         score_bi = torch.empty(len(histories), self.item_sik_.shape[1] - 1)
         for users_b, fold, draws in self._folded(histories, torch.zeros(len(histories)).long()):
             score_bi[users_b] = fold.scores(draws)
@@ -243,6 +249,7 @@ class BayesianMF(Model):
                 interpolated from the ratings before and after.  With None, drift contributes its
                 variance alone.
         """
+        _refuse_double()
         mean_p, std_p = torch.empty(len(item_p)), torch.empty(len(item_p))
         order_p = torch.argsort(user_p, stable=True)
         pairs_b = torch.bincount(user_p, minlength=len(histories))
@@ -297,3 +304,13 @@ class BayesianMF(Model):
             seconds=2 + sweeps * (4.5e-5 * n * of_rating + 1e-3 * rows * of_row),
             memory_bytes=600 * n + 120 * rows * self.samples * k / 33,
         )
+
+
+def _refuse_double() -> None:
+    """Raise a ModelError where torch makes tensors in double precision by default."""
+    if torch.get_default_dtype() != torch.float32:
+        raise ModelError(
+            "bayesian-mf computes in single precision, and torch's default is "
+            f"{torch.get_default_dtype()}.",
+            fix="Call torch.set_default_dtype(torch.float32) first.",
+        )  # fmt: skip
