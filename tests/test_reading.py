@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretaste.data import delimited, sources
-from foretaste.data.reading import from_frame, read, read_adjacency
+from foretaste.data.reading import delimited, from_frame, read, read_adjacency, sources
 from foretaste.errors import BadRowsError, DataError, ForetasteError, RatingsFileError, UsageError
 
 HEADER = "user_id,item_id,rating,timestamp\n"

@@ -8,8 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from foretaste.data import sources
-from foretaste.data.reading import read
+from foretaste.data.reading import read, sources
 from foretaste.errors import ForetasteError
 
 FILES = 1_000

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from foretaste.data.features import ItemFeatures
     from foretaste.data.fetching import fetch, load_dataset
     from foretaste.data.histories import Histories
-    from foretaste.data.reading import from_frame, read, read_items
+    from foretaste.data.reading import from_frame, read
+    from foretaste.data.reading.items import read_items
     from foretaste.data.splitting import Split, split
     from foretaste.errors import ForetasteError
     from foretaste.evaluation.cold_start import ColdStart, evaluate_cold_items, evaluate_cold_users
@@ -76,7 +77,8 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "data.features": ["ItemFeatures"],
     "data.fetching": ["fetch", "load_dataset"],
     "data.histories": ["Histories"],
-    "data.reading": ["from_frame", "read", "read_items"],
+    "data.reading": ["from_frame", "read"],
+    "data.reading.items": ["read_items"],
     "data.splitting": ["Split", "split"],
     "errors": ["ForetasteError"],
     "evaluation.cold_start": ["ColdStart", "evaluate_cold_items", "evaluate_cold_users"],

@@ -15,7 +15,8 @@ from foretaste.cli.show import byte_meter
 from foretaste.data.catalog import ALIASES, CATALOG
 from foretaste.data.dataset import Dataset
 from foretaste.data.fetching import fetch, load_dataset
-from foretaste.data.reading import read, read_items
+from foretaste.data.reading import read
+from foretaste.data.reading.items import read_items
 from foretaste.errors import UsageError
 
 Source = Annotated[

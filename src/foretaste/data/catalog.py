@@ -15,8 +15,9 @@ from foretaste.bundle import atomic_write
 from foretaste.data.building import build, items_only
 from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.download import Files, Source, Wheel, Zip, sha256
-from foretaste.data.movielens import GENRES_100K, read_adjacency
-from foretaste.data.reading import read, read_items
+from foretaste.data.reading import read
+from foretaste.data.reading.items import read_items
+from foretaste.data.reading.movielens import GENRES_100K, read_adjacency
 from foretaste.data.unpacking import Limits, MiB
 
 _GROUPLENS = "Research only, no redistribution, no commercial use without permission (GroupLens)."

@@ -1,6 +1,6 @@
 """The Dataset: interactions, the external ids of their users and items, and a table of each.
 
-The module does not know where data come from: `reading.py` and `building.py` make Datasets.
+The module does not know where data come from: `reading` and `building.py` make Datasets.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 
 from foretaste import __version__, bundle
 from foretaste.data.dataset import Dataset
-from foretaste.data.reading import read_items
+from foretaste.data.reading.items import read_items
 from foretaste.errors import ModelError, takes_old_names
 from foretaste.models import MODELS
 from foretaste.models.base import (

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from foretaste.data.interactions import IntArray
-from foretaste.data.sources import Chunk
+from foretaste.data.reading.sources import Chunk
 from foretaste.errors import RatingsFileError
 
 LONGEST_RECORD = 16 << 20  # bytes; a longer quoted cell counts as never closed

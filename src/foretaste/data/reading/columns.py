@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from foretaste.data.delimited import OpenQuoteError, Record, records
-from foretaste.data.sources import Chunk
+from foretaste.data.reading.delimited import OpenQuoteError, Record, records
+from foretaste.data.reading.sources import Chunk
 from foretaste.errors import DataError, RatingsFileError, UsageError
 
 SEPARATORS = ("::", "\t", ";", "|", ",")
