@@ -52,7 +52,7 @@ def plain_similarity(train: Dataset) -> dict[str, Model]:
     known = set(train.item_frame.columns)
     plot, metadata = PlotSimilarity(), MetadataSimilarity()
     found: dict[str, Model] = {plot.name: plot} if plot.column in known else {}
-    return found | ({metadata.name: metadata} if known & set(metadata.reading.columns) else {})
+    return found | ({metadata.name: metadata} if known & set(metadata.columns) else {})
 
 
 def entrants(
