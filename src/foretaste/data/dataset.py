@@ -111,6 +111,11 @@ class Dataset:
         return (float(self.levels[0]), float(self.levels[-1])) if len(self) else (0.0, 1.0)
 
     @property
+    def liked(self) -> float:
+        """The value of a like that comes without one: the highest rating, or the weight 1."""
+        return self.scale[1] if self.explicit else 1.0
+
+    @property
     def step(self) -> float:
         """The smallest distance between two values: 1 for whole stars, 0.5 for half stars."""
         return float(np.diff(self.levels).min()) if len(self.levels) > 1 else 1.0

@@ -155,13 +155,12 @@ def new_user(
     """
     entries = _entries(dataset, history)
     row_n = dataset.items.find([entry.item for entry in entries])
-    liked = dataset.scale[1] if dataset.explicit else 1.0
     known: dict[int, Entry] = {}
     for row, entry in zip(row_n.tolist(), entries, strict=True):
         if row >= 0:
             known.pop(row, None)  # named twice: the last one counts, and its place
             known[row] = entry
-    value_h = [liked if e.value is None else float(e.value) for e in known.values()]
+    value_h = [dataset.liked if e.value is None else float(e.value) for e in known.values()]
     timed = bool(known) and all(entry.time is not None for entry in known.values())
     time_h = np.array([entry.time for entry in known.values()], np.int64) if timed else None
     features = dataset.user_frame_of(user_features) if user_features else None

@@ -164,14 +164,13 @@ def _rows(dataset: Dataset, store: Store) -> pl.DataFrame:
     frame = _frame(dataset)
     gone = store.forgotten(frame["user"].unique().to_list())
     frame = frame.filter(~pl.col("user").is_in(list(gone)))
-    liked = dataset.scale[1] if dataset.explicit else 1.0
     events = store.all_events()
     since = pl.DataFrame(
         {
             "user": pl.Series([e.user for e in events], dtype=pl.String),
             "item": pl.Series([e.item for e in events], dtype=pl.String),
             "value": pl.Series(
-                [liked if e.value is None else e.value for e in events], dtype=pl.Float32
+                [dataset.liked if e.value is None else e.value for e in events], dtype=pl.Float32
             ),
             "time": pl.Series([e.time for e in events], dtype=pl.Int64),
         }

@@ -109,11 +109,6 @@ class Snapshot:
         """What the model learned from, with the items that were described since."""
         return self.recommender.dataset
 
-    @property
-    def liked(self) -> float:
-        """The value of an event that came without one."""
-        return self.dataset.scale[1] if self.dataset.explicit else 1.0
-
     def row(self, item: str) -> int:
         """Return the row of an item.
 
@@ -154,7 +149,7 @@ class Snapshot:
         return bundled.with_events(
             torch.tensor([self.catalogue.row_of[item] for item in since]),
             torch.tensor(
-                [self.liked if e.value is None else e.value for e in since.values()],
+                [self.dataset.liked if e.value is None else e.value for e in since.values()],
                 dtype=torch.float32,
             ),
             torch.tensor([event.time for event in since.values()]),

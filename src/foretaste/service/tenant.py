@@ -278,7 +278,7 @@ class Tenant:
             if snapshot.catalogue.ids[row] not in newer
         ]
         return entries + [
-            {"item": e.item, "value": snapshot.liked if e.value is None else e.value,
+            {"item": e.item, "value": snapshot.dataset.liked if e.value is None else e.value,
              "time": e.time, "source": "event"}
             for e in past.events
         ]  # fmt: skip
