@@ -100,6 +100,7 @@ class Histories:
         """
         if len(parts) == 1:
             return parts[0]
+        # Where one part has no times, none of the rest may pretend to: models read all or nothing.
         timed = all(part.time_h is not None for part in parts if len(part.item_h))
         times = [part.time_h for part in parts if part.time_h is not None]
         none = torch.empty(0, dtype=torch.int64)
@@ -226,8 +227,9 @@ class Histories:
             read: Makes features of rows of the user table, for users who were not in training.
         """
         known_b = self.train_row_b >= 0
+        # Copying the features of everybody would take longer than the users who are asked for.
         of_bf = known_uf.new_zeros(len(self), known_uf.shape[1])
-        of_bf[known_b] = known_uf[self.train_row_b[known_b]]  # copying all rows would take longer
+        of_bf[known_b] = known_uf[self.train_row_b[known_b]]
         if self.user_features is not None:
             of_bf[~known_b] = read(self.user_features)[~known_b]
         return of_bf
@@ -261,12 +263,14 @@ def histories_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> His
     train_row_b, user_features = user_rows.astype(np.int64), None
     if histories is not known:
         if histories.user_table is not None:
+            # A table of one user's row, -1, gathers a row of nulls: nothing is known of that user.
             row_b = pl.Series(user_rows).cast(pl.Int64).replace(-1, None)
             user_features = histories.user_table.select(pl.all().gather(row_b))
         train_row_b = np.full(len(user_rows), -1)
         item_h = known.items.find(histories.items.values)[item_h]
         kept_h = item_h >= 0
         entry_h, item_h = entry_h[kept_h], item_h[kept_h]
+        # Pointers into the entries that are left: how many of those before were kept.
         before_b = np.concatenate([[0], np.cumsum(kept_h)])[before_b]
     return Histories(
         torch.from_numpy(before_b),

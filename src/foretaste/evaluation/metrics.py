@@ -73,12 +73,14 @@ def ranks(lists: Lists, probe: Histories, relevant_b: Tensor) -> Ranks:
         The Ranks, as far as the lists reach.
     """
     user_h, score_h = probe.user_h, lists.probe_h
+    # The list ends at score_bk[-1]: an item that scores as much may be on it, one below cannot.
     last_h = lists.score_bk[user_h, -1]
     reached_h = (score_h >= last_h) & (score_h > -torch.inf)
     user_r, score_r = user_h[reached_h], score_h[reached_h]
     listed_rk = lists.score_bk[user_r]
     above_r = (listed_rk > score_r[:, None]).sum(dim=1)
     tied_r = (listed_rk == score_r[:, None]).sum(dim=1)
+    # A group of ties at the end of the list goes on beyond it; tied_b counts all of it.
     tied_r = torch.where(score_r == last_h[reached_h], lists.tied_b[user_r], tied_r)
     return Ranks(user_r, above_r, tied_r, relevant_b, lists.score_bk.shape[1])
 
@@ -136,6 +138,8 @@ def ndcg(ranks: Ranks, k: int) -> Tensor:
     """
     discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
     cumulated = torch.cat([torch.zeros(1, dtype=torch.float64), discount.cumsum(0)])
+    # The expected gain of one of m tied places is the mean of the discounts over these places,
+    # those beyond k counting nothing.
     low_r, high_r = ranks.above_r.clamp(max=k), (ranks.above_r + ranks.tied_r).clamp(max=k)
     gain_r = (cumulated[high_r] - cumulated[low_r]) / ranks.tied_r
     return ranks.expected(gain_r) / cumulated[ranks.relevant_b.clamp(1, k)]
@@ -176,6 +180,7 @@ def _first_place(ranks: Ranks, k: int) -> Tensor:
     factor.
     """
     n_users = len(ranks.relevant_b)
+    # Users without a hit keep the largest integer, which no place reaches.
     far = torch.iinfo(torch.int64).max
     above_b = torch.full((n_users,), far).scatter_reduce(0, ranks.user_r, ranks.above_r, "amin")
     best_r = ranks.above_r == above_b[ranks.user_r]
@@ -187,6 +192,8 @@ def _first_place(ranks: Ranks, k: int) -> Tensor:
     place_k = torch.arange(k)
     drawn_bk = (place_k - above_b[:, None]).double()  # places of the group already seen
     in_group_bk = (drawn_bk >= 0) & (drawn_bk < tied_b[:, None])
+    # Drawing without replacement: among those left, the chance that the next place holds a relevant
+    # one given that none did before.
     left_bk = (tied_b[:, None] - drawn_bk).clamp(min=1)
     found_bk = torch.where(in_group_bk, (among_b[:, None] / left_bk).clamp(max=1), 0.0)
     none_before_bk = torch.cat(

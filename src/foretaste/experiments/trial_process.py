@@ -46,6 +46,8 @@ def serve() -> None:
         child = os.fork()
         if not child:
             _work_and_exit(json.loads(line))
+        # WNOWAIT only looks; between two looks the pipe is watched, so that a parent that was
+        # killed takes the trial with it instead of leaving it to run for an hour.
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if select.select([0], [], [], 0.02)[0]:
                 os.kill(child, signal.SIGKILL)
@@ -67,6 +69,7 @@ def _work_and_exit(task: Mapping[str, Any]) -> None:
     except BaseException:
         traceback.print_exc()
         os._exit(1)
+    # _exit: the handlers of the parent, whose buffers and files were copied, must not run twice.
     os._exit(0)
 
 

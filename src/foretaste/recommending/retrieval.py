@@ -98,6 +98,7 @@ class DotProducts:
     ) -> Iterator[Best]:
         """Items, scores, ties, probed scores as in `ranking.Lists`, a chunk of users at a time."""
         refuse_nan(not bool(user_bd.isfinite().all()))
+        # Whole blocks: the maximum of a block is taken by one reduction over a reshaped row.
         width = -(-len(self.coarse_cd) // BLOCK) * BLOCK
         rows = max(1, min(CHUNK_USERS, CHUNK_BYTES // (4 * width)))
         buffer_bc = torch.empty(min(rows, len(user_bd)), width, dtype=self.coarse_cd.dtype)
@@ -107,6 +108,8 @@ class DotProducts:
             coarse_bc = buffer_bc[: len(some_bd)]
             bound_b = self._coarse_scores(some_bd, coarse_bc)
             if seen is not None:
+                # What was seen is struck out of the coarse scores, so that no exact score is spent
+                # on it.
                 user_h, place_h = self._places(seen[users])
                 flat_h = (user_h * width + place_h)[place_h >= 0]
                 coarse_bc.view(-1).index_fill_(0, flat_h, -torch.inf)
@@ -132,9 +135,12 @@ class DotProducts:
         rounded_bd = user_bd.to(coarse_bc.dtype)
         torch.mm(rounded_bd, self.coarse_cd.T, out=coarse_bc[:, :n])
         coarse_bc[:, n:] = -torch.inf
+        # Three things lie between the coarse product and x.y: what rounding took from the user,
+        # what it took from the item, and the additions in float32, which lose 2^-24 each at most.
         lost_b = (user_bd - rounded_bd.float()).norm(dim=1)
         added = self.error + 2.0**-23 * d * (self.length + self.error)
         bound_b = lost_b * self.length + rounded_bd.float().norm(dim=1) * added
+        # An infinite bound lets every candidate through, to be scored exactly.
         return (bound_b * (1 + 1e-5) + 1e-30).nan_to_num(nan=torch.inf)
 
     def _exact(
@@ -155,6 +161,9 @@ class DotProducts:
             cut_b.masked_fill_(~sure_b, torch.iinfo(cut_b.dtype).max)
             row_n, place_n = _survivors(key_bc, max_bn, cut_b)
             item_bk, score_bk, tied_b = self._best_of(user_bd, row_n, place_n, k)
+        # Rows whose k-th best may be negative, or that have too few items for k blocks, take the
+        # careful way: their bits are put in order first, sixteen rows at a time, as that copies
+        # them.
         for rows in filter(len, (~sure_b).nonzero()[:, 0].split(16)):
             some_bc = _in_order(key_bc[rows])
             kth_b = _in_order(
@@ -172,6 +181,7 @@ class DotProducts:
         self, user_bd: Tensor, row_n: Tensor, place_n: Tensor, k: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The k best of some candidates of each row; row_n ascending, place_n within a row too."""
+        # The candidates of a row are laid side by side, so that one call of top_k serves all rows.
         count_b = torch.bincount(row_n, minlength=len(user_bd))
         column_n = torch.arange(len(row_n)) - (count_b.cumsum(0) - count_b)[row_n]
         shape = len(user_bd), max(k, int(count_b.max()))
@@ -245,6 +255,7 @@ def _graph(unit_id: Tensor) -> Any:
 
 def _in_order(bits: Tensor) -> Tensor:
     """Bits of floats as integers in the same order; its own inverse."""
+    # Negative floats run backwards as integers: flip all their bits but the sign.
     return bits ^ ((bits >> (8 * bits.itemsize - 1)) & torch.iinfo(bits.dtype).max)
 
 
@@ -254,10 +265,12 @@ def _cut(kth_b: Tensor, bound_b: Tensor) -> Tensor:
     kth_b: coarse scores that k candidates reach.  A coarse score is also rounded once itself.
     """
     unit = torch.finfo(kth_b.dtype).eps / 2
+    # Twice the bound: the k-th best may be too high by it, and the candidate too low.
     low_b = kth_b.float() - 2 * unit * kth_b.float().abs() - 2 * bound_b
     low_b -= unit * low_b.abs()
     near_b = low_b.to(kth_b.dtype)
     key_b = _in_order(near_b.view(torch.int16 if kth_b.dtype == torch.bfloat16 else torch.int32))
+    # Rounding to the coarse type may have gone up, past a score that belongs: one step back then.
     return key_b - (near_b.float() > low_b).to(key_b.dtype)
 
 
@@ -271,6 +284,8 @@ def _survivors(key_bc: Tensor, max_bn: Tensor, cut_b: Tensor) -> tuple[Tensor, T
 
 def _dot(user_bd: Tensor, item_id: Tensor, row_n: Tensor, item_n: Tensor) -> Tensor:
     """Products of pairs, each as if it were alone: (N,)."""
+    # A sum of products, not a matrix product, whose order of additions depends on the size of the
+    # batch.
     pairs = zip(row_n.split(4096), item_n.split(4096), strict=True)  # 4096 x d stay in the cache
     return torch.cat([(user_bd[row] * item_id[item]).sum(dim=1) for row, item in pairs])
 
@@ -290,6 +305,8 @@ def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     Returns items (B, k), scores (B, k), and how many columns of the row equal the last one listed.
     Columns of -inf are no candidates: item -1.  Raises ModelError where a score is NaN.
     """
+    # One more than k: where it equals the last one listed, there are ties across the end of the
+    # list.
     next_bn, item_bn = torch.topk(score_bi, min(k + 1, score_bi.shape[1]), dim=1)
     refuse_nan(bool(torch.isnan(next_bn[:, 0]).any()))  # topk puts NaN above every number
     last_b1 = next_bn[:, k - 1 : k]
@@ -299,10 +316,12 @@ def top_k(score_bi: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         score_ci, last_c1 = score_bi[cut_b], last_b1[cut_b]
         equal_ci = score_ci == last_c1
         tied_b[cut_b] = equal_ci.sum(dim=1)
+        # Of the equal ones, the first in the order of columns get the places that are left.
         room_c1 = k - (score_ci > last_c1).sum(dim=1, keepdim=True)
         surplus_ci = equal_ci & (equal_ci.cumsum(dim=1) > room_c1)
         chosen_ck = torch.topk(score_ci.masked_fill(surplus_ci, -torch.inf), k, dim=1).indices
         item_bn[cut_b, :k] = chosen_ck
+    # topk promises no order among equals: by column first, then stably by score.
     item_bk = item_bn[:, :k].sort(dim=1).values
     score_bk, order_bk = score_bi.gather(1, item_bk).sort(dim=1, descending=True, stable=True)
     item_bk = item_bk.gather(1, order_bk)

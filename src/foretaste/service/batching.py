@@ -42,6 +42,9 @@ class Gathering(Generic[Q, A]):
             Exception: What stands in place of the answer.
         """
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        # Appended before the task is looked at: between the two nothing else runs, since nothing is
+        # awaited, so a task that is about to end still finds the question or a new one is started
+        # for it.
         self._waiting.append((question, future))
         if self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._answer_all())
@@ -50,6 +53,8 @@ class Gathering(Generic[Q, A]):
     async def _answer_all(self) -> None:
         """Answer batch after batch until no question waits."""
         while self._waiting:
+            # Everything that came while the last batch was answered is taken at once: the slower
+            # the model, the larger the batches, up to the limit.
             batch, self._waiting = (
                 self._waiting[: self._batch_size],
                 self._waiting[self._batch_size :],
@@ -59,6 +64,8 @@ class Gathering(Generic[Q, A]):
             try:
                 answers = await loop.run_in_executor(self._thread, self._answer, questions)
             except Exception as error:
+                # One question must not leave the others waiting for ever: all get the error of
+                # their batch.
                 answers = [error] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
                 if future.done():  # the request was given up meanwhile

@@ -100,6 +100,8 @@ class Store:
         store = cls(url)
         try:
             with store._writing() as db:
+                # Two services may start together. A writing transaction of SQLite has the file to
+                # itself; PostgreSQL must be asked for a lock.
                 if store._engine.dialect.name == "postgresql":
                     db.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
                 config = Config(attributes={"connection": db})
@@ -169,6 +171,8 @@ class Store:
         now = now_ms()
         db.execute(_answered.delete().where(_answered.c.time < now - ANSWERED_FOR))
         insert = _insert(self._engine)(_answered).values(**asked, time=now)
+        # The insert decides, not a look before it: of two requests at once only one gets a row
+        # back.
         kept = insert.on_conflict_do_nothing().returning(_answered.c.key)
         if db.execute(kept).first() is not None:
             return True
@@ -186,6 +190,8 @@ class Store:
         Args:
             users: Ids.
         """
+        # The id is not kept when a user is forgotten, so a person's request is matched by its
+        # SHA-256.
         digests = {digest(user): user for user in users}
         with self._reading.connect() as db:
             rows = db.execute(_PAST, {"users": users, "digests": list(digests)}).all()
@@ -251,6 +257,7 @@ class Store:
         row = {"id": name, "fields": json.dumps(fields), "updated": now_ms()}
         insert = _insert(self._engine)(_described[kind]).values(row)
         changed = {"fields": insert.excluded.fields, "updated": insert.excluded.updated}
+        # In the same transaction as the fields: whoever sees the new count sees the new fields.
         count = _insert(self._engine)(_changes).values(kind=kind, n=1)
         one_more = {"n": _changes.c.n + 1}
         with self._writing() as db:

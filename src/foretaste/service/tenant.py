@@ -82,6 +82,8 @@ class Tenant:
             UsageError: A condition is wrong.
         """
         snapshot = self.snapshot
+        # The snapshot is read once: `refresh` may put another in its place while this request goes
+        # on, and rows of one mean nothing in the other.
         found = self._resolved(snapshot, asked)
         good = {n: one for n, one in enumerate(found) if not isinstance(one, ForetasteError)}
         requests = [_request(asked[n], histories) for n, (histories, _) in good.items()]
@@ -218,6 +220,8 @@ class Tenant:
                 check_value(dataset, f.item, f.value, "feedback")
             at = now if f.time is None else f.time
             events.append(Event(f.user, f.item, f.value, at, f.request_id))
+        # The store answers before anything is promised: an event that is acknowledged is on its
+        # disk.
         return self.store.add(events, overwrite=overwrite, key=key, body=body, client=client)
 
     def refresh(self) -> bool:
@@ -232,6 +236,9 @@ class Tenant:
         Raises:
             BundleError: The bundle that is current cannot be read; the former one is served on.
         """
+        # The stamps are taken before the bundle is read. If it is replaced meanwhile, the next call
+        # sees other stamps and reads again; the other way round the newer bundle would be missed
+        # for good.
         at, described = self._current(), self.store.items_stamp()
         files = at, stamps(at[0])
         if at == self._read:
@@ -239,6 +246,8 @@ class Tenant:
         elif self._broken is None or self._broken[0] != files:
             items = self.store.described("items")
             try:
+                # One assignment swaps everything that belongs together; there is no lock for
+                # requests to wait at.
                 self.snapshot = Snapshot.read(at[0], items)
             except ForetasteError as error:
                 self._broken = files, error
@@ -250,6 +259,7 @@ class Tenant:
             items = self.store.described("items")
             self.snapshot = Snapshot.of(self.snapshot.bundled, self.snapshot.version, items)
             self._described = described
+        # Raised at every call while the bundle is broken, so that readiness and the log can tell.
         if self._broken is not None:
             raise self._broken[1].with_traceback(None)
         return changed

@@ -55,6 +55,8 @@ class Checkpoints:
         metadata = {"identity": identity, "values": json.dumps(values)}
         metadata["sha256"] = _digest(tensors, metadata)
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        # The lock is taken before old parts are swept up: another run's half-written file is not
+        # "left".
         with _writing(self.folder), alone(self.folder / LOCK):
             for left in self.folder.glob(f"{phase}.checkpoint.*"):  # of a run that was killed
                 left.unlink()
@@ -80,6 +82,8 @@ class Checkpoints:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Damage is told apart from another run's checkpoint first: a flipped bit may be in the
+            # identity.
             if metadata.pop("sha256", None) != _digest(tensors, metadata):
                 raise ValueError("its SHA-256 is another")
         except (OSError, SafetensorError, ValueError):

@@ -45,6 +45,8 @@ class Dropout(nn.Dropout):
         n = input.numel()
         bits = torch.empty(n // 4 + 1, dtype=torch.int64)
         uniform = bits.random_(-(2**63), None, generator=self.generator).view(torch.int16)[:n]
+        # Four 16-bit numbers lie in one of 64 bits. They are signed, so the limit moves down by
+        # 2^15.
         keep = (uniform >= dropped - 32_768).view(input.shape).to(input.device)
         return input * keep / (1 - dropped / 65_536)
 
@@ -160,6 +162,8 @@ class Loop:
             ModelError: Training diverged, or was interrupted before there was anything to keep.
             CheckpointError: A checkpoint is of another run or damaged, or cannot be written.
         """
+        # Whatever is resumed, the rates are set from these: the optimizer's own are those of the
+        # last step.
         base_rates = [group["lr"] for group in self.optimizer.param_groups]
         state, best = self._resume()
         generator = torch.Generator()
@@ -205,6 +209,8 @@ class Loop:
         started = saved = time.monotonic()
         for columns in self.batches.epoch(state.epoch, state.batch):
             step = state.epoch * self.batches.per_epoch + state.batch
+            # A seed for each step, so that a resumed epoch drops the units that the whole one would
+            # have.
             generator.manual_seed(self.engine.generator("step", step).initial_seed())
             for group, base in zip(self.optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = base * self.rate(step)
@@ -214,6 +220,7 @@ class Loop:
             loss.backward()
             self.optimizer.step()
             state.samples += len(columns[0])
+            # The mean of the batch times its size: the last batch of an epoch is smaller.
             state.loss_sum += float(loss.detach()) * len(columns[0])
             state.batch += 1
             meter.advance(1, self._note(state))
@@ -245,6 +252,7 @@ class Loop:
                 "samples_per_second": samples / max(seconds, 1e-9),
             }
         )
+        # Without validation every epoch counts as the best so far, and the last one is kept.
         improved = error is None or error < state.best
         if improved:
             state.best, state.best_epoch = error or 0.0, state.epoch
@@ -263,6 +271,7 @@ class Loop:
         return f"{rate}, validation {last['validation']:.4f} (best {state.best:.4f})"
 
     def _weights(self) -> Tensors:
+        # A copy: the optimizer goes on writing into the tensors of the network.
         return {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
 
     def _save(self, state: Progress, best: Tensors) -> None:
@@ -293,6 +302,8 @@ class Loop:
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
             moments.setdefault(int(index), {})[key] = tensor
+        # Param groups are rebuilt from the fields, which the identity holds equal; only moments are
+        # loaded.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         return Progress(**values), parts["best"]

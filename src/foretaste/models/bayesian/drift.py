@@ -46,6 +46,8 @@ class Timeline:
         """
         gap_m = self.time_m.diff(prepend=self.time_m[:1]).clamp(min=0).double() / 1000
         same_m = self.user_m.diff(prepend=self.user_m[:1] - 1) == 0
+        # Below a thousandth two nodes are as good as independent, and a zero there cuts the system
+        # into pieces, so that the reduction in `tridiagonal_solve` ends after a few strides.
         phi_m = torch.exp(-gap_m / seconds) * same_m
         return torch.where(phi_m < 1e-3, 0.0, phi_m).float()
 
@@ -66,6 +68,9 @@ class Timeline:
             user_q: User of each query: (q,).
             time_q: Time of each query in milliseconds: (q,).
         """
+        # User and time in one sorted key: one search finds the neighbours of every query.  A query
+        # outside the range is held at its ends, so that it cannot reach into the keys of another
+        # user.
         first, span = self.time_m.min(), self.time_m.max() - self.time_m.min() + 2
         key_m = self.user_m * span + self.time_m - first
         key_q = user_q * span + torch.minimum((time_q - first).clamp(min=-1), span)
@@ -104,6 +109,9 @@ class Bridge:
         Args:
             s_m: Values of the process at the nodes: (..., m).
         """
+        # The Markov property: given the nodes on both sides the value is Gaussian with a mean
+        # linear in the two.  The weights solve the 2 x 2 system [1 rs; rs 1] (a, b) = (r, s) with
+        # r, s the correlations.
         rho_q, sigma_q = self.before_rho_q, self.after_rho_q
         unknown_q = (1 - (rho_q * sigma_q) ** 2).clamp(min=1e-9)
         a_q, b_q = rho_q * (1 - sigma_q**2) / unknown_q, sigma_q * (1 - rho_q**2) / unknown_q
@@ -138,6 +146,7 @@ def bridged_variance(
         )
     )  # fmt: skip
     b_q, a_q = variance + 1 / before_m[..., before_q], variance + 1 / after_m[..., after_q]
+    # Var(q) - k^T K^-1 k for the 2 x 2 covariance K of the two observations, written out.
     known_q = (qb_q**2 * a_q - 2 * qb_q * qa_q * ba_q + qa_q**2 * b_q) / (a_q * b_q - ba_q**2)
     return (variance - known_q).float()
 
@@ -149,6 +158,7 @@ def timeline(user_n: Tensor, time_n: Tensor) -> Timeline:
         user_n: User of each rating: (n,).
         time_n: Time of each rating in milliseconds: (n,).
     """
+    # Two stable sorts are one sort by user, then time; ratings of one moment share a node.
     order_n = torch.argsort(time_n, stable=True)
     order_n = order_n[torch.argsort(user_n[order_n], stable=True)]
     user_m, time_m = user_n[order_n], time_n[order_n]
@@ -185,11 +195,14 @@ def tridiagonal_solve(low_m: Tensor, diagonal_m: Tensor, right_jm: Tensor) -> Te
         (a_before, a_after), (c_before, c_after) = either_side(a_m), either_side(c_m)
         b_before, b_after = either_side(b_m, 1.0)
         right_before, right_after = either_side(right_jm)
+        # Each equation gets rid of its neighbours by adding multiples of theirs; what remains
+        # couples it to those twice as far away.
         down_m, up_m = -a_m / b_before, -c_m / b_after
         b_m = b_m + down_m * c_before + up_m * a_after
         right_jm = right_jm + down_m * right_before + up_m * right_after
         a_m, c_m = down_m * a_before, up_m * c_after
         stride *= 2
+        # The coupling that is left is smaller than single precision can show.
         if float((a_m.abs() / b_m).max()) < 1e-5:
             break
     return right_jm / b_m
@@ -212,6 +225,8 @@ def draw_drift(
     Returns:
         The process at the nodes (m,), and a new tau.
     """
+    # Precision of a step s_m - phi s_(m-1) in units of tau: 1 / (1 - phi^2), and 1 where a user
+    # starts.
     q_m = torch.where(phi_m > 0, 1 / (1 - phi_m**2).clamp(min=1e-6), 1.0)
 
     def after(x_m: Tensor) -> Tensor:
@@ -222,11 +237,15 @@ def draw_drift(
     low_m = -tau * phi_m * q_m
     if rng is None:
         return tridiagonal_solve(low_m, diagonal_m, h_m[None])[0], tau
+    # Perturb and solve: the right-hand side has covariance equal to the precision matrix, so that
+    # the solution has its inverse.  One normal for each step of the prior, and one for each
+    # observation.
     prior_m, seen_m = torch.randn(2, len(q_m), generator=rng, device=rng.device)
     prior_m = prior_m * (tau * q_m).sqrt()
     noise_m = prior_m - after(phi_m * prior_m) + weight_m.sqrt() * seen_m
     s_m = tridiagonal_solve(low_m, diagonal_m, (h_m + noise_m)[None])[0]
     step_m = s_m - phi_m * torch.cat([s_m.new_zeros(1), s_m[:-1]])
+    # Gamma(1, 0.01) is the prior of the precision, conjugate to the standardised steps.
     shape = torch.tensor(1 + len(s_m) / 2, device=rng.device)
     tau = gamma(shape, 1e-2 + (step_m.double() ** 2 * q_m).sum() / 2, rng).float()
     # Interweaving (Yu and Meng 2011) draws the standard deviation again, given the standardised
@@ -235,6 +254,8 @@ def draw_drift(
     information = (eta_m**2 * weight_m).double().sum()
     sigma = (eta_m * h_m).double().sum() / information
     sigma = sigma + torch.randn((), generator=rng, device=rng.device) / information.sqrt()
+    # The sign of sigma is that of the process, which is turned with it; only its size is kept,
+    # since the standard deviation comes back as tau = sigma^-2.
     sigma = sigma.abs().clamp(min=1e-3).float()
     return sigma * eta_m, sigma**-2
 
@@ -254,5 +275,6 @@ def draw_drifts(
         rng: Random numbers of the draws; None for means and the same precisions.
     """
     for c, phi_m in enumerate(phi_cm):
+        # Gauss-Seidel over the time scales: each is drawn on what the others leave.
         others_m = s_cm.sum(0) - s_cm[c]
         s_cm[c], tau_c[c] = draw_drift(h_m - weight_m * others_m, weight_m, phi_m, tau_c[c], rng)

@@ -26,6 +26,7 @@ def gaussian(P_bkk: Tensor, h_bk: Tensor, rng: Generator | None) -> tuple[Tensor
     Returns:
         The draws and the means: (b, k) each.
     """
+    # P = L L^T: L^-T noise has the covariance P^-1, and one factor serves the mean and the draw.
     L_bkk = torch.linalg.cholesky(P_bkk)
     mean_bk1 = draw_bk1 = torch.cholesky_solve(h_bk[..., None], L_bkk)
     if rng is not None:
@@ -68,11 +69,14 @@ def padded_blocks(row_n: Tensor, partner_n: Tensor, rows: int, partners: int) ->
     lengths = length_r[sorted_r].tolist()
     blocks, first = [], 0
     while first < rows:
+        # A block ends where its rows would be padded by a quarter, or would not fit the cache any
+        # more.
         longest, last = max(8, math.ceil(lengths[first] * PADDING)), first + 1
         while last < rows and lengths[last] <= longest and (last - first) * longest < CHUNK_RATINGS:
             last += 1
         rows_b = sorted_r[first:last]
         step_d = torch.arange(max(lengths[last - 1], 1), device=row_n.device)
+        # The dummy rating n and the dummy partner add zero rows to D, and so nothing to P and h.
         slot_bd = torch.where(step_d < length_r[rows_b, None], start_r[rows_b, None] + step_d, n)
         ratings_bd = order_n[slot_bd]
         blocks.append(Block(rows_b, ratings_bd, partner_n[ratings_bd]))

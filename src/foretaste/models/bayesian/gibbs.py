@@ -40,13 +40,19 @@ def normal_wishart(E_rk: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     E_rk = E_rk.double()
     mean_k = E_rk.mean(0)
     centred_rk = E_rk - mean_k
+    # The posterior of beta0 = 2 pseudo-rows at 0: their pull on the mean shows up as a rank-one
+    # term.
     scatter_kk = centred_rk.T @ centred_rk + 2 * n / (2 + n) * mean_k.outer(mean_k)
     scatter_kk.diagonal().add_(1)
+    # Bartlett: a Wishart matrix is L A A^T L^T, A lower triangular with normals below its diagonal
+    # and roots of chi-squared draws, of nu - i degrees of freedom, on it.
     A_kk = torch.randn(k, k, generator=rng, dtype=E_rk.dtype, device=rng.device).tril(-1)
     half_k = (k + n - torch.arange(k, device=rng.device)) / 2
     A_kk.diagonal().copy_((2 * gamma(half_k, torch.ones_like(half_k), rng)).sqrt())
     M_kk = torch.linalg.cholesky(torch.linalg.inv(scatter_kk)) @ A_kk
     Lambda_kk = (M_kk @ M_kk.T).float()
+    # mu ~ N(n / (n + 2) mean, ((n + 2) Lambda)^-1): `gaussian` takes precision and precision times
+    # mean.
     h_k = n * (Lambda_kk @ mean_k.float())
     return gaussian(((n + 2) * Lambda_kk)[None], h_k[None], rng)[0][0], Lambda_kk
 
@@ -68,10 +74,13 @@ def doubt(side: Side, other: Side, alpha: Tensor) -> Tensor:
         Variances of the rows, then of a row without ratings: (r + 1,).
     """
     D_rk = design(other.X_rk, torch.ones_like(other.noise_r))[:-1]
+    # The eigenvalues of Lambda^-1 M are those of the symmetric L^-1 M L^-T, which eigvalsh can
+    # take.
     L_kk = torch.linalg.cholesky(side.Lambda_kk)
     half_kr = torch.linalg.solve_triangular(L_kk, D_rk.T, upper=False)
     share_k = torch.linalg.eigvalsh(half_kr @ half_kr.T / len(D_rk))  # of Lambda^-1 M
     count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
+    # The last entry is a row without ratings, whose doubt is all of the prior's variance.
     known_r = torch.cat([alpha * side.noise_r * count_r, alpha.new_zeros(1)])
     return 2 * (share_k / (1 + known_r[:, None] * share_k)).sum(1)
 
@@ -233,6 +242,7 @@ def draw_noise(side: Side, square_n: Tensor, rng: Generator) -> None:
     if not side.freedom:
         return
     count_r = torch.bincount(side.row_n, minlength=len(side.noise_r))
+    # In double: hundreds of thousands of squares in single precision would lose the small ones.
     energy_r = torch.zeros_like(side.noise_r, dtype=torch.double)
     energy_r.index_add_(0, side.row_n, square_n.double())
     shape_r, rate_r = (side.freedom + count_r) / 2, (side.freedom + energy_r) / 2
@@ -271,6 +281,8 @@ def draw_side(side: Side, other: Side, y_n: Tensor, alpha: Tensor, rng: Generato
     Returns:
         The fit of y_n, with both biases: (n,).
     """
+    # Users weigh w_u, items w_i.  The blocks of this side know their own w; the partner's is moved
+    # into the design and the ratings by its root, which turns weighted into plain least squares.
     root_n, bias_n = other.noise_r.sqrt()[other.row_n], other.X_rk[:, -1][other.row_n]
     side.X_rk, side.mean_rk, fit_n = draw_rows(
         side.blocks, design(other.X_rk, other.noise_r), (y_n - bias_n) * root_n,
@@ -291,22 +303,29 @@ def sweep(chain: Chain, number: int, rng: Generator) -> float:
         The root mean square of what the draw leaves of y_n.
     """
     users, items, time = chain.users, chain.items, chain.time
+    # Items first: their prior is what a user of few ratings leans on in the same sweep.
     draw_prior(items, rng)
     draw_prior(users, rng)
     y_n = chain.y_n if time is None else chain.y_n - chain.s_cm.sum(0)[time.node_n]
     draw_side(users, items, y_n, chain.alpha, rng)
+    # The second call returns the fit by the new users and the new items, biases of both included.
     rest_n = chain.y_n - draw_side(items, users, y_n, chain.alpha, rng)
     if time is not None:
         if number >= FACTORS_FIRST[0]:
+            # A node collects the ratings of one user at one time: sums of residual times precision,
+            # and of the precisions, are all that the draw of a Gaussian process needs of them.
             weight_n = chain.alpha * users.noise_r[users.row_n] * items.noise_r[items.row_n]
             h_m, weight_m = time.sums(weight_n * rest_n), time.sums(weight_n)
             draw_drifts(chain.s_cm, chain.tau_c, chain.phi_cm, h_m, weight_m, rng)
         rest_n = rest_n - chain.s_cm.sum(0)[time.node_n]
     square_n = rest_n.square()
     if number >= FACTORS_FIRST[1]:
+        # Each side's noise is drawn given the other's, so the other's weight belongs to the square.
         draw_noise(users, square_n * chain.alpha * items.noise_r[items.row_n], rng)
         draw_noise(items, square_n * chain.alpha * users.noise_r[users.row_n], rng)
     if len(chain.cut_l):
+        # A probit has no noise precision to draw: its unit is that of the latent values, so alpha
+        # stays 1.
         root_n = (users.noise_r[users.row_n] * items.noise_r[items.row_n]).sqrt()
         fit_n = chain.y_n - rest_n
         chain.cut_l = probit.draw_cuts(fit_n, chain.cut_l, chain.level_n, root_n, rng)
@@ -327,6 +346,7 @@ def draw_alpha(chain: Chain, square_n: Tensor, number: int, rng: Generator) -> N
     """
     users, items = chain.users, chain.items
     energy = (square_n * users.noise_r[users.row_n] * items.noise_r[items.row_n]).double().sum()
+    # The prior of alpha is 1 / alpha, which adds nothing to the shape n / 2 or the rate.
     shape = torch.tensor(len(square_n) / 2, device=rng.device)
     chain.alpha = gamma(shape, energy / 2, rng).float()
     for side in (users, items) if number >= FACTORS_FIRST[1] else ():

@@ -35,6 +35,7 @@ def initial_cuts(level_n: Tensor, n_levels: int) -> Tensor:
         level_n: Levels of the ratings: (n,), int64.
         n_levels: How many levels there are.
     """
+    # One more of each level: an empty one would put two cuts on the same place.
     share_l = torch.bincount(level_n, minlength=n_levels) + 1.0
     return math.sqrt(2) * ndtri((share_l.cumsum(0) / share_l.sum())[:-1])
 
@@ -51,6 +52,7 @@ def bounds(fit_n: Tensor, cut_l: Tensor, level_n: Tensor, root_n: Tensor) -> tup
     Returns:
         Lower and upper ends, double: (..., n) each.
     """
+    # The outer levels reach to infinity; 1e9 stands for it, because 0 times inf would be NaN.
     edge_1 = cut_l.new_full((*cut_l.shape[:-1], 1), 1e9)
     edges_l = torch.cat([-edge_1, cut_l, edge_1], -1).double()
     fit_n, root_n = fit_n.double(), root_n.double()
@@ -152,9 +154,11 @@ def log_likelihood(
         """Return totals over the ratings of each level."""
         return torch.bincount(level_n, x_n, minlength=len(cut_l) + 1)
 
+    # The derivative of log mass: a cut is the upper end of one level and the lower end of the next.
     gradient_l = per_level(at_b_n)[:-1] - per_level(at_a_n)[1:]
     diagonal_l = per_level(at_b_n * (at_b_n + b_n * root_n))[:-1]
     diagonal_l = diagonal_l + per_level(at_a_n * (at_a_n - a_n * root_n))[1:]
+    # The Hessian is tridiagonal, as a rating depends on the two cuts beside its level alone.
     cross_l = per_level(at_a_n * at_b_n)[1:-1]
     H_ll = torch.diag(diagonal_l) - torch.diag(cross_l, 1) - torch.diag(cross_l, -1)
     return mass_n.log().sum(), gradient_l, H_ll
@@ -189,11 +193,15 @@ def draw_cuts(
         return L_ll.diagonal().log().sum() - ((x_l - mean_l) @ L_ll).square().sum() / 2
 
     here, mean_l, L_ll = proposal(cut_l)
+    # A draw from N(mean, (L L^T)^-1) is mean + L^-T noise.
     noise_l1 = torch.randn(len(cut_l), 1, generator=rng, dtype=L_ll.dtype, device=L_ll.device)
     new_l = mean_l + torch.linalg.solve_triangular(L_ll.T, noise_l1, upper=True)[:, 0]
+    # Cuts out of order have no likelihood: rejected without asking for it.
     if bool((new_l.diff() <= 0).any()):
         return cut_l
     there, back_l, back_ll = proposal(new_l)
+    # The proposal is not symmetric, since its mean and precision depend on where it starts:
+    # Hastings's correction weighs the way back against the way there.
     ratio = there - here + log_density(cut_l.double(), back_l, back_ll)
     ratio = ratio - log_density(new_l, mean_l, L_ll)
     accepted = torch.rand((), generator=rng, device=new_l.device).log() < ratio

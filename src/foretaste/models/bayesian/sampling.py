@@ -84,7 +84,10 @@ def run(
     Raises:
         ModelError: The run is interrupted.
     """
+    # Evenly spaced among ratings sorted by user: light and heavy users are watched alike.
     probe_q = torch.linspace(0, len(chain.y_n) - 1, PROBES).long().unique()
+    # Room for every draw from the start, so that a run that fits into memory at first does to the
+    # end.
     kept = {
         name: draw.new_zeros(schedule.samples, *draw.shape)
         for name, draw in kept_draw(chain, probe_q).items()
@@ -106,6 +109,8 @@ def run(
                 meter.advance(1, f"{what} {error:.4f}")
                 if time.monotonic() - saved > engine.save_every:
                     saved = time.monotonic()
+                    # The state of the generator is saved as well: a resumed chain draws the very
+                    # numbers that the interrupted one would have drawn.
                     tensors = chain.drawn() | kept | {"rng": rng.get_state()}
                     Checkpoints(engine.folder).save(tensors, {"sweep": done}, "gibbs", identity)
         except KeyboardInterrupt:
@@ -163,6 +168,8 @@ def monte_carlo_error(trace_sq: Tensor) -> float:
         The root of the mean square over q, in the unit of the quantities.
     """
     half = len(trace_sq) // 2
+    # The means of the halves are independent, each with twice the variance of the mean of all:
+    # their distance has four times that variance, whence the half.
     apart_q = trace_sq[:half].double().mean(0) - trace_sq[-half:].double().mean(0)
     return float(apart_q.square().mean().sqrt()) / 2
 

@@ -28,6 +28,7 @@ def implicit_features(row_n: Tensor, partner_n: Tensor, rows: int, partners: int
     some_r = length_r.nonzero()[:, 0]
     row_m = torch.cat([row_n, some_r])
     column_m = torch.cat([partner_n, torch.full_like(some_r, partners)])
+    # A row of n ratings has n entries of n^-1/2, so that its length is 1 however many they are.
     value_m = torch.cat([length_r[row_n] ** -0.5, length_r[some_r].log() / 2])
     return torch.sparse_coo_tensor(
         torch.stack([row_m, column_m]), value_m, (rows, partners + 1), check_invariants=False
@@ -57,6 +58,7 @@ def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
     if rank >= c:
         Q_cf = torch.eye(c, device=rng.device)
     else:
+        # 16 directions more than are wanted, because the last of a random subspace are poor.
         Q_cf = torch.randn(c, min(rank + 16, rows, c), generator=rng, device=rng.device)
         for _ in range(3):
             # A sparse product gathers rows of Q, which LAPACK leaves scattered in memory.
@@ -64,6 +66,7 @@ def principal_basis(F_rc: Tensor, rank: int, rng: Generator) -> Tensor:
     B_rf = (F_rc @ Q_cf).double()
     mean_f = B_rf.mean(0)
     weight_f, E_ff = torch.linalg.eigh((B_rf - mean_f).T @ (B_rf - mean_f))
+    # Directions that carry nothing (a constant column, repeated columns) would only add noise.
     E_ff = E_ff[:, weight_f > 1e-6 * weight_f[-1].clamp(min=1e-12)].flip(1)[:, :rank]
     return torch.cat([Q_cf.double() @ E_ff, -(mean_f @ E_ff)[None]]).float()
 
@@ -99,6 +102,7 @@ def coefficients(
     Returns:
         beta (f, k), and the new scale.
     """
+    # Matrix normal: rows have the precision (b_f^2 + scale), columns Lambda.
     precision_f1 = B_rf.square().sum(0)[:, None] + scale
     L_kk = torch.linalg.cholesky(Lambda_kk)
     noise_kf = torch.randn(len(L_kk), len(precision_f1), generator=rng, device=rng.device)
