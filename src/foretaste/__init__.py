@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from foretaste.models.hybrid import Hybrid
     from foretaste.models.item2vec import Item2Vec
     from foretaste.models.item_knn import ItemKNN
+    from foretaste.models.sequential.linear_next_item import LinearNextItem
+    from foretaste.models.sequential.sasrec import SASRec
     from foretaste.models.two_tower import TwoTower
     from foretaste.recommending.export import recommend_all
     from foretaste.recommending.fitting import fit, load
@@ -97,6 +99,8 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "models.graph_filter": ["GraphFilter"],
     "models.hybrid": ["Hybrid"],
     "models.item2vec": ["Item2Vec"],
+    "models.sequential.linear_next_item": ["LinearNextItem"],
+    "models.sequential.sasrec": ["SASRec"],
     "models.item_knn": ["ItemKNN"],
     "models.two_tower": ["TwoTower"],
     "recommending.export": ["recommend_all"],
@@ -142,6 +146,7 @@ __all__ = [
     "Item2Vec",
     "ItemFeatures",
     "ItemKNN",
+    "LinearNextItem",
     "MetadataSimilarity",
     "PlotSimilarity",
     "Popularity",
@@ -149,6 +154,7 @@ __all__ = [
     "Recommender",
     "Report",
     "Request",
+    "SASRec",
     "SparseEASE",
     "Split",
     "TwoTower",

@@ -16,6 +16,8 @@ from foretaste.models.graph_filter import GraphFilter
 from foretaste.models.hybrid import Hybrid
 from foretaste.models.item2vec import Item2Vec
 from foretaste.models.item_knn import ItemKNN
+from foretaste.models.sequential.linear_next_item import LinearNextItem
+from foretaste.models.sequential.sasrec import SASRec
 from foretaste.models.two_tower import TwoTower
 
 MODELS: dict[str, type[Model]] = {
@@ -33,6 +35,8 @@ MODELS: dict[str, type[Model]] = {
         AlignedEASE,
         TwoTower,
         Item2Vec,
+        LinearNextItem,
+        SASRec,
         Hybrid,
         MetadataSimilarity,
         PlotSimilarity,
