@@ -38,6 +38,7 @@ SMALL = {
     "embedding-net": {"n_factors": 8, "epochs": 4, "batch_size": 64, "hidden": [16]},
     "hybrid": {"rater": "biased-mf"},
     "item2vec": {"n_factors": 8, "epochs": 4, "batch_size": 64},
+    "sasrec": {"n_factors": 8, "n_blocks": 1, "epochs": 4, "batch_size": 64},
     "two-tower": {"n_factors": 8, "hidden": 8, "epochs": 4, "batch_size": 8, "negatives": 10},
 }
 

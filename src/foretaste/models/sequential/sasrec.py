@@ -120,7 +120,7 @@ class SASRec(NeuralModel):
         # A history that is read whole begins with the start, as it did in training.
         length_b = recent.length_b + (recent.length_b < self.length)
         n_items = len(self.network_.items) - 1
-        user_bd = torch.empty(len(histories), self.n_factors + 1)
+        user_bd = torch.empty(len(histories), self.n_factors + 1, dtype=torch.float32)
         order_b = length_b.argsort(descending=True)
         while len(order_b):
             longest = int(length_b[order_b[0]])

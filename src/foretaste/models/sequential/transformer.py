@@ -28,13 +28,15 @@ class Block(nn.Module):
         """Make the layers, their weights as torch draws them."""
         super().__init__()
         self.heads = heads
-        self.norm_attention, self.norm_layer = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.bias_hn = nn.Parameter(torch.zeros(heads, distances))
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(2 * width, width, bias=False)
-        self.gates = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.norm_attention, self.norm_layer = (
+            nn.LayerNorm(width, dtype=torch.float32) for _ in range(2)
+        )
+        self.qkv = nn.Linear(width, 3 * width, bias=False, dtype=torch.float32)
+        self.out = nn.Linear(width, width, bias=False, dtype=torch.float32)
+        self.bias_hn = nn.Parameter(torch.zeros(heads, distances, dtype=torch.float32))
+        self.up = nn.Linear(width, 4 * width, bias=False, dtype=torch.float32)
+        self.down = nn.Linear(2 * width, width, bias=False, dtype=torch.float32)
+        self.gates = nn.ModuleList(nn.Linear(width, width, dtype=torch.float32) for _ in range(2))
         self.drop = Dropout(dropout)
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -74,13 +76,13 @@ class Transformer(nn.Module):
         """Make the table of items, the start, the gaps and the blocks."""
         super().__init__()
         # The row after the items stands before the first entry: an empty history has a vector too.
-        self.items = nn.Parameter(torch.zeros(n_items + 1, width))
-        self.gaps = nn.Parameter(torch.zeros(GAP_BUCKETS, width))
-        self.popularity = nn.Parameter(torch.zeros(n_items))
+        self.items = nn.Parameter(torch.zeros(n_items + 1, width, dtype=torch.float32))
+        self.gaps = nn.Parameter(torch.zeros(GAP_BUCKETS, width, dtype=torch.float32))
+        self.popularity = nn.Parameter(torch.zeros(n_items, dtype=torch.float32))
         self.blocks = nn.ModuleList(
             Block(width, heads, distances, dropout) for _ in range(n_blocks)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, dtype=torch.float32)
         self.drop = Dropout(dropout)
         if generator is not None:
             with torch.no_grad():
