@@ -5,6 +5,7 @@ The module does not know files: `casting.py` makes its columns from cells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import polars as pl
 
 from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.interactions import Ids, Interactions, arrange, map_ids, stable_order
-from foretaste.data.kinds import Kinds
+from foretaste.data.kinds import MAX_KINDS, Kinds, kinds_of
 from foretaste.errors import DataError, UsageError
 
 DUPLICATES = ("last", "mean", "sum", "keep", "error")
@@ -34,6 +35,59 @@ class Events:
         """Return the code of the kind of each row, (rows,) int16."""
         codes = pl.Series(range(len(self.kinds.names)), dtype=pl.Int16)
         return self.name_r.replace_strict(pl.Series(self.kinds.names), codes).to_numpy()
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """What a caller says of the kinds of events; the module's reader of cells asks it.
+
+    Args:
+        weights: The weight of every kind by its name; None for 1 each.
+        target: The kind to be predicted; None for the default of `kinds_of`.
+        named: Whether the caller named the column; one that was guessed from its name holds kinds
+            only where it has between 2 and MAX_KINDS different texts, and no empty cell.
+    """
+
+    weights: Mapping[str, float] | None = None
+    target: str | None = None
+    named: bool = False
+
+    def events(self, cell_r: pl.Series | None, where: str) -> tuple[Events | None, str]:
+        """Return the kinds of rows and a note of them; None where the column holds no kinds.
+
+        Args:
+            cell_r: The cells, (rows,) String; None without a column.
+            where: The source and the column, for messages.
+
+        Raises:
+            UsageError: The weights or the target do not go with the kinds, or there is no column.
+            DataError: The column has too many kinds.
+        """
+        if cell_r is None:
+            if self.weights is not None or self.target is not None:
+                raise UsageError(
+                    "event weights or a target, and no column of kinds of events.",
+                    fix="Name it with --event-column (Python: event=).",
+                )
+            return None, ""
+        n_kinds = cell_r.n_unique()
+        if not self.named and (
+            n_kinds < 2
+            or n_kinds > MAX_KINDS
+            or cell_r.null_count()
+            or not cell_r.cast(pl.Float64, strict=False).null_count()
+        ):
+            return None, f"column {where!r} is not read as kinds of events (--event-column)"
+        if n_kinds > MAX_KINDS:
+            raise DataError(
+                f"the column has {n_kinds:,} kinds of events, such as {cell_r[0]!r}.", where=where,
+                fix=f"Name a column of {MAX_KINDS} at most.",
+            )  # fmt: skip
+        rows = cell_r.value_counts(name="rows")
+        counts = dict(zip(rows[cell_r.name], rows["rows"], strict=True))
+        kinds = kinds_of(counts, self.weights, self.target)
+        listed = ", ".join(f"{name} ({counts[name]:,})" for name in kinds.names)
+        return Events(cell_r, kinds), f"kinds of events: {listed}; weights {kinds}"
 
 
 def build(  # noqa: PLR0913 -- everything that a reader knows of a table
