@@ -199,7 +199,10 @@ def test_a_split_a_bundle_and_a_summary_keep_the_kinds(tmp_path):
     loaded = ft.load(folder).dataset
     assert loaded.kinds == data.kinds
     assert loaded.fingerprint == data.fingerprint
-    assert json.loads((folder / MANIFEST).read_text())["values"]["data"]["kinds"]["target"] == "purchase"
+    assert (
+        json.loads((folder / MANIFEST).read_text())["values"]["data"]["kinds"]["target"]
+        == "purchase"
+    )
 
 
 def test_kinds_weights_and_the_target_are_in_the_fingerprint():
