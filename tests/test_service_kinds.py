@@ -75,9 +75,10 @@ def test_the_history_says_kinds_and_values(client):
 
 
 def test_the_last_event_of_an_item_and_a_kind_counts(tenant):
-    at = [Event("new", "i3", 1.0, 1, kind="view"), Event("new", "i3", 1.0, 2, kind="skip"),
-          Event("new", "i3", 7.0, 3, kind="view"), Event("new", "i3", 1.0, 4, kind="gone")]  # fmt: skip
-    tenant.store.add(at)
+    kinds = [(1.0, "view"), (1.0, "skip"), (7.0, "view"), (1.0, "gone")]
+    tenant.store.add(
+        [Event("new", "i3", value, n, kind=kind) for n, (value, kind) in enumerate(kinds)]
+    )
     histories = tenant.snapshot.histories_of("new", tenant.store.past_of(["new"])["new"])
     names = tenant.snapshot.dataset.kinds.names
     assert [names[k] for k in histories.kind_h.tolist()] == ["skip", "view"]
