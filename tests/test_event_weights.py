@@ -49,24 +49,24 @@ def gap(first, second) -> tuple[float, float]:
     return percentiles(first_s - second_s)
 
 
+@pytest.mark.slow
 def test_learned_weights_are_in_the_true_order_of_the_kinds():
-    parts = ft.split(known_shop(n_users=1000), seed=1)
+    parts = ft.split(known_shop(n_users=1000), seed=0)
     lines = []
     learned = learn_event_weights(parts.train, progress=lines.append)
     w = learned.weights
-    assert w["purchase"] == 1
-    assert w["skip"] <= 0
-    assert w["view"] <= w["cart"]
+    assert w["skip"] < 0 < w["view"] < w["cart"] <= w["purchase"] == 1
     assert learned.difference.low > 0
-    assert learned.users > 100
+    assert learned.users > 300
     assert len(lines) == len(learned.tried)
-    true = {"view": 0.25, "cart": 0.8, "purchase": 1.0, "skip": -0.25}
+    true = {"cart": 0.8, "purchase": 1.0, "skip": -0.25, "view": 0.25}
     low, _ = gap(ndcg(parts, true, "purchase"), ndcg(parts, w, "purchase"))
-    assert low <= 0.005, "no set of weights in the true order is better by more than the interval"
+    assert low <= 0, "weights in proportion to what each kind says are not better with certainty"
 
 
 def test_the_target_may_be_another_kind():
-    learned = learn_event_weights(known_shop(n_users=150), target="cart")
+    two = {kind: TRUE_SHOP[kind] for kind in ("cart", "purchase")}
+    learned = learn_event_weights(known_shop(kinds=two, n_users=150), target="cart")
     assert learned.target == "cart"
     assert learned.weights["cart"] == 1
 
@@ -101,8 +101,8 @@ def test_data_without_kinds_are_refused_with_the_option():
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "shop.csv"
-    table = known_shop(n_users=120).frame().select("user", "item", "event")
-    table.write_csv(path)
+    kinds = {kind: TRUE_SHOP[kind] for kind in ("view", "purchase")}
+    known_shop(kinds=kinds, n_users=120).frame().select("user", "item", "event").write_csv(path)
     return path
 
 
@@ -142,8 +142,8 @@ def test_evaluate_and_compare_learn_from_train_alone_and_say_so(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--event-weights", "view=1,cart"], "--event-weights: got 'cart'. Write kind=weight"),
-        (["--event-weights", "view=1"], "no weight for 'cart', 'purchase', 'skip'"),
+        (["--event-weights", "view=1,buy"], "--event-weights: got 'buy'. Write kind=weight"),
+        (["--event-weights", "view=1"], "no weight for 'purchase'"),
         (["--target-event", "buy"], "there is no kind of event 'buy'"),
         (["--event-weights", "learn"], "this command trains nothing"),
     ],
@@ -154,8 +154,6 @@ def test_options_that_do_not_fit_are_refused(file, monkeypatch, capsys, options,
 
 
 def test_check_says_which_kinds_there_are(file, monkeypatch, capsys):
-    assert not run(
-        monkeypatch, "check", file, "--event-weights", "view=1,cart=3,purchase=5,skip=-1"
-    )
+    assert not run(monkeypatch, "check", file, "--event-weights", "view=1,purchase=5")
     said = " ".join(capsys.readouterr().out.split())
-    assert "weights cart=3, purchase=5, skip=-1, view=1; purchase is to be predicted" in said
+    assert "weights purchase=5, view=1; purchase is to be predicted" in said

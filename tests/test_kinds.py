@@ -348,6 +348,16 @@ def test_the_matrix_of_likes_holds_each_pair_once(model):
         assert (X_ui.data > 0).all()
 
 
+def test_summed_entries_stay_in_the_order_in_which_items_were_met_last():
+    rows = [("d", "view", 1), ("a", "view", 1), ("c", "view", 1), ("a", "view", 1)]
+    for data in (
+        one_user(*rows, ("b", "buy", 1), duplicates="keep"),
+        ft.from_frame(pl.DataFrame({"user": "u", "item": list("dcab")})),
+    ):
+        X_ui = ft.Item2Vec().learn_likes(data)
+        assert data.items[X_ui.indices].to_list() == ["d", "c", "a", "b"]
+
+
 def test_what_was_viewed_may_be_listed_and_what_was_bought_may_not():
     data = ft.from_frame(shop(), event_weights=SHOP_WEIGHTS)
     recommender = ft.fit(ft.EASE(l2=1), data, progress=False)

@@ -156,11 +156,22 @@ class LearnsFromLikes(Model):
 
 
 def _entries(histories: Histories, kept_h: np.ndarray, weight_h: np.ndarray, n_items: int) -> Any:
-    """Return the weights of the kept entries of histories, those of one item summed: CSR."""
-    kept = histories.only(torch.from_numpy(kept_h))
-    parts = weight_h[kept_h].astype(np.float32), kept.item_h.numpy(), kept.pointer_b.numpy()
-    X_bi = sparse.csr_matrix(parts, shape=(len(histories), n_items))
-    pair_h = (kept.user_h * n_items + kept.item_h).sort().values
-    if (pair_h[1:] == pair_h[:-1]).any():  # else the order of a history stays
-        X_bi.sum_duplicates()
-    return X_bi
+    """Return the weights of the kept entries of histories, those of one item summed: CSR.
+
+    Items are in the order of the history, by the last entry of each.
+    """
+    kept, weight_h = histories.only(torch.from_numpy(kept_h)), weight_h[kept_h]
+    pair_h = kept.user_h * n_items + kept.item_h
+    ordered = pair_h.sort().values
+    if (ordered[1:] == ordered[:-1]).any():
+        place_h = np.argsort(pair_h.numpy(), kind="stable")
+        pair_h = pair_h.numpy()[place_h]
+        last_h = np.append(pair_h[1:] != pair_h[:-1], True)
+        first_g = np.append(0, np.flatnonzero(last_h)[:-1] + 1)
+        weight_h = weight_h.copy()
+        weight_h[place_h[last_h]] = np.add.reduceat(weight_h[place_h], first_g)
+        once_h = np.zeros(len(weight_h), dtype=bool)
+        once_h[place_h[last_h]] = True
+        kept, weight_h = kept.only(torch.from_numpy(once_h)), weight_h[once_h]
+    parts = weight_h.astype(np.float32), kept.item_h.numpy(), kept.pointer_b.numpy()
+    return sparse.csr_matrix(parts, shape=(len(histories), n_items))
