@@ -237,6 +237,8 @@ def made(users) -> Histories:
 
 
 def lists(histories: Histories) -> list[list[tuple]]:
+    assert histories.time_h is not None
+    assert histories.kind_h is not None
     columns = (histories.item_h, histories.value_h, histories.time_h, histories.kind_h)
     flat = list(zip(*(column.tolist() for column in columns), strict=True))
     bounds = histories.pointer_b.tolist()
@@ -254,6 +256,7 @@ def test_kinds_stay_with_their_entries_whatever_is_done_to_histories(users, othe
     assert lists(histories.seen(1)) == [[e for e in user if e[3] == 1] for user in users]
     assert histories.seen(None) is histories
     by_time = [sorted(user, key=lambda e: e[2]) for user in users]
+    assert histories.time_h is not None
     assert lists(histories.sorted_by(histories.time_h)) == by_time
     if users:
         chosen = data.draw(st.lists(st.integers(0, len(users) - 1), max_size=7))

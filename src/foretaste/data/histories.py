@@ -234,7 +234,6 @@ class Histories:
         """
         assert len(self) == 1, "events belong to one user"
         none = not len(self.item_h)
-        kinds = kind_n is not None and (self.kind_h is not None or none)
         if kind_n is not None and self.kind_h is not None:
             pair_h, pair_n = self.item_h << 16 | self.kind_h, item_n << 16 | kind_n
             old = self.only(~torch.isin(pair_h, pair_n))
@@ -244,11 +243,11 @@ class Histories:
         def after(old_h: Tensor | None, new_n: Tensor) -> Tensor:
             return new_n if old_h is None else torch.cat([old_h, new_n])
 
-        timed = time_n is not None and (self.time_h is not None or none)
+        timed, kinds = self.time_h is not None or none, self.kind_h is not None or none
         grown = Histories.of_one(
             after(old.item_h, item_n), after(old.value_h, value_n),
-            after(old.time_h, time_n) if timed else None, -1, self.user_features,
-            after(old.kind_h, kind_n) if kinds else None,
+            after(old.time_h, time_n) if timed and time_n is not None else None, -1,
+            self.user_features, after(old.kind_h, kind_n) if kinds and kind_n is not None else None,
         )  # fmt: skip
         return grown if grown.time_h is None else grown.sorted_by(grown.time_h)
 

@@ -278,8 +278,9 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
     if train.explicit:
         low, high = train.scale
         return low + 0.75 * (high - low)
-    above_zero = train.levels[train.levels > 0] if train.kinds is None else ()
-    return float(above_zero[0] if len(above_zero) else np.finfo(np.float32).tiny)
+    above_zero = train.levels[train.levels > 0]
+    known = train.kinds is None and len(above_zero)
+    return float(above_zero[0] if known else np.finfo(np.float32).tiny)
 
 
 def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:

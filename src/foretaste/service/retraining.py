@@ -154,7 +154,10 @@ def _frame(dataset: Dataset) -> pl.DataFrame:
     the value that the Dataset has; without, every kind is null.
     """
     x, kinds = dataset.interactions, dataset.kinds
-    value_r, kind = x.value_r.astype(np.float64), pl.repeat(None, len(x), dtype=pl.String)
+    value_r, kind = (
+        x.value_r.astype(np.float64),
+        pl.Series([None], dtype=pl.String).new_from_index(0, len(x)),
+    )
     if kinds is not None and x.kind_r is not None:
         value_r = kinds.amount(x.kind_r, x.value_r)
         kind = pl.Series(kinds.names, dtype=pl.String).gather(x.kind_r)
