@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         run_comparison,
     )
     from foretaste.experiments.cross_validation import cross_validate
+    from foretaste.experiments.event_weights import learn_event_weights
     from foretaste.models import MODELS
     from foretaste.models.aligned_ease import AlignedEASE
     from foretaste.models.als import ALS, AlignedALS
@@ -85,6 +86,7 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "evaluation.evaluate": ["Report", "compare", "evaluate"],
     "experiments.comparison": ["Comparison", "add_cold_starts", "compare_models", "run_comparison"],
     "experiments.cross_validation": ["cross_validate"],
+    "experiments.event_weights": ["learn_event_weights"],
     "models": ["MODELS"],
     "models.aligned_ease": ["AlignedEASE"],
     "models.als": ["ALS", "AlignedALS"],
@@ -166,6 +168,7 @@ __all__ = [
     "fit",
     "from_frame",
     "items_only",
+    "learn_event_weights",
     "load",
     "load_dataset",
     "read",

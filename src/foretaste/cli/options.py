@@ -41,6 +41,14 @@ Diversity = Annotated[
 ]
 
 
+EventWeights = Annotated[
+    str | None,
+    typer.Option(
+        help="What each kind of event weighs, as view=1,cart=3,purchase=5; `learn` finds the "
+        "weights on validation data (train, evaluate and compare)."
+    ),
+]
+LEARN = "learn"
 Reader = Callable[[], Dataset]
 
 
@@ -50,6 +58,14 @@ def reader(
     item_column: Annotated[str | None, typer.Option(help="Column of item ids.")] = None,
     rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
+    event_column: Annotated[
+        str | None, typer.Option(help="Column of kinds of events (view, cart, purchase).")
+    ] = None,
+    event_weights: EventWeights = None,
+    target_event: Annotated[
+        str | None,
+        typer.Option(help="Kind of event to be predicted (default: of the highest weight)."),
+    ] = None,
     separator: Annotated[
         str | None, typer.Option(help="Separator of the fields; guessed if not given.")
     ] = None,
@@ -89,6 +105,8 @@ def reader(
         ratings = _read(
             source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
             value=rating_column, time=time_column, separator=separator, query=query,
+            event=event_column, event_weights=event_weights_from(event_weights),
+            target_event=target_event,
         )  # fmt: skip
         if items is None:
             return ratings
@@ -112,6 +130,11 @@ def reads_ratings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        if given.get("event_weights") == LEARN and "event_weights" not in own:
+            raise UsageError(
+                "--event-weights learn: this command trains nothing.",
+                fix="Use it with train, evaluate or compare, or give view=1,purchase=5.",
+            )
         read_ratings = reader(**{name: given[name] for name in theirs})
         command(read_ratings=read_ratings, **{name: given[name] for name in own})
 
@@ -132,7 +155,17 @@ def _read(source: str, **options: Any) -> Dataset:
     if _in_catalog(source):
         given = [
             name
-            for name in ("user", "item", "value", "time", "separator", "query")
+            for name in (
+                "user",
+                "item",
+                "value",
+                "time",
+                "separator",
+                "query",
+                "event",
+                "event_weights",
+                "target_event",
+            )
             if options.get(name)
         ]
         if given:
@@ -162,6 +195,31 @@ def fields_from(settings: list[str] | None) -> dict[str, object]:
             raise UsageError(f"--set {setting}.", fix="Write --set name=value.")
         fields[name.strip().replace("-", "_")] = _toml_value(value.strip())
     return fields
+
+
+def event_weights_from(text: str | None) -> dict[str, float] | None:
+    """Return the weights of kinds of events by name; None for none, and where they are learned.
+
+    Args:
+        text: ``view=1,cart=3,purchase=5``, ``learn`` or None.
+
+    Raises:
+        UsageError: A part has no "=", or a weight is no number.
+    """
+    if text is None or text == LEARN:
+        return None
+    weights = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, weight = part.rpartition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(
+                f"--event-weights: got {part!r}.", fix="Write kind=weight: view=1,cart=3."
+            )
+    return weights
 
 
 def history_from(text: str) -> list[str] | dict[str, float]:

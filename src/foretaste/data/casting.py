@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from foretaste.data.building import build
+from foretaste.data.building import EventRules, build
 from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.interactions import IntArray
 from foretaste.errors import BadRowsError, DataError, RatingsFileError, UsageError
@@ -37,10 +37,11 @@ class CleanColumns:
 
     Args:
         source: The path or the name of the source, for messages.
-        columns: Name of the column by role: user, item, value and time.
+        columns: Name of the column by role: user, item, value, time and event.
         bad_rows: "error" or "drop".
         by_line: Whether rows have numbers of lines; else messages count rows.
         notes: Sentences about what was assumed so far.
+        events: What the caller says of kinds of events.
 
     Raises:
         UsageError: `bad_rows` is neither of the two.
@@ -51,6 +52,7 @@ class CleanColumns:
     bad_rows: str = "error"
     by_line: bool = True
     notes: list[str] = field(default_factory=list)
+    events: EventRules = field(default_factory=EventRules)
     rows: int = field(default=0, init=False)
     errors: list[RatingsFileError] = field(default_factory=list, init=False)
     n_bad: int = field(default=0, init=False)
@@ -65,6 +67,7 @@ class CleanColumns:
         if self.bad_rows not in BAD_ROWS:
             raise UsageError(f"bad_rows={self.bad_rows!r}.", fix="Use error or drop.")
         self.parts = {role: [] for role in self.columns}
+        self.not_integers.add("event")
 
     def integers(self) -> list[str]:
         """Return the roles whose cells have all been integers so far."""
@@ -147,6 +150,10 @@ class CleanColumns:
                 "Write seconds or milliseconds since 1970, or a date such as 2015-03-01T12:30:00Z, "
                 "or name another column with --time-column."
             )
+        elif role == "event":
+            read = column.cast(pl.String)
+            bad = read.is_null() | (read.str.strip_chars() == "") if self.events.named else None
+            fix = "Give every row a kind, or name no column of events: --event-column ''."
         else:
             read, bad = self._id(role, column)
             fix = f"Give every row {'an' if role == 'item' else 'a'} {role} id."
@@ -276,9 +283,13 @@ class CleanColumns:
         if "time" in self.columns:
             unit = {"iso": "ISO dates, UTC where no zone is given", "given": "dates", "": "seconds"}
             self.notes.append(f"times read as {unit.get(self.unit, self.unit)}")
+        kinds = self._whole("event") if "event" in self.parts else None
+        events, note = self.events.events(kinds, self.columns.get("event", ""))
+        self.notes.extend([note] if note else [])
+        used = {r: name for r, name in self.columns.items() if r != "event" or events is not None}
         report = ReadReport(
             source=str(self.source), rows=self.rows, dropped=self.n_bad, encoding=encoding,
-            columns=dict(self.columns), notes=tuple(self.notes),
+            columns=used, notes=tuple(self.notes),
         )  # fmt: skip
         order = None
         if self.n_bad:
@@ -287,7 +298,7 @@ class CleanColumns:
         times = self._whole("time") if "time" in self.parts else None
         return build(           # holds no ids itself, so that build can free their memory
             self._whole("user"), self._whole("item"), values, times,
-            order=order, duplicates=duplicates, name=name, report=report,
+            order=order, events=events, duplicates=duplicates, name=name, report=report,
         )  # fmt: skip
 
     def _whole(self, role: str) -> pl.Series:

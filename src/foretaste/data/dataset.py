@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions
+from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions, compact
+from foretaste.data.kinds import Kinds, kinds_from
 from foretaste.errors import DataError, UsageError, refuse_fork
 
 FINGERPRINT_ROWS = 100_000  # rows of a table that are turned into text at a time
@@ -62,6 +63,7 @@ class Dataset:
             where nothing is known of the items.
         user_table: The same for users.
         report: What happened when it was read.
+        kinds: The kinds of its events, whose weights are in the values; None without kinds.
 
     Example:
         >>> import foretaste as ft
@@ -80,6 +82,7 @@ class Dataset:
     item_table: pl.DataFrame | None = None
     user_table: pl.DataFrame | None = None
     report: ReadReport = field(default_factory=ReadReport)
+    kinds: Kinds | None = None
 
     def __post_init__(self) -> None:
         """Refuse a process that was forked off one which had used foretaste (ModelError)."""
@@ -112,8 +115,15 @@ class Dataset:
 
     @property
     def liked(self) -> float:
-        """The value of a like that comes without one: the highest rating, or the weight 1."""
+        """The value of a like that comes without one: the highest rating, or a click's weight."""
+        if self.kinds is not None:
+            return self.kinds.value(None, None)
         return self.scale[1] if self.explicit else 1.0
+
+    @property
+    def target_kind(self) -> int | None:
+        """The code of the kind of events that are to be predicted; None without kinds."""
+        return None if self.kinds is None else self.kinds.target_code
 
     @property
     def step(self) -> float:
@@ -143,6 +153,8 @@ class Dataset:
         x = self.interactions
         for array in (x.user_r, x.item_r, x.value_r, x.time_r):
             sha.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        if self.kinds is not None and x.kind_r is not None:  # else as it was before there were any
+            sha.update(str(replace(self.kinds, amounts=False)).encode() + x.kind_r.tobytes())
         for table in (self.item_table, self.user_table):
             if table is None:
                 sha.update(b"none")
@@ -160,8 +172,8 @@ class Dataset:
             keep_r: The marks, (interactions,) bool.
         """
         kept = self.interactions.take(keep_r)
-        users, user_r, user_rows = _compact(self.users, kept.user_r)
-        items, item_r, item_rows = _compact(self.items, kept.item_r)
+        users, user_r, user_rows = compact(self.users, kept.user_r)
+        items, item_r, item_rows = compact(self.items, kept.item_r)
         return replace(
             self,
             users=users,
@@ -250,6 +262,25 @@ class Dataset:
         """
         return replace(self, user_table=_align(table, self.users))
 
+    def with_event_weights(
+        self, weights: Mapping[str, float], target: str | None = None
+    ) -> Dataset:
+        """Return the Dataset with other weights of its kinds of events.
+
+        Args:
+            weights: The weight of every kind by its name.
+            target: The kind to be predicted; None for the same as before.
+
+        Raises:
+            UsageError: There are no kinds, or the weights do not go with them.
+        """
+        x = self.interactions
+        if self.kinds is None or x.kind_r is None:
+            raise UsageError("there are no kinds of events.", fix="Name their column: event=.")
+        kinds = self.kinds.reweighed(weights, target)
+        value_r = kinds.weigh(x.kind_r, self.kinds.amount(x.kind_r, x.value_r))
+        return replace(self, kinds=kinds, interactions=replace(x, value_r=value_r))
+
     def user_frame_of(self, user_features: Mapping[str, Any]) -> pl.DataFrame:
         """Return what is known of a new user as one row with some columns of the user table.
 
@@ -276,7 +307,8 @@ class Dataset:
     def frame(self) -> pl.DataFrame:
         """Return a row for each interaction: external user, external item, value and time (UTC).
 
-        Without times there is no column of times. `from_frame` makes a Dataset of it again.
+        Without times there is no column of times. With kinds, the kind is the column event, and the
+        value an amount. `from_frame` makes a Dataset of it again.
         """
         x = self.interactions
         columns = {
@@ -284,6 +316,9 @@ class Dataset:
             "item": self.items[x.item_r],
             "value": pl.Series(x.value_r),
         }
+        if self.kinds is not None and x.kind_r is not None:
+            columns["value"] = pl.Series(self.kinds.amount(x.kind_r, x.value_r))
+            columns["event"] = pl.Series(self.kinds.names).gather(x.kind_r)
         if x.time_r is not None:
             columns["time"] = pl.Series(x.time_r).cast(pl.Datetime("ms", "UTC"))
         return pl.DataFrame(columns)
@@ -294,12 +329,14 @@ class Dataset:
         columns = {"user": x.user_r, "item": x.item_r, "value": x.value_r, "order": x.order_r}
         if x.time_r is not None:
             columns["time"] = x.time_r
+        if x.kind_r is not None:
+            columns["kind"] = x.kind_r
         about = {
             "name": self.name,
             "explicit": self.explicit,
             "fingerprint": self.fingerprint,
             "report": asdict(self.report),
-        }
+        } | ({} if self.kinds is None else {"kinds": self.kinds.summary()})
         return about, {
             "interactions": pl.DataFrame(columns),
             "items": id_table(self.items, self.item_table),
@@ -326,12 +363,14 @@ def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) ->
             table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
             table["time"].to_numpy() if "time" in table.columns else None,
             table["order"].to_numpy(),
+            table["kind"].to_numpy() if "kind" in table.columns else None,
         ),
         explicit=about["explicit"],
         name=about["name"],
         item_table=items if items.width > 1 else None,
         user_table=users if users.width > 1 else None,
         report=ReadReport(**{**about["report"], "notes": tuple(about["report"]["notes"])}),
+        kinds=kinds_from(about["kinds"]) if "kinds" in about else None,
     )  # fmt: skip
 
 
@@ -343,15 +382,6 @@ def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
         table: One row for each id; None gives a table of the column of ids alone.
     """
     return pl.DataFrame({ids.kind: ids.values}) if table is None else table
-
-
-def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
-    """Return the ids still in use, the new row of every cell, and the old rows of the ids."""
-    used = np.zeros(len(ids), dtype=bool)
-    used[row_r] = True
-    old_rows = np.flatnonzero(used)
-    new_row = (np.cumsum(used) - 1).astype(np.int32)
-    return replace(ids, values=ids[old_rows]), new_row[row_r], old_rows
 
 
 def _columns(schema: Mapping[str, Any]) -> str:

@@ -109,7 +109,8 @@ def evaluate(
         parts: The split.
         k: Length of the lists, or several.
         relevance_threshold: Lowest test rating that counts as relevant; None for three quarters up
-            the scale (4 of 5 stars). Everything counts where there are no ratings.
+            the scale (4 of 5 stars). Everything counts where there are no ratings, and with kinds
+            of events those of the target kind.
         ratings: Whether rating errors are measured.
         ranking: Whether lists are measured.
         diversity: 0 to 1: lists are re-ranked as `recommend` does.
@@ -215,11 +216,15 @@ def _new_items(split: Split) -> pl.DataFrame | None:
 
 def _relevant(parts: Split, relevance_threshold: float | None) -> np.ndarray:
     """Marks of the test interactions that count as relevant."""
-    test = parts.test
-    border = default_threshold(
-        parts.train, relevance_threshold
-    )  # the test's own scale may be narrower
-    relevant_r = test.interactions.value_r >= border
+    test, kinds = parts.test, parts.train.kinds
+    # the test's own scale may be narrower
+    border = default_threshold(parts.train, relevance_threshold)
+    relevant_r = relevant_rows(test, parts.train, border)
+    if not relevant_r.any() and kinds is not None:
+        raise DataError(
+            f"no test event is of the kind {kinds.target!r}: nothing is relevant.",
+            where=test.name, fix="Name another kind with --target-event, or hold out more.",
+        )  # fmt: skip
     if not relevant_r.any():
         low, high = parts.train.scale
         raise DataError(
@@ -227,6 +232,20 @@ def _relevant(parts: Split, relevance_threshold: float | None) -> np.ndarray:
             where=test.name, fix=f"Choose relevance_threshold within {low:g} to {high:g}.",
         )  # fmt: skip
     return relevant_r
+
+
+def relevant_rows(test: Dataset, train: Dataset, border: float) -> np.ndarray:
+    """Return the interactions that a list should have found, (interactions,) bool.
+
+    Args:
+        test: What was held out.
+        train: What was learned from. With kinds of events, those of its target are relevant.
+        border: Without kinds, the lowest value that is relevant.
+    """
+    x = test.interactions
+    if train.kinds is None or test.kinds is None or x.kind_r is None:
+        return x.value_r >= border
+    return x.kind_r == test.kinds.code(train.kinds.target)
 
 
 def _serve(

@@ -269,7 +269,8 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
 
     Args:
         train: The data trained on. Of ratings, three quarters up the scale are liked (4 of 5
-            stars); of clicks, all with a weight above 0.
+            stars); of clicks, all with a weight above 0; of events of several kinds, all sums of
+            values above 0.
         positive_threshold: What the caller chose; None for the rule above.
     """
     if positive_threshold is not None:
@@ -278,7 +279,8 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
         low, high = train.scale
         return low + 0.75 * (high - low)
     above_zero = train.levels[train.levels > 0]
-    return float(above_zero[0] if len(above_zero) else np.finfo(np.float32).tiny)
+    known = train.kinds is None and len(above_zero)
+    return float(above_zero[0] if known else np.finfo(np.float32).tiny)
 
 
 def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:

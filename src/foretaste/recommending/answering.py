@@ -99,7 +99,8 @@ class Answerer:
         alike: dict[Any, list[int]] = {}
         for n, (request, (histories, _)) in enumerate(zip(requests, resolved, strict=True)):
             # histories with and without times are not mixed: one would take them from the other
-            timed = not len(histories.item_h) or histories.time_h is not None
+            none = not len(histories.item_h)
+            timed = none or histories.time_h is not None, none or histories.kind_h is not None
             alone = n if request.probe is not None or request.seen is not None else None
             candidates = None if request.candidates is None else tuple(request.candidates)
             key = (request.k, request.where, request.exclude_seen, request.diversity)
@@ -139,10 +140,11 @@ class Answerer:
 
     def _ranked(self, asked: Request, histories: Histories, allowed_i: Tensor | None) -> Lists:
         n_items = len(self.dataset.items)
+        seen = histories if asked.seen is None else asked.seen
         best = rank(
             self.model, histories, pool_size(asked.k, n_items) if asked.diversity else asked.k,
             n_items=n_items, exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
-            seen=asked.seen, probe=asked.probe, factors=self._factors,
+            seen=seen.seen(self.dataset.target_kind), probe=asked.probe, factors=self._factors,
         )  # fmt: skip
         if not asked.diversity:
             return best

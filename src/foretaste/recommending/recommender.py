@@ -283,7 +283,8 @@ class Recommender:
         histories, _ = resolve_user(request, self.dataset)
         row = int(self.dataset.items.rows([item])[0])
         allowed_i, _ = self._answerer.candidates(request)
-        return place(self.model.score(histories)[0], row, histories.item_h, allowed_i)
+        seen_h = histories.seen(self.dataset.target_kind).item_h
+        return place(self.model.score(histories)[0], row, seen_h, allowed_i)
 
     # -- items
 

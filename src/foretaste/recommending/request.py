@@ -26,6 +26,8 @@ class Entry(NamedTuple):
         item: The item's id.
         value: Its rating or weight; None counts as liked (the top of the scale; a click).
         time: Milliseconds since 1970 UTC; times count where every entry has one.
+        kind: Its kind of event where the data have kinds, and the value is an amount then; None
+            for the kind that is to be predicted.
 
     Example:
         >>> import foretaste as ft
@@ -36,6 +38,7 @@ class Entry(NamedTuple):
     item: str | int
     value: float | None = None
     time: int | None = None
+    kind: str | None = None
 
 
 Id = str | int
@@ -154,21 +157,69 @@ def new_user(
         UsageError: Where a value is off the scale of the ratings or is no finite number.
     """
     entries = _entries(dataset, history)
+    target = None if dataset.kinds is None else dataset.kinds.target
     row_n = dataset.items.find([entry.item for entry in entries])
-    known: dict[int, Entry] = {}
+    known: dict[tuple[int, str | None], Entry] = {}
     for row, entry in zip(row_n.tolist(), entries, strict=True):
         if row >= 0:
-            known.pop(row, None)  # named twice: the last one counts, and its place
-            known[row] = entry
-    value_h = [dataset.liked if e.value is None else float(e.value) for e in known.values()]
+            pair = row, entry.kind or target
+            known.pop(pair, None)  # named twice: the last one counts, and its place
+            known[pair] = entry
     timed = bool(known) and all(entry.time is not None for entry in known.values())
     time_h = np.array([entry.time for entry in known.values()], np.int64) if timed else None
     features = dataset.user_frame_of(user_features) if user_features else None
     one = Histories.of_one(
-        np.array(list(known), np.int64), np.array(value_h, np.float32), time_h, -1, features
-    )
+        np.array([row for row, _ in known], np.int64),
+        np.array([event_value(dataset, e.kind, e.value) for e in known.values()], np.float32),
+        time_h, -1, features, event_codes(dataset, [e.kind for e in known.values()]),
+    )  # fmt: skip
     unknown = [entry.item for row, entry in zip(row_n, entries, strict=True) if row < 0]
     return (one if time_h is None else one.sorted_by(time_h)), unknown
+
+
+def event_value(dataset: Dataset, kind: str | None, value: float | None) -> float:
+    """Return the value of one event as the data have it.
+
+    Args:
+        dataset: What the model was trained on.
+        kind: The kind of the event; None for the target, or where the data have no kinds.
+        value: A rating or weight, with kinds an amount; None for a like without one.
+
+    Raises:
+        UsageError: The data have no such kind.
+    """
+    if dataset.kinds is not None:
+        return dataset.kinds.value(kind, value)
+    check_kind(dataset, kind)
+    return dataset.liked if value is None else float(value)
+
+
+def event_codes(dataset: Dataset, kinds: Sequence[str | None]) -> np.ndarray | None:
+    """Return the codes of kinds of events, (entries,) int64; None where the data have no kinds.
+
+    Args:
+        dataset: What the model was trained on.
+        kinds: Names; None for the target.
+    """
+    if dataset.kinds is None:
+        return None
+    names = [dataset.kinds.target if kind is None else kind for kind in kinds]
+    return np.array([dataset.kinds.code(name) for name in names], np.int64)
+
+
+def check_kind(dataset: Dataset, kind: str | None) -> None:
+    """Raise UsageError where the data have no such kind of event; the error names the kinds.
+
+    Args:
+        dataset: What the model was trained on.
+        kind: A name; None is always right.
+    """
+    if kind is not None and dataset.kinds is None:
+        raise UsageError(
+            f"kind {kind!r}: the data have no kinds of events.", fix="Leave the kind out."
+        )
+    if kind is not None and dataset.kinds is not None:
+        dataset.kinds.code(kind)
 
 
 def check_value(dataset: Dataset, item: Id, value: object, what: str = "history") -> None:
@@ -199,6 +250,7 @@ def _entries(dataset: Dataset, history: History) -> list[Entry]:
         return [Entry(item, value) for item, value in rated.items()]
     entries = [e if isinstance(e, Entry) else Entry(e) for e in several(history, "history")]
     for entry in entries:
+        check_kind(dataset, entry.kind)
         if entry.value is not None:
             check_value(dataset, entry.item, entry.value)
     return entries

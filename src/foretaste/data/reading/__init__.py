@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from foretaste.data.building import DUPLICATES
+from foretaste.data.building import DUPLICATES, EventRules
 from foretaste.data.casting import CleanColumns
 from foretaste.data.dataset import Dataset
 from foretaste.data.reading.columns import guess_roles, sniff, unused
@@ -33,6 +33,8 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     value: str | None = None, time: str | None = None, separator: str | None = None,
     encoding: str = "auto", query: str | None = None, bad_rows: str = "error",
     duplicates: str = "last", name: str | None = None, progress: Progress | None = None,
+    event: str | None = None, event_weights: Mapping[str, float] | None = None,
+    target_event: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a text or Parquet file, a MovieLens folder, or a query.
 
@@ -51,6 +53,10 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
             "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
         name: What messages and reports call the Dataset; None for the name of the file.
         progress: Called with the bytes done and the bytes in all.
+        event: The column of kinds of events (view, cart, purchase), where the guess is wrong; ""
+            for none. A value is then an amount, such as a quantity or seconds.
+        event_weights: What an event of each kind weighs, by name; None for 1 each.
+        target_event: The kind to be predicted; None for the one of the highest weight.
 
     Raises:
         DataError: There is no such file, or it cannot be read; says which line and what to do.
@@ -63,12 +69,13 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         >>> ft.read(file)
         <Dataset films: 2 ratings, 2 users, 2 items>
     """
-    wanted = {"user": user, "item": item, "value": value, "time": time}
+    wanted = {"user": user, "item": item, "value": value, "time": time, "event": event}
+    rules = EventRules(event_weights, target_event, named=bool(event))
     _check_rule(duplicates)
     if "://" in str(source):
         table, shown = read_query(str(source), query)
         name = name or Path(urlsplit(shown).path).stem
-        return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, shown)
+        return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, shown, rules)
     if query is not None:
         raise UsageError(
             "query= needs a database URL.", fix="Give one such as sqlite:///ratings.db."
@@ -80,22 +87,24 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     magic = check_file(path)
     if magic.startswith(b"PAR1") or path.suffix == ".parquet":
         names, table = _read_parquet(path, wanted)
-        ratings = _from_polars(table, names, wanted, bad_rows, duplicates, name, str(path))
+        ratings = _from_polars(table, names, wanted, bad_rows, duplicates, name, str(path), rules)
     else:
         text = TextFile(path, encoding, progress)
         try:
-            clean = _read_text(text, wanted, separator, bad_rows)
+            clean = _read_text(text, wanted, separator, bad_rows, rules)
         except NotUtf8Error:
             text = TextFile(path, encoding, progress, encoding="latin-1")
-            clean = _read_text(text, wanted, separator, bad_rows)
+            clean = _read_text(text, wanted, separator, bad_rows, rules)
             clean.notes.append("not UTF-8, so read as latin-1")
         ratings = clean.build(duplicates=duplicates, name=name, encoding=text.encoding)
     return attach_tables(ratings, path)
 
 
-def from_frame(
+def from_frame(  # noqa: PLR0913 -- the public door, as `read`
     frame: Any, *, user: str | None = None, item: str | None = None, value: str | None = None,
     time: str | None = None, duplicates: str = "last", bad_rows: str = "error", name: str = "frame",
+    event: str | None = None, event_weights: Mapping[str, float] | None = None,
+    target_event: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a table in memory.
 
@@ -108,6 +117,9 @@ def from_frame(
         duplicates: What to do with several rows of one user and one item, as in `read`.
         bad_rows: "error" refuses rows that cannot be read; "drop" leaves them out and counts them.
         name: What messages and reports call the Dataset.
+        event: The column of kinds of events, likewise; "" for none.
+        event_weights: What an event of each kind weighs, by name; None for 1 each.
+        target_event: The kind to be predicted; None for the one of the highest weight.
 
     Raises:
         DataError: A column cannot be read; says which row and what to do.
@@ -119,9 +131,10 @@ def from_frame(
         <Dataset frame: 2 ratings, 2 users, 2 items>
     """
     _check_rule(duplicates)
-    wanted = {"user": user, "item": item, "value": value, "time": time}
+    wanted = {"user": user, "item": item, "value": value, "time": time, "event": event}
+    rules = EventRules(event_weights, target_event, named=bool(event))
     table = as_polars(frame, name)
-    return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, name)
+    return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, name, rules)
 
 
 def _check_rule(duplicates: str) -> None:
@@ -131,11 +144,12 @@ def _check_rule(duplicates: str) -> None:
 
 def _from_polars(
     table: pl.DataFrame, names: list[str], wanted: Wanted, bad_rows: str, duplicates: str,
-    name: str, source: str,
+    name: str, source: str, rules: EventRules,
 ) -> Dataset:  # fmt: skip
     """Return the Dataset of a typed table; `names` has columns that were not read as well."""
     columns = guess_roles(names, wanted, source)
-    clean = CleanColumns(source, columns, bad_rows, by_line=False, notes=unused(names, columns))
+    notes = unused(names, columns)
+    clean = CleanColumns(source, columns, bad_rows, by_line=False, notes=notes, events=rules)
     cells = {role: table[column] for role, column in columns.items()}
     clean.add(cells, range(1, len(table) + 1), range(len(table)))
     return clean.build(duplicates=duplicates, name=name)
@@ -155,14 +169,14 @@ def _read_parquet(path: Path, wanted: Wanted) -> tuple[list[str], pl.DataFrame]:
 
 
 def _read_text(
-    text: TextFile, wanted: Wanted, separator: str | None, bad_rows: str
+    text: TextFile, wanted: Wanted, separator: str | None, bad_rows: str, rules: EventRules
 ) -> CleanColumns:
     """Return the columns of a text file with their notes, chunk by chunk."""
     chunks = text.chunks()
     first = next(chunks)
     opening = sniff(first, text.path, separator, wanted)
     notes = unused(opening.columns, opening.roles)
-    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes)
+    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes, events=rules)
     place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
     form = Format(opening.separator, len(opening.columns), place)
     blank = opening.line - 2 if opening.header else 0

@@ -30,9 +30,12 @@ NAMES = {
              "reviewscore count plays playcount weight quantity",
     "time": "timestamp time date datetime ts unixtime unixreviewtime reviewtime unixtimestamp "
             "timestampms createdat ratedat eventtime ratingtime ratingtimestamp invoicedate",
+    "event": "event eventtype eventname action actiontype behavior behaviour behaviortype "
+             "behaviourtype interaction interactiontype feedback feedbacktype",
 }  # fmt: skip
 KNOWN = {role: frozenset(names.split()) for role, names in NAMES.items()}
-OPTION = {"user": "user", "item": "item", "value": "rating", "time": "time"}  # --OPTION-column
+OPTION = {role: role for role in KNOWN} | {"value": "rating"}  # --OPTION-column
+AMOUNTS = frozenset(["value", "count", "plays", "playcount", "weight", "quantity"])  # beside kinds
 NEEDED = ("user", "item")
 TIME_SIZE = 10**8  # a number from here on is a time; as seconds it is March 1973
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -46,7 +49,7 @@ class Opening:
     Args:
         separator: What stands between two cells.
         columns: The names of the columns; column_1, column_2 and so on without a header.
-        roles: Name of the column by role: user, item, value and time.
+        roles: Name of the column by role: user, item, value, time and event.
         header: Whether the first row names the columns.
         start: The byte at which the rows begin.
         line: The line at which the rows begin.
@@ -178,7 +181,9 @@ def is_number(cell: str) -> bool:
 def guess_roles(
     columns: Sequence[str], wanted: Mapping[str, str | None], where: str | Path
 ) -> dict[str, str]:
-    """Return the name of the column by role: user, item, and value and time where there are any.
+    """Return the name of the column by role: user, item, and value, time and event if there are.
+
+    A column of events is guessed where one name fits and no column of ratings is there.
 
     Args:
         columns: The names of all columns.
@@ -199,6 +204,8 @@ def guess_roles(
             chosen[role] = name
         elif name is None:
             fitting = [c for c in columns if plain(c) in names and c not in taken]
+            if role == "event" and (len(fitting) > 1 or _rated(chosen)):
+                continue  # ratings stay ratings, and nothing says which of two columns it is
             if len(fitting) > 1:
                 either = " or ".join(repr(c) for c in fitting)
                 raise _unclear(f"the {role} column could be {either}.", role, columns, where)
@@ -210,6 +217,12 @@ def guess_roles(
     if len(set(chosen.values())) < len(chosen):
         raise DataError(f"two roles name one column: {chosen}.", where=where, fix="Name each once.")
     return chosen
+
+
+def _rated(roles: Mapping[str, str]) -> bool:
+    """Return whether the column of values holds ratings by its name, and not amounts."""
+    name = plain(roles.get("value", ""))
+    return name in KNOWN["value"] and name not in AMOUNTS
 
 
 def unused(columns: Sequence[str], roles: Mapping[str, str]) -> list[str]:
