@@ -45,8 +45,13 @@ def recommend(
         str | None, typer.Option(help="Ids of items that are not listed, with commas.")
     ] = None,
     include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="List items of the history too.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--include-seen/--exclude-seen",
+            help="Whether items of the history are listed too; by default only where the data "
+            "repeat, as purchases of groceries do.",
+        ),
+    ] = None,
     diversity: Diversity = 0.0,
     all_users: Annotated[
         bool, typer.Option("--all-users", help="Make a list for every user, into the file --out.")
@@ -69,7 +74,7 @@ def recommend(
         recommender, started = load(bundle), time.monotonic()
         recommender.export(
             out, k, where=where, exclude=list(history_from(exclude or "")),
-            exclude_seen=not include_seen, diversity=diversity, progress=True,
+            exclude_seen=_left_out(include_seen), diversity=diversity, progress=True,
         )  # fmt: skip
         users, took = len(recommender.dataset.users), time.monotonic() - started
         if as_json:
@@ -84,12 +89,17 @@ def recommend(
             Request(
                 user, history=None if history is None else history_from(history),
                 user_features=user_features_from(user_features) or None, k=k, where=where,
-                exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
+                exclude=list(history_from(exclude or "")), exclude_seen=_left_out(include_seen),
                 diversity=diversity,
             )
         ]
     )  # fmt: skip
     show_frame(recommender.frame(answer), as_json, unknown=answer.unknown)
+
+
+def _left_out(include_seen: bool | None) -> bool | None:
+    """Return whether seen items are left out; None where nobody said, and the data decide."""
+    return None if include_seen is None else not include_seen
 
 
 def predict(

@@ -88,8 +88,11 @@ def reader(
     ] = "error",
     duplicates: Annotated[
         str,
-        typer.Option(help="What to keep of rows with one user and item: last, mean, sum or error."),
-    ] = "last",
+        typer.Option(
+            help="What to keep of rows with one user and item: last, mean, sum, keep or error; "
+            "auto keeps all where events repeat, else the last."
+        ),
+    ] = "auto",
 ) -> Reader:
     """Return what reads the Dataset of a file, folder, URL or catalogue name.
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from foretaste.data.dataset import Dataset, ReadReport
+from foretaste.data.dataset import REPEATED, Dataset, ReadReport
 from foretaste.data.interactions import Ids, Interactions, arrange, map_ids, stable_order
-from foretaste.data.kinds import MAX_KINDS, Kinds, kinds_of
+from foretaste.data.kinds import MAX_KINDS, Kinds, kinds_from, kinds_of
 from foretaste.errors import DataError, UsageError
 
-DUPLICATES = ("last", "mean", "sum", "keep", "error")
+DUPLICATES = ("auto", "last", "mean", "sum", "keep", "error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class EventRules:
 
 def build(  # noqa: PLR0913 -- everything that a reader knows of a table
     user: pl.Series, item: pl.Series, value: pl.Series | None, time: pl.Series | None,
-    *, order: pl.Series | None = None, events: Events | None = None, duplicates: str = "last",
+    *, order: pl.Series | None = None, events: Events | None = None, duplicates: str = "auto",
     name: str = "ratings", report: ReadReport | None = None,
 ) -> Dataset:  # fmt: skip
     """Return the Dataset of clean columns, sorted, with duplicates of a user and an item resolved.
@@ -106,7 +107,8 @@ def build(  # noqa: PLR0913 -- everything that a reader knows of a table
         events: The kinds of events; a value is then an amount, which its kind's weight multiplies,
             and rows of one user and one item are duplicates where their kind is the same.
         duplicates: Of several rows of one user and one item "last" keeps the newest, "mean" and
-            "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
+            "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses;
+            "auto" is "keep" for events of which a tenth or more are such repeats, else "last".
         name: What messages call the Dataset.
         report: What happened so far; the merged rows are counted into it.
 
@@ -139,15 +141,52 @@ def build(  # noqa: PLR0913 -- everything that a reader knows of a table
         order_r,
         kind_r,
     )  # makes room for a sort
-    kept = _without_duplicates(arranged, users, items, duplicates, name)
-    report = replace(
-        report or ReadReport(rows=rows), merged=rows - len(kept), duplicates=duplicates
-    )
+    if duplicates == "auto" and explicit and kinds is None:
+        duplicates = "last"  # of two ratings the newer one is the opinion
+    kept, duplicates, repeats = _without_duplicates(arranged, users, items, duplicates, name)
+    report = report or ReadReport(rows=rows)
+    report = replace(report, merged=rows - len(kept), duplicates=duplicates)
+    if repeats:
+        found = (
+            f"{repeats / rows:.0%} of the events repeat what the user had before: all are kept, "
+            "and lists may hold what was seen (--duplicates last keeps the newest alone)"
+        )
+        report = replace(report, notes=(*report.notes, found))
     if kinds is not None and kept.kind_r is not None:
         amounts = bool((kept.value_r.astype(np.float32) != 1).any())
         kept = replace(kept, value_r=kinds.weigh(kept.kind_r, kept.value_r))
         kinds, explicit = replace(kinds, amounts=amounts), False
     return Dataset(users, items, kept, explicit=explicit, name=name, report=report, kinds=kinds)
+
+
+def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Dataset:
+    """Return the Dataset that `Dataset.tables` was called on.
+
+    Args:
+        about: The JSON values.
+        tables: The tables by name: interactions, items and users.
+
+    Raises:
+        KeyError: A value, a table or a column is missing.
+        TypeError: The report has a field that is not known here.
+    """
+    table, items, users = tables["interactions"], tables["items"], tables["users"]
+    return Dataset(
+        Ids(users["user"], "user"),
+        Ids(items["item"], "item"),
+        Interactions(
+            table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
+            table["time"].to_numpy() if "time" in table.columns else None,
+            table["order"].to_numpy(),
+            table["kind"].to_numpy() if "kind" in table.columns else None,
+        ),
+        explicit=about["explicit"],
+        name=about["name"],
+        item_table=items if items.width > 1 else None,
+        user_table=users if users.width > 1 else None,
+        report=ReadReport(**{**about["report"], "notes": tuple(about["report"]["notes"])}),
+        kinds=kinds_from(about["kinds"]) if "kinds" in about else None,
+    )  # fmt: skip
 
 
 def items_only(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
@@ -178,10 +217,14 @@ def items_only(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
 
 def _without_duplicates(
     x: Interactions, users: Ids, items: Ids, rule: str, name: str
-) -> Interactions:
-    """Return one interaction for each user, item and kind, the newest, with the rule's value."""
+) -> tuple[Interactions, str, int]:
+    """Return one interaction for each user, item and kind, the newest, with the rule's value.
+
+    Then the rule that "auto" came to, and how many repeats it kept.
+    """
     if rule == "keep":  # every row is an event, as a second purchase is
-        return x
+        return x, rule, 0
+    asked, rule = rule, "last" if rule == "auto" else rule
     n_kinds = 1 if x.kind_r is None else int(x.kind_r.max(initial=0)) + 1
     n_pairs = len(users) * len(items) * n_kinds
     pair_r = x.user_r.astype(np.uint32 if n_pairs < 2**32 else np.int64)
@@ -190,8 +233,11 @@ def _without_duplicates(
     if x.kind_r is not None:
         pair_r = pair_r * pair_r.dtype.type(n_kinds) + x.kind_r.astype(pair_r.dtype)
     ordered = np.sort(pair_r)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return x
+    n_repeats = int((ordered[1:] == ordered[:-1]).sum())
+    if asked == "auto" and n_repeats >= REPEATED * len(x):
+        return x, "keep", n_repeats
+    if not n_repeats:
+        return x, rule, 0
     place_r = stable_order(pair_r.astype(np.int64))  # by pair, and within a pair by time
     pair_r = pair_r[place_r]
     last_r = np.append(pair_r[1:] != pair_r[:-1], True)
@@ -206,11 +252,11 @@ def _without_duplicates(
     keep = np.zeros(len(x), dtype=bool)
     keep[place_r[last_r]] = True
     if rule == "last":
-        return x.take(keep)
+        return x.take(keep), rule, 0
     first_g = np.append(0, np.flatnonzero(last_r)[:-1] + 1)
     value_g = np.add.reduceat(x.value_r[place_r].astype(np.float64), first_g)
     if rule == "mean":
         value_g /= np.diff(np.append(first_g, len(x)))
     value_r = x.value_r.copy()
     value_r[place_r[last_r]] = value_g
-    return replace(x, value_r=value_r).take(keep)
+    return replace(x, value_r=value_r).take(keep), rule, 0

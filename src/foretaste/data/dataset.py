@@ -15,10 +15,13 @@ import numpy as np
 import polars as pl
 
 from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions, compact
-from foretaste.data.kinds import Kinds, kinds_from
+from foretaste.data.kinds import Kinds
 from foretaste.errors import DataError, UsageError, refuse_fork
 
 FINGERPRINT_ROWS = 100_000  # rows of a table that are turned into text at a time
+# The share of events that repeat what the user had before, from which repeats are how these data
+# are: shops of consumables and music lie far above it, films and books far below.
+REPEATED = 0.1
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,28 @@ class Dataset:
     def target_kind(self) -> int | None:
         """The code of the kind of events that are to be predicted; None without kinds."""
         return None if self.kinds is None else self.kinds.target_code
+
+    @cached_property
+    def repeats(self) -> float:
+        """The share of the events (of the target kind) that repeat what the user had before."""
+        x = self.interactions
+        target_r = slice(None) if self.kinds is None else x.kind_r == self.kinds.target_code
+        pair_r = x.user_r[target_r].astype(np.int64) * len(self.items) + x.item_r[target_r]
+        return 1 - len(np.unique(pair_r)) / len(pair_r) if len(pair_r) else 0.0
+
+    @property
+    def keeps_repeats(self) -> bool:
+        """Whether every event counts, not the last one of a user and an item alone."""
+        return self.report.duplicates == "keep"
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether lists leave out what a user has had: not where a tenth of the events repeat it.
+
+        Films and books are read once, groceries and music again and again; a request may say
+        otherwise.
+        """
+        return self.explicit or self.repeats < REPEATED
 
     @property
     def step(self) -> float:
@@ -342,36 +367,6 @@ class Dataset:
             "items": id_table(self.items, self.item_table),
             "users": id_table(self.users, self.user_table),
         }
-
-
-def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Dataset:
-    """Return the Dataset that `Dataset.tables` was called on.
-
-    Args:
-        about: The JSON values.
-        tables: The tables by name: interactions, items and users.
-
-    Raises:
-        KeyError: A value, a table or a column is missing.
-        TypeError: The report has a field that is not known here.
-    """
-    table, items, users = tables["interactions"], tables["items"], tables["users"]
-    return Dataset(
-        Ids(users["user"], "user"),
-        Ids(items["item"], "item"),
-        Interactions(
-            table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
-            table["time"].to_numpy() if "time" in table.columns else None,
-            table["order"].to_numpy(),
-            table["kind"].to_numpy() if "kind" in table.columns else None,
-        ),
-        explicit=about["explicit"],
-        name=about["name"],
-        item_table=items if items.width > 1 else None,
-        user_table=users if users.width > 1 else None,
-        report=ReadReport(**{**about["report"], "notes": tuple(about["report"]["notes"])}),
-        kinds=kinds_from(about["kinds"]) if "kinds" in about else None,
-    )  # fmt: skip
 
 
 def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:

@@ -219,8 +219,9 @@ class Histories:
         return replace(self, train_row_b=torch.full_like(self.train_row_b, -1))
 
     def with_events(
-        self, item_n: Tensor, value_n: Tensor, time_n: Tensor | None, kind_n: Tensor | None = None
-    ) -> Histories:
+        self, item_n: Tensor, value_n: Tensor, time_n: Tensor | None,
+        kind_n: Tensor | None = None, keep: bool = False,
+    ) -> Histories:  # fmt: skip
         """Return the history of one user with newer entries in place of those of the same items.
 
         Args:
@@ -231,10 +232,13 @@ class Histories:
                 entries are sorted by time; else the newer entries come last.
             kind_n: Codes of their kinds, (n,) int64, or None. Where both sides have kinds, an
                 entry takes the place of one of the same item and the same kind.
+            keep: Whether entries of the same items stay too, as repeats.
         """
         assert len(self) == 1, "events belong to one user"
         none = not len(self.item_h)
-        if kind_n is not None and self.kind_h is not None:
+        if keep:
+            old = self
+        elif kind_n is not None and self.kind_h is not None:
             pair_h, pair_n = self.item_h << 16 | self.kind_h, item_n << 16 | kind_n
             old = self.only(~torch.isin(pair_h, pair_n))
         else:

@@ -33,8 +33,10 @@ class LearnsFromLikes(Model):
             scale (4 of 5 stars).  Clicks of a weight above 0 all count.  With kinds it is the
             lowest sum of the values of one item.
         weighting: "uniform" for equal weights; "graded" for a rating as a share of the scale (0.8
-            for 4 of 5 stars); "log" for log2(1 + value), which suits counts.  With kinds, "log" is
-            the weight of the kind times log2(1 + amount), and the others are the value.
+            for 4 of 5 stars); "log" for log2(1 + value), which suits counts.  An item that a user
+            has repeatedly weighs as its last entry does, with "log" by the sum of the values.  With
+            kinds, "log" is the weight of the kind times log2(1 + amount), and the others are the
+            value.
         half_life_days: Age in days, from the newest interaction of training, at which a like
             weighs half; None where age does not matter.
         activity_power: Exponent p of the weight (n / m)^-p that each like of a user with n likes
@@ -105,10 +107,10 @@ class LearnsFromLikes(Model):
             if self.weighting == "graded":
                 zero, top = self.scale_
                 weight_h = weight_h * (value_h - np.float32(zero)) / np.float32(top - zero)
-            elif self.weighting == "log":
-                weight_h = weight_h * np.log2(1 + value_h.clip(min=0))
             liked_h = (value_h >= self.border_) & (weight_h > 0)
-            X_bi = _entries(histories, liked_h, weight_h, n_items)
+            X_bi = _entries(histories, liked_h, weight_h, n_items, summed=False)
+            if self.weighting == "log":  # of the count of a repeated item, not of each repeat
+                X_bi.data *= np.log2(1 + _entries(histories, liked_h, value_h, n_items).data)
         if self.activity_power:
             n_b = np.diff(X_bi.indptr)
             scale_b = (n_b.clip(min=1) / self.mean_likes_) ** -self.activity_power
@@ -155,10 +157,17 @@ class LearnsFromLikes(Model):
         return np.exp2(-age_h / self.half_life_days).astype(np.float32)
 
 
-def _entries(histories: Histories, kept_h: np.ndarray, weight_h: np.ndarray, n_items: int) -> Any:
+def _entries(
+    histories: Histories,
+    kept_h: np.ndarray,
+    weight_h: np.ndarray,
+    n_items: int,
+    summed: bool = True,
+) -> Any:
     """Return the weights of the kept entries of histories, those of one item summed: CSR.
 
-    Items are in the order of the history, by the last entry of each.
+    Items are in the order of the history, by the last entry of each, whose weight alone counts
+    where they are not summed.
     """
     kept, weight_h = histories.only(torch.from_numpy(kept_h)), weight_h[kept_h]
     pair_h = kept.user_h * n_items + kept.item_h
@@ -169,7 +178,8 @@ def _entries(histories: Histories, kept_h: np.ndarray, weight_h: np.ndarray, n_i
         last_h = np.append(pair_h[1:] != pair_h[:-1], True)
         first_g = np.append(0, np.flatnonzero(last_h)[:-1] + 1)
         weight_h = weight_h.copy()
-        weight_h[place_h[last_h]] = np.add.reduceat(weight_h[place_h], first_g)
+        if summed:
+            weight_h[place_h[last_h]] = np.add.reduceat(weight_h[place_h], first_g)
         once_h = np.zeros(len(weight_h), dtype=bool)
         once_h[place_h[last_h]] = True
         kept, weight_h = kept.only(torch.from_numpy(once_h)), weight_h[once_h]

@@ -141,9 +141,11 @@ class Answerer:
     def _ranked(self, asked: Request, histories: Histories, allowed_i: Tensor | None) -> Lists:
         n_items = len(self.dataset.items)
         seen = histories if asked.seen is None else asked.seen
+        exclude_seen = asked.exclude_seen
+        exclude_seen = self.dataset.exclude_seen if exclude_seen is None else exclude_seen
         best = rank(
             self.model, histories, pool_size(asked.k, n_items) if asked.diversity else asked.k,
-            n_items=n_items, exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
+            n_items=n_items, exclude_seen=exclude_seen, allowed_i=allowed_i,
             seen=seen.seen(self.dataset.target_kind), probe=asked.probe, factors=self._factors,
         )  # fmt: skip
         if not asked.diversity:

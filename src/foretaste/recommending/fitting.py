@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from foretaste import bundle
-from foretaste.data.dataset import Dataset, from_tables
+from foretaste.data.building import from_tables
+from foretaste.data.dataset import Dataset
 from foretaste.errors import BundleError, ModelError, UsageError, refuse_fork
 from foretaste.models import MODELS
 from foretaste.models.base import Model, configure

@@ -107,7 +107,7 @@ class Recommender:
         where: str | None = None,
         exclude: Sequence[Id] = (),
         candidates: Sequence[Id] | None = None,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         diversity: float = 0.0,
     ) -> pl.DataFrame:
         """Return the k best items for a user, for several users, or for someone new.
@@ -121,7 +121,7 @@ class Recommender:
             where: A condition on the item columns, such as ``year >= 1990``.
             exclude: Items that must not be listed.
             candidates: The only items that may be listed; None for all.
-            exclude_seen: Whether items of the history are left out.
+            exclude_seen: Whether items of the history are left out; None: as the data are.
             diversity: From 0 to 1: relevance is traded for lists that repeat themselves less.
 
         Returns:
@@ -170,7 +170,7 @@ class Recommender:
         *,
         where: str | None = None,
         exclude: Sequence[Id] = (),
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         diversity: float = 0.0,
         progress: bool | None = None,
     ) -> Path:
@@ -184,7 +184,7 @@ class Recommender:
             k: Length of a list.
             where: A condition on the item columns.
             exclude: Items that must not be listed.
-            exclude_seen: Whether items of a user's history are left out.
+            exclude_seen: Whether items of a user's history are left out; None: as the data are.
             diversity: From 0 to 1.
             progress: Whether to show a bar on standard error; by default on a terminal.
 

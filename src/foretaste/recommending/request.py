@@ -63,7 +63,8 @@ class Request:
         where: A condition on the item columns, such as ``year >= 1990``.
         exclude: Items that must not be listed.
         candidates: The only items that may be listed; None for all.
-        exclude_seen: Whether items of the history are left out.
+        exclude_seen: Whether items of the history are left out; None where the data decide, by
+            `Dataset.exclude_seen`: films are, groceries are not.
         seen: What is left out in place of the history, for the same users: where a model is shown
             less than all that a user did.
         diversity: From 0 (the order of the scores) to 1; see `reranking.diversify`.
@@ -94,7 +95,7 @@ class Request:
     where: str | None = None
     exclude: Sequence[Id] = ()
     candidates: Sequence[Id] | None = None
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     diversity: float = 0.0
     explain: int = 0
     seen: Histories | None = None
@@ -150,7 +151,8 @@ def new_user(
 
     Args:
         dataset: What the model was trained on.
-        history: Items, as in `Request`; of an item named twice the last entry counts.
+        history: Items, as in `Request`; of an item named twice the last entry counts, or both
+            where the data keep repeats.
         user_features: Columns of the user table.
 
     Raises:
@@ -159,17 +161,17 @@ def new_user(
     entries = _entries(dataset, history)
     target = None if dataset.kinds is None else dataset.kinds.target
     row_n = dataset.items.find([entry.item for entry in entries])
-    known: dict[tuple[int, str | None], Entry] = {}
-    for row, entry in zip(row_n.tolist(), entries, strict=True):
+    known: dict[tuple[int, str | None, int], Entry] = {}
+    for n, (row, entry) in enumerate(zip(row_n.tolist(), entries, strict=True)):
         if row >= 0:
-            pair = row, entry.kind or target
+            pair = row, entry.kind or target, n * dataset.keeps_repeats
             known.pop(pair, None)  # named twice: the last one counts, and its place
             known[pair] = entry
     timed = bool(known) and all(entry.time is not None for entry in known.values())
     time_h = np.array([entry.time for entry in known.values()], np.int64) if timed else None
     features = dataset.user_frame_of(user_features) if user_features else None
     one = Histories.of_one(
-        np.array([row for row, _ in known], np.int64),
+        np.array([row for row, *_ in known], np.int64),
         np.array([event_value(dataset, e.kind, e.value) for e in known.values()], np.float32),
         time_h, -1, features, event_codes(dataset, [e.kind for e in known.values()]),
     )  # fmt: skip

@@ -31,6 +31,7 @@ METRIC = f"ndcg@{K}"
 # users find something); with 10 it is 89 % and 0.17, and only a collapse would be noticed.
 LEAST_USERS = 30
 SAME = ["user", "item", "kind"]  # the columns in which an event and one that it replaces agree
+EACH = [*SAME, "order"]  # where repeats are kept, none replaces another
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
         The paired comparison; without numbers where no user has anything to find.
     """
     everything, known = _rows(old.dataset, store), _frame(old.dataset)
-    fresh = everything.join(known, on=SAME, how="anti", nulls_equal=True).sort("time", "order")
+    same = EACH if old.dataset.keeps_repeats else SAME
+    fresh = everything.join(known, on=same, how="anti", nulls_equal=True).sort("time", "order")
     test = fresh.tail(max(1, round(TESTED * len(fresh))))
-    before = everything.join(test, on=SAME, how="anti", nulls_equal=True)
+    before = everything.join(test, on=same, how="anti", nulls_equal=True)
     threshold, kinds = default_threshold(old.dataset, None), old.dataset.kinds
     relevant = pl.col("value") >= threshold if kinds is None else pl.col("kind") == kinds.target
     users = test.filter(relevant)["user"].n_unique()
@@ -176,7 +178,8 @@ def _frame(dataset: Dataset) -> pl.DataFrame:
 def _rows(dataset: Dataset, store: Store) -> pl.DataFrame:
     """Return interactions and events, those of one user, item and kind replaced by the last event.
 
-    Events of kinds that the Dataset lacks are left out.
+    Where the Dataset keeps repeats, nothing is replaced. Events of kinds that the Dataset lacks are
+    left out.
     """
     frame = _frame(dataset)
     gone = store.forgotten(frame["user"].unique().to_list())
@@ -194,11 +197,14 @@ def _rows(dataset: Dataset, store: Store) -> pl.DataFrame:
             ),
             "time": pl.Series([e.time for e in events], dtype=pl.Int64),
         }
-    ).unique(SAME, keep="last", maintain_order=True)
+    )
+    if not dataset.keeps_repeats:
+        since = since.unique(SAME, keep="last", maintain_order=True)
     after = 1 + (0 if frame.is_empty() else int(frame["order"].max()))  # type: ignore[arg-type]
     order = pl.Series("order", np.arange(after, after + len(since)), dtype=pl.Int64)
-    kept = frame.join(since, on=SAME, how="anti", nulls_equal=True)
-    return pl.concat([kept, since.with_columns(order)])
+    if not dataset.keeps_repeats:
+        frame = frame.join(since, on=SAME, how="anti", nulls_equal=True)
+    return pl.concat([frame, since.with_columns(order)])
 
 
 def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
@@ -215,7 +221,8 @@ def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
     values = rows["value"] if like.kinds is not None else rows["value"].cast(pl.Float32)
     built = build(
         ids["user"], ids["item"], values, rows["time"] if timed else None, order=rows["order"],
-        events=None if like.kinds is None else Events(rows["kind"], like.kinds), name=like.name,
+        events=None if like.kinds is None else Events(rows["kind"], like.kinds),
+        duplicates="keep" if like.keeps_repeats else "last", name=like.name,
     )  # fmt: skip
     report = replace(like.report, rows=like.report.rows + len(built) - len(like))
     built = replace(built, explicit=like.explicit, report=report)

@@ -106,7 +106,9 @@ class Recommend(Person):
     where: Condition | None = None
     exclude: Annotated[list[Id], Field(max_length=LONGEST_EXCLUSION)] = []
     candidates: Annotated[list[Id], Field(max_length=LONGEST_EXCLUSION)] | None = None
-    exclude_seen: bool = True
+    exclude_seen: bool | None = Field(
+        default=None, description="whether items of the history are left out; null: as the data are"
+    )
     diversity: Share = 0.0
     explain: bool = False
     model_config = ConfigDict(
@@ -123,7 +125,7 @@ class Recommend(Person):
     def plain(self) -> bool:
         """Whether it may be answered with others: it has no filter, no re-ranking, no reasons."""
         filtered = self.where or self.exclude or self.candidates is not None
-        return self.exclude_seen and not (filtered or self.diversity or self.explain)
+        return self.exclude_seen is None and not (filtered or self.diversity or self.explain)
 
 
 class Predict(Person):

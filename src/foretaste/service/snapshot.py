@@ -127,8 +127,9 @@ class Snapshot:
     def histories_of(self, user: str, past: Past) -> Histories:
         """Return the history of one user: what the bundle holds, and every event since.
 
-        An event takes the place of what the bundle holds of the same item and kind. Events with
-        items that are not served, or of kinds that the bundle lacks, are left out.
+        An event takes the place of what the bundle holds of the same item and kind, unless the
+        bundle keeps repeats. Events with items that are not served, or of kinds that the bundle
+        lacks, are left out.
 
         Args:
             user: An id; a new user has the events alone.
@@ -137,12 +138,13 @@ class Snapshot:
         dataset = self.dataset
         row = -1 if past.forgotten else int(dataset.users.find([user])[0])
         bundled = histories_of(dataset, np.array([row]), dataset)
-        since: dict[tuple[str, str | None], Event] = {}
-        for one in past.events:  # oldest first: of an item and a kind the last counts
+        since: dict[tuple[str, str | None, int], Event] = {}
+        for n, one in enumerate(past.events):  # oldest first: of an item and a kind the last counts
             event = known_event(dataset, one)
             if event is not None and event.item in self.catalogue.row_of:
-                since.pop((event.item, event.kind), None)
-                since[event.item, event.kind] = event
+                which = event.item, event.kind, n * dataset.keeps_repeats
+                since.pop(which, None)
+                since[which] = event
         if not since:
             return bundled
         if row >= 0 and dataset.user_table is not None and self.recommender.model.reads_users:
@@ -150,10 +152,11 @@ class Snapshot:
         value_n = [event_value(dataset, e.kind, e.value) for e in since.values()]
         kind_n = event_codes(dataset, [event.kind for event in since.values()])
         return bundled.with_events(
-            torch.tensor([self.catalogue.row_of[item] for item, _ in since]),
+            torch.tensor([self.catalogue.row_of[item] for item, *_ in since]),
             torch.tensor(value_n, dtype=torch.float32),
             torch.tensor([event.time for event in since.values()]),
             None if kind_n is None else torch.from_numpy(kind_n),
+            keep=dataset.keeps_repeats,
         )
 
     def reasons(self, answer: Answer, n: int | None) -> list[list[dict[str, Any]]]:

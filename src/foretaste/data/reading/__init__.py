@@ -32,7 +32,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     source: str | Path, *, user: str | None = None, item: str | None = None,
     value: str | None = None, time: str | None = None, separator: str | None = None,
     encoding: str = "auto", query: str | None = None, bad_rows: str = "error",
-    duplicates: str = "last", name: str | None = None, progress: Progress | None = None,
+    duplicates: str = "auto", name: str | None = None, progress: Progress | None = None,
     event: str | None = None, event_weights: Mapping[str, float] | None = None,
     target_event: str | None = None,
 ) -> Dataset:  # fmt: skip
@@ -50,7 +50,8 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         query: The SQL that selects the rows from a database.
         bad_rows: "error" refuses rows that cannot be read; "drop" leaves them out and counts them.
         duplicates: Of several rows of one user and one item "last" keeps the newest, "mean" and
-            "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
+            "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses;
+            "auto" is "keep" for events of which a tenth or more are such repeats, else "last".
         name: What messages and reports call the Dataset; None for the name of the file.
         progress: Called with the bytes done and the bytes in all.
         event: The column of kinds of events (view, cart, purchase), where the guess is wrong; ""
@@ -102,7 +103,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
 
 def from_frame(  # noqa: PLR0913 -- the public door, as `read`
     frame: Any, *, user: str | None = None, item: str | None = None, value: str | None = None,
-    time: str | None = None, duplicates: str = "last", bad_rows: str = "error", name: str = "frame",
+    time: str | None = None, duplicates: str = "auto", bad_rows: str = "error", name: str = "frame",
     event: str | None = None, event_weights: Mapping[str, float] | None = None,
     target_event: str | None = None,
 ) -> Dataset:  # fmt: skip
