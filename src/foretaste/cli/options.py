@@ -17,13 +17,15 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.fetching import fetch, load_dataset
 from foretaste.data.reading import read
 from foretaste.data.reading.items import read_items
+from foretaste.data.reading.layouts import LAYOUTS
 from foretaste.errors import UsageError
 
 Source = Annotated[
     str,
     typer.Argument(
-        help="A ratings file (CSV, TSV, ::, Parquet, .gz), a MovieLens folder, a database URL with "
-        "--query, or the name of a public data set (see `foretaste fetch`)."
+        help="A ratings file (CSV, TSV, ::, JSON, Parquet, Arrow, Excel, Avro; .gz), a folder of "
+        "MovieLens or of Parquet files, a database URL with --query, or the name of a public data "
+        "set (see `foretaste fetch`)."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -52,6 +54,13 @@ def reader(
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
     separator: Annotated[
         str | None, typer.Option(help="Separator of the fields; guessed if not given.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What a line of text is: {', '.join(LAYOUTS)}; guessed if not given (see "
+            "docs/reading.md)."
+        ),
     ] = None,
     query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
     items: Annotated[
@@ -88,7 +97,8 @@ def reader(
             raise UsageError("--links without --items.", fix="Name the table that they lead to.")
         ratings = _read(
             source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
-            value=rating_column, time=time_column, separator=separator, query=query,
+            value=rating_column, time=time_column, separator=separator, layout=layout,
+            query=query,
         )  # fmt: skip
         if items is None:
             return ratings
@@ -132,7 +142,7 @@ def _read(source: str, **options: Any) -> Dataset:
     if _in_catalog(source):
         given = [
             name
-            for name in ("user", "item", "value", "time", "separator", "query")
+            for name in ("user", "item", "value", "time", "separator", "layout", "query")
             if options.get(name)
         ]
         if given:

@@ -1,4 +1,4 @@
-"""Folders with a layout of their own: MovieLens, and adjacency lists.
+"""Folders with a layout of their own: MovieLens, with its tables of items and users.
 
 The module does not know the published sums of these files: `catalog.py` does.
 """
@@ -9,11 +9,9 @@ import csv
 import re
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from foretaste.data.building import build
-from foretaste.data.dataset import Dataset, ReadReport
+from foretaste.data.dataset import Dataset
 from foretaste.data.reading.sources import check_file
 from foretaste.errors import DataError, RatingsFileError
 
@@ -24,6 +22,15 @@ GENRES_100K = (
     "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
     "Thriller", "War", "Western",
 )  # fmt: skip
+
+
+def has_ratings(folder: Path) -> bool:
+    """Return whether a folder has a file of ratings as MovieLens names it.
+
+    Args:
+        folder: The folder.
+    """
+    return any((folder / f"{name}{end}").is_file() for name in RATINGS for end in ("", ".gz"))
 
 
 def ratings_file(folder: Path) -> Path:
@@ -170,49 +177,3 @@ def _rows(file: Path, separator: str, width: int) -> list[list[str]]:
                     fix="Restore the file, or move it away to read the ratings alone.",
                 )  # fmt: skip
     return rows
-
-
-def read_adjacency(
-    path: str | Path, *, name: str | None = None, duplicates: str = "last"
-) -> Dataset:
-    """Return clicks from lines of `user item item ...`, as LightGCN published Gowalla.
-
-    Args:
-        path: The file.
-        name: What messages call the Dataset; None for the name of its folder.
-        duplicates: What to do with an item that a user has more than once, as in `read`.
-
-    Raises:
-        RatingsFileError: A line is not text.
-        DataError: The file cannot be read, or has no clicks.
-    """
-    path = Path(path)
-    check_file(path)
-    tokens: list[str] = []
-    users: list[str] = []
-    count: list[int] = []
-    for line, text in enumerate(_text(path).split("\n"), start=1):
-        if "\0" in text or "\ufffd" in text:
-            raise RatingsFileError(path, line, what="this is not text.", fix="Restore the file.")
-        if cells := text.split():
-            users.append(cells[0])
-            count.append(len(cells) - 1)
-            tokens += cells[1:]
-    alone = sum(1 for n in count if not n)
-    user = _whole_numbers(pl.Series("user", users, dtype=pl.String))
-    report = ReadReport(
-        source=str(path), rows=len(tokens),
-        columns={"user": "first word", "item": "the other words"},
-        notes=(f"{alone:,} users without an item left out",) if alone else (),
-    )  # fmt: skip
-    return build(
-        user.gather(np.repeat(np.arange(len(users)), count)),
-        _whole_numbers(pl.Series("item", tokens, dtype=pl.String)), None, None,
-        duplicates=duplicates, name=name or path.parent.name or path.stem, report=report,
-    )  # fmt: skip
-
-
-def _whole_numbers(ids: pl.Series) -> pl.Series:
-    """Return ids as integers where each is written as one."""
-    number = ids.cast(pl.Int64, strict=False)
-    return number if bool((number.cast(pl.String) == ids).fill_null(False).all()) else ids
