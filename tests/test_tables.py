@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 import foretaste as ft
-from foretaste.data.reading import read
-from foretaste.errors import ForetasteError
+from foretaste.data.reading import from_frame, read
+from foretaste.errors import DataError, ForetasteError, UsageError
+from foretaste.recommending.filters import matching
+
 
 T = 978_300_760  # seconds
 Row = tuple[str, str, float, int | None]
@@ -332,6 +335,11 @@ def test_a_folder_of_parquet_files_is_read_as_one(tmp_path):
     assert "columns not used: year" in ratings.report.notes
     (parts / "year=2020" / "part-1.parquet").write_bytes(b"PAR1 broken")
     assert "this is not a whole Parquet file" in message(lambda: read(parts))
+    pl.DataFrame({"id": [1]}).write_parquet(parts / "year=2020" / "part-1.parquet")
+    assert (
+        "these Parquet files are not parts of one table: year=2019/part-0.parquet (user, item, "
+        in (message(lambda: read(parts)))
+    )
     (parts / "_delta_log").mkdir()
     assert "this is a Delta table, whose files do not all count" in message(lambda: read(parts))
 
@@ -388,3 +396,245 @@ def test_lines_that_do_not_fit_the_layout_are_errors_with_their_line(write):
     pairs = write("d.txt", MADE["lists-rated"].content * 200 + b"u1 5\n")
     said = message(lambda: read(pairs, layout="lists"))
     assert f"{pairs}:1001: an item is not written as item:rating." in said
+
+
+# Tables of items
+
+
+BOOKS = [("0108775015", "Emma", 1815), ("007", "Ü-Boot; drama", 1954), ("x-1", "Dune", 1965)]
+
+
+def books(separator: str) -> str:
+    rows = [separator.join(['"ISBN"', "title", '"Year-Of-Publication"'])]
+    rows += [separator.join([f'"{i}"', f'"{title}"', str(year)]) for i, title, year in BOOKS]
+    return "\r\n".join(rows) + "\r\n"
+
+
+def multi_member(text: bytes) -> bytes:
+    return gzip.compress(text[:50]) + gzip.compress(text[50:])
+
+
+ITEMS = {
+    "csv": ("a.csv", books(",").encode()),
+    "semicolons in latin-1": ("a.csv", books(";").encode("latin-1")),
+    "tab": ("a.tsv", books("\t").encode()),
+    "json lines": ("a.jl", lines(*({"ISBN": i, "title": t, "Year-Of-Publication": y}
+                                   for i, t, y in BOOKS))),
+    "json array": ("a.json", json.dumps([{"title": t, "ISBN": i, "Year-Of-Publication": y}
+                                         for i, t, y in BOOKS], indent=1).encode()),
+    "multi-member gzip": ("a.csv.gz", multi_member(books(",").encode())),
+    "json lines, multi-member gzip": ("a.gz", multi_member(lines(
+        *({"ISBN": i, "title": t, "Year-Of-Publication": y} for i, t, y in BOOKS)))),
+    "feather": ("a.feather", in_memory(pl.DataFrame(
+        BOOKS, schema=["ISBN", "title", "Year-Of-Publication"], orient="row").write_ipc)),
+    "excel": ("a.xlsx", workbook([["ISBN", "title", "Year-Of-Publication"], *map(list, BOOKS)])),
+}  # fmt: skip
+SOLD = from_frame({"user": ["a", "a", "b"], "item": ["0108775015", "007", "x-1"]})
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_a_table_of_items_is_read_like_ratings_and_its_ids_are_text(write, kind):
+    table = ft.read_items(write(*ITEMS[kind]))
+    assert table.columns[0] == "ISBN"
+    assert set(table.rows()) >= {(i, t, y) for i, t, y in BOOKS} or set(
+        table.select("ISBN", "title", "Year-Of-Publication").rows()
+    ) == set(BOOKS)
+    joined = SOLD.join_items(table)
+    assert joined.item_table is not None
+    assert joined.item_table["title"].null_count() == 0
+    assert joined.report.notes == SOLD.report.notes
+
+
+def test_a_code_with_leading_zeros_stays_text_in_any_column(write):
+    table = ft.read_items(
+        write("a.csv", b"id,zip,n,x,ok\n1,01234,3,2.50,true\n2,50000,,1e3,false\n")
+    )
+    assert table.rows() == [(1, "01234", 3, 2.5, True), (2, "50000", None, 1000.0, False)]
+
+
+def test_a_join_that_loses_lines_says_how_many_and_shows_three_pairs():
+    numbers = pl.DataFrame({"ISBN": [108775015, 7, 12, 13], "title": ["Emma", "U", "A", "B"]})
+    more = from_frame({"user": ["a"] * 4, "item": ["0108775015", "007", "x-1", "12"]})
+    joined = more.join_items(numbers)
+    assert joined.report.notes[-1] == (
+        "3 of 4 items have no line in the table of items, and 3 of 4 lines of it belong to no item "
+        "here (ids: '007' here, '7' there; '0108775015' here, '108775015' there)"
+    )
+    assert joined.item_table is not None
+    assert joined.item_table.filter(pl.col("title").is_not_null()).rows() == [("12", "A")]
+    only = more.join_items(pl.DataFrame({"id": ["007"], "t": ["x"]}))
+    assert only.report.notes[-1] == "3 of 4 items have no line in the table of items"
+    full = pl.DataFrame({"id": [*more.items.values, "new"], "t": list("abcde")})
+    note = more.join_items(full).report.notes[-1]
+    assert note == "1 of 5 lines of the table of items belong to no item here"
+
+
+def test_text_with_leading_zeros_is_no_integer_id():
+    ratings = from_frame({"user": [1, 1], "item": [7, 8]})
+    table = pl.DataFrame({"id": ["007", "8"], "t": ["a", "b"]})
+    assert ratings.join_items(table).item_frame["t"].to_list() == [None, "b"]
+    joined = ratings.join_items(pl.DataFrame({"id": [7.0, 8.5, None], "t": ["a", "b", "c"]}))
+    assert joined.item_frame["t"].to_list() == ["a", None]
+    with pytest.raises(UsageError, match="id '007' is no whole number as it is written"):
+        joined.add_items(pl.DataFrame({"id": ["007"], "t": ["x"]}))
+
+
+def test_a_wrong_line_of_a_table_of_items_is_an_error_with_its_line(write):
+    path = write("a.csv", b"id,title\n1,A\n2\n")
+    assert f"{path}:3: the row has 1 field where 2 belong." in message(lambda: ft.read_items(path))
+    path = write("b.json", b'{"id": 1}\n{"id": 2\n')
+    assert f"{path}:2: this is not JSON" in message(lambda: ft.read_items(path))
+
+
+@pytest.mark.parametrize("where", [
+    "Year-Of-Publication > 1990", "year = 1 AND Year-Of-Publication > 1", "release date = 'x'",
+    "`release date` = 'x'", "[Year-Of-Publication] > 3",
+])  # fmt: skip
+def test_a_name_that_needs_quotes_is_shown_with_them(where):
+    table = pl.DataFrame({"Year-Of-Publication": [1980, 1995], "release date": ["x", "y"]})
+    name = "Year-Of-Publication" if "Year" in where else "release date"
+    said = message(lambda: matching(where, table))
+    assert said.endswith(f'Quote the name of this column: "{name}".')
+    assert matching('"Year-Of-Publication" > 1990', table).tolist() == [False, True]
+
+
+# Tables in memory
+
+
+def _typed(dtype: Any) -> Any:
+    return lambda cells: pl.Series(cells).cast(dtype)
+
+
+COLUMNS = {  # role, cells as they come, cells as they are read
+    "Int128 ids": ("user", pl.Series([1, 2, 3], dtype=pl.Int128), [1, 2, 3]),
+    "Int128 ids too large for 64 bits": (
+        "user", pl.Series([2**80, 2, 3], dtype=pl.Int128), [str(2**80), "2", "3"]),
+    "UInt64 ids": ("item", pl.Series([2**63 + 1, 2, 3], dtype=pl.UInt64), [str(2**63 + 1), "2", "3"]),
+    "decimal ids": ("item", pl.Series(["10", "2", "3"]).cast(pl.Decimal(20, 2)), [10, 2, 3]),
+    "categories": ("user", pl.Series(["b", "a", "c"], dtype=pl.Categorical), ["b", "a", "c"]),
+    "an Enum": ("item", pl.Series(["b", "a", "c"], dtype=pl.Enum(["a", "b", "c"])), ["b", "a", "c"]),
+    "bytes": ("user", pl.Series([b"b", "ü".encode(), b"c"]), ["b", "ü", "c"]),
+    "decimal values": ("rating", pl.Series(["4.5", "2", "3"]).cast(pl.Decimal(10, 1)), [4.5, 2, 3]),
+    "Int128 values": ("rating", pl.Series([5, 4, 3], dtype=pl.Int128), [5, 4, 3]),
+    "categories as values": ("rating", pl.Series(["4.5", "2", "3"], dtype=pl.Categorical), [4.5, 2, 3]),
+    "Int128 times": ("time", pl.Series([T, T + 1, T + 2], dtype=pl.Int128), [T, T + 1, T + 2]),
+    "dates": ("time", pl.Series([T // 86400] * 3).cast(pl.Date), [T // 86400 * 86400] * 3),
+    "decimal times": ("time", pl.Series([str(T)] * 3).cast(pl.Decimal(20, 0)), [T] * 3),
+}  # fmt: skip
+
+
+def plain_frame() -> dict[str, Any]:
+    return {"user": ["u1", "u2", "u3"], "item": ["i1", "i2", "i3"], "rating": [5.0, 4.0, 3.0],
+            "time": [T, T, T]}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_every_type_of_column_is_read(kind):
+    role, column, expected = COLUMNS[kind]
+    ratings = from_frame(plain_frame() | {role: column})
+    place = ["user", "item", "rating", "time"].index(role)
+    got = [row[place] for row in found(ratings)]
+    assert sorted(got) == sorted(map(str, expected) if role in ("user", "item") else expected)
+
+
+WRONG = {
+    "lists": ("user", pl.Series([[1], [2], [3]])),
+    "structs": ("item", pl.Series([{"a": 1}, {"a": 2}, {"a": 3}])),
+    "objects": ("user", pl.Series([object()] * 3, dtype=pl.Object)),
+    "fractions": ("item", pl.Series(["1.5", "2", "3"]).cast(pl.Decimal(10, 1))),
+    "bytes that are no text": ("user", pl.Series([b"\xff", b"a", b"b"])),
+    "durations": ("time", pl.Series([1, 2, 3]).cast(pl.Duration("ms"))),
+    "times of day": ("time", pl.Series([1, 2, 3]).cast(pl.Time)),
+    "truth": ("user", pl.Series([True, False, True])),
+    "lists as values": ("rating", pl.Series([[1], [2], [3]])),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_type_that_cannot_be_read_is_an_error_that_names_the_column(kind):
+    role, column = WRONG[kind]
+    with pytest.raises(DataError, match=f"column '{role}'") as caught:
+        from_frame(plain_frame() | {role: column})
+    assert caught.value.fix
+
+
+def _pandas_frames() -> dict[str, Any]:
+    import pandas as pd
+    import pyarrow as pa
+
+    plain = pd.DataFrame(plain_frame())
+    arrow = pa.table(plain_frame())
+    return {
+        "pandas": plain,
+        "pandas, nullable": plain.convert_dtypes(),
+        "pandas, categories": plain.astype({"user": "category", "item": "category"}),
+        "pandas, Arrow": plain.convert_dtypes(dtype_backend="pyarrow"),
+        "pandas, another index": plain.set_index(pd.Index([7, 7, 9])),
+        "pandas columns": {name: plain[name] for name in plain},
+        "Arrow": arrow,
+        "Arrow, dictionary": arrow.set_column(0, "user", arrow["user"].dictionary_encode()),
+        "Arrow, large_string": arrow.set_column(1, "item", arrow["item"].cast(pa.large_string())),
+        "Arrow, string_view": arrow.set_column(1, "item", arrow["item"].cast(pa.string_view())),
+        "Arrow, a batch": arrow.to_batches()[0],
+        "Arrow, a reader": arrow.to_reader(),
+        "lazy": pl.DataFrame(plain_frame()).lazy(),
+    }
+
+
+@pytest.mark.parametrize("kind", list(_pandas_frames()))
+def test_every_kind_of_table_in_memory_is_read_alike(kind):
+    rows = found(from_frame(_pandas_frames()[kind]))
+    assert rows == found(from_frame(pl.DataFrame(plain_frame())))
+
+
+def test_any_arrow_stream_and_a_relation_of_duckdb_are_tables():
+    class Stream:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return pl.DataFrame(plain_frame()).__arrow_c_stream__(requested_schema)
+
+    expected = found(from_frame(plain_frame()))
+    assert found(from_frame(Stream())) == expected
+    duckdb = pytest.importorskip("duckdb")
+    frame = pl.DataFrame(plain_frame())  # noqa: F841 -- DuckDB finds it by its name
+    assert found(from_frame(duckdb.sql("select * from frame"))) == expected
+
+
+def test_a_sparse_matrix_with_ids_is_a_table():
+    from scipy import sparse
+
+    cells = sparse.csr_array(np.array([[5.0, 0, 3.5], [0, 1.0, 0]]))
+    ratings = from_frame(cells, users=["007", "b"], items=[10, 20, 30])
+    assert found(ratings) == [("007", "10", 5.0, None), ("007", "30", 3.5, None),
+                              ("b", "20", 1.0, None)]  # fmt: skip
+    clicks = from_frame(cells.astype(bool), users=pl.Series(["a", "b"]), items=np.arange(3))
+    assert not clicks.explicit
+    for given in (cells, cells.toarray(), cells.tocoo()):
+        with pytest.raises(UsageError, match=r"is a matrix, which has no ids. Give the ids"):
+            from_frame(given)
+    for users, items, what in (
+        (["a"], [1, 2, 3], r"1 users for a matrix of shape \(2, 3\). Give 2, one for each row"),
+        (["a", "b"], None, r"items=None. Give the ids of the matrix's axis 1"),
+        ("ab", [1, 2, 3], r"users='ab'. Give the ids"),
+        (["a", "a"], [1, 2, 3], "the users are not all different"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            from_frame(cells, users=users, items=items)
+    with pytest.raises(UsageError, match="ndarray is not a sparse matrix"):
+        from_frame(cells.toarray(), users=["a", "b"], items=[1, 2, 3])
+
+
+def test_what_is_no_table_is_a_usage_error_that_says_what_to_give(tmp_path):
+    import pandas as pd
+
+    for column in (pd.Series([1, 2]), pl.Series([1, 2])):
+        with pytest.raises(UsageError, match="Series is one column, not a table"):
+            from_frame(column)
+    for other in (3, "ratings.csv", [1, 2], None, object()):
+        with pytest.raises(UsageError, match="is not a table. Give a polars, pandas or Arrow"):
+            from_frame(other)
+    for role in ("user", "item", "value", "time"):
+        named: dict[str, Any] = {role: 0}
+        with pytest.raises(UsageError, match=f"{role}=0 is no name of a column"):
+            from_frame(plain_frame(), **named)
+        with pytest.raises(UsageError, match=f"{role}=0 is no name of a column"):
+            read(tmp_path / "a.csv", **named)

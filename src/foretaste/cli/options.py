@@ -66,8 +66,8 @@ def reader(
     items: Annotated[
         str | None,
         typer.Option(
-            help="A table of items to join by id: CSV, TSV, Parquet, or the name of a public data "
-            "set (tmdb-5000)."
+            help="A table of items to join by id: a file of any kind that ratings may have, or the "
+            "name of a public data set (tmdb-5000)."
         ),
     ] = None,
     links: Annotated[
@@ -103,7 +103,10 @@ def reader(
         if items is None:
             return ratings
         known = _in_catalog(items)
-        return ratings.join_items(read_items(fetch(items) if known else items, links=links))
+        joined = ratings.join_items(read_items(fetch(items) if known else items, links=links))
+        for note in joined.report.notes[len(ratings.report.notes) :]:
+            typer.echo(f"Note: {note}.", err=True)
+        return joined
 
     return read_ratings
 

@@ -148,10 +148,12 @@ def plain_column(column: pl.Series, role: str, where: str) -> pl.Series:
     if dtype == pl.Null:
         return column.cast(pl.String)
     if dtype == pl.Binary:
-        read = column.cast(pl.String, strict=False)
-        if read.null_count() == column.null_count():
-            return read
-        raise _wrong(column, role, where, "bytes that are not UTF-8", "Decode it first.")
+        try:
+            return column.cast(pl.String)
+        except pl.exceptions.PolarsError:
+            raise _wrong(
+                column, role, where, "bytes that are not UTF-8", "Decode it first."
+            ) from None
     wide = dtype in (pl.Int128, pl.UInt128)
     if role == "value":
         return column.cast(pl.Float64) if wide or dtype.is_decimal() else column

@@ -185,11 +185,27 @@ def read_columns(
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the readers also panic, which is no Exception
+        _refuse_other_columns(path, files)
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"this is not a whole {kind} file ({line}).", where=path,
             fix="Write or download it again.",
         ) from None  # fmt: skip
+
+
+def _refuse_other_columns(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse a folder whose files are several tables, not parts of one."""
+    try:
+        columns = {file: list(pl.read_parquet_schema(file)) for file in files}
+    except (pl.exceptions.PolarsError, OSError):
+        return  # one of them is damaged
+    for file, names in columns.items():
+        if sorted(names) != sorted(columns[files[0]]):
+            listed = (f"{f.relative_to(folder)} ({', '.join(columns[f])})" for f in (files[0], file))
+            raise DataError(
+                f"these Parquet files are not parts of one table: {', '.join(listed)}.",
+                where=folder, fix="Name one file in it.",
+            ) from None  # fmt: skip
 
 
 def _excel(path: Path) -> tuple[pl.DataFrame, list[str]]:
