@@ -638,3 +638,52 @@ def test_what_is_no_table_is_a_usage_error_that_says_what_to_give(tmp_path):
             from_frame(plain_frame(), **named)
         with pytest.raises(UsageError, match=f"{role}=0 is no name of a column"):
             read(tmp_path / "a.csv", **named)
+
+
+# Folders like MovieLens
+
+
+def folder(path: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (path / name.replace("__", ".")).write_text(text)
+    return path
+
+
+def test_ratings_without_times_beside_films_without_genres_are_read(tmp_path):
+    ratings = read(folder(
+        tmp_path, ratings__csv="userId,movieId,rating\n1,10,4.5\n",
+        movies__csv="movieId,title,studio\n10,Alien (1979),Fox\n",
+    ))  # fmt: skip
+    assert found(ratings) == [("1", "10", 4.5, None)]
+    assert ratings.item_frame.rows(named=True) == [
+        {"item": 10, "title": "Alien (1979)", "year": 1979, "studio": "Fox"}
+    ]
+    assert "movies.csv has no genres" in ratings.report.notes
+
+
+def test_films_without_ids_leave_the_ratings_alone_with_a_note(tmp_path):
+    ratings = read(folder(
+        tmp_path, ratings__csv="userId,movieId,rating\n1,10,4.5\n", movies__csv="title\nAlien\n"
+    ))  # fmt: skip
+    assert ratings.item_table is None
+    assert "movies.csv has no column movieId" in ratings.report.notes[-1]
+
+
+@pytest.mark.parametrize(("name", "separator"), [("ratings.dat", "::"), ("u.data", "\t")])
+def test_tables_with_other_columns_are_kept_with_a_note(tmp_path, name, separator):
+    (tmp_path / name).write_text(separator.join(["1", "10", "5"]) + "\n")
+    items, users = ("movies.dat", "users.dat") if separator == "::" else ("u.item", "u.user")
+    inner = "::" if separator == "::" else "|"
+    (tmp_path / items).write_text(inner.join(["10", "Alien (1979)"]) + "\n")
+    (tmp_path / users).write_text(inner.join(["1", "F", "25"]) + "\n")
+    ratings = read(tmp_path)
+    assert found(ratings) == [("1", "10", 5.0, None)]
+    assert ratings.item_frame["title"].to_list() == ["Alien (1979)"]
+    assert ratings.user_frame.rows(named=True) == [{"user": 1, "column_2": "F", "column_3": "25"}]
+    assert sum("columns where MovieLens has" in note for note in ratings.report.notes) == 2
+
+
+def test_a_damaged_line_beside_the_ratings_is_still_an_error(tmp_path):
+    folder(tmp_path, ratings__csv="userId,movieId,rating\n1,10,4.5\n",
+           movies__csv="movieId,title,genres\n10,Alien (1979),Horror\n11,B\n")  # fmt: skip
+    assert "movies.csv:3: the row has 2 fields where 3 belong" in message(lambda: read(tmp_path))

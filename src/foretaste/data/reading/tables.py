@@ -201,7 +201,9 @@ def _refuse_other_columns(folder: Path, files: Sequence[Path]) -> None:
         return  # one of them is damaged
     for file, names in columns.items():
         if sorted(names) != sorted(columns[files[0]]):
-            listed = (f"{f.relative_to(folder)} ({', '.join(columns[f])})" for f in (files[0], file))
+            listed = (
+                f"{f.relative_to(folder)} ({', '.join(columns[f])})" for f in (files[0], file)
+            )
             raise DataError(
                 f"these Parquet files are not parts of one table: {', '.join(listed)}.",
                 where=folder, fix="Name one file in it.",
