@@ -14,7 +14,7 @@ import typer
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.data import checked
 from foretaste.cli.models import baselines, finish, show_comparison, training_folder
-from foretaste.cli.options import Json, reader
+from foretaste.cli.options import Json, listed, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
 from foretaste.data.catalog import CATALOG
 from foretaste.data.dataset import Dataset
@@ -116,7 +116,7 @@ def _recommend(recommender: Recommender, out: Path) -> None:
         headline("5. Ten for a new user who likes " + ", ".join(named))
     show_frame(_readable(recommender.recommend(history=named)), as_json=False)
     recent = ["--where", "year >= 1990"] if titles is not None and "year" in titles.columns else []
-    items, bundle = ",".join(named), str(out)
+    items, bundle = listed(named), str(out)
     headline("Try next")
     for command in (
         ["recommend", bundle, "--history", items, *recent],

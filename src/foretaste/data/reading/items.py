@@ -25,6 +25,7 @@ from foretaste.errors import DataError, RatingsFileError, UsageError
 
 # Files of TMDB 5000 and The Movies Dataset from Kaggle: those that a folder has are joined by id.
 IN_FOLDERS = ("tmdb_5000_movies.csv", "tmdb_5000_credits.csv", "keywords.csv", "credits.csv")
+ONE_COLUMN = "\x1f"  # a character that no text has, so that a line is one cell
 IDS = frozenset({"id", "tmdbid", "imdbid"})
 FLOAT = r"^[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?$"
 
@@ -57,7 +58,7 @@ def read_items(
         >>> films.columns
         ['movieId', 'title']
     """
-    table = _table(source, separator, encoding)
+    table = _table(source, separator, encoding, item)
     key = _key(table, item, source)
     table = table.select(key, pl.exclude(key))
     table = table.with_columns(plain_column(table[key], "item", _place(source))).drop_nulls(key)
@@ -81,13 +82,15 @@ def _linked(table: pl.DataFrame, links: pl.DataFrame, linked: str) -> pl.DataFra
     return joined.drop(linked).unique(item, keep="first", maintain_order=True)
 
 
-def _table(source: Any, separator: str | None = None, encoding: str = "auto") -> pl.DataFrame:
+def _table(
+    source: Any, separator: str | None = None, encoding: str = "auto", item: str | None = None
+) -> pl.DataFrame:
     """Return a file, the joined files of a folder, or a table in memory as one table."""
     if not isinstance(source, str | Path):
         return as_polars(source, "items")
     path = Path(source).expanduser()
     if not path.is_dir():
-        return _file(path, separator, encoding)
+        return _file(path, separator, encoding, item)
     parquet = parquet_files(path)
     if parquet and all(file.name.startswith("part-") for file in parquet):  # as Spark writes them
         return read_columns(path, "Parquet", list, parquet)[1]
@@ -113,7 +116,9 @@ def _table(source: Any, separator: str | None = None, encoding: str = "auto") ->
     return table
 
 
-def _file(path: Path, separator: str | None = None, encoding: str = "auto") -> pl.DataFrame:
+def _file(
+    path: Path, separator: str | None = None, encoding: str = "auto", item: str | None = None
+) -> pl.DataFrame:
     """Return a file as a table: of typed columns, JSON, or delimited text."""
     if kind := kind_of(path):
         try:
@@ -123,24 +128,30 @@ def _file(path: Path, separator: str | None = None, encoding: str = "auto") -> p
             raise DataError(what, where=path, fix=error.fix) from None
     check_file(path)
     try:
-        return _text_table(TextFile(path, encoding), separator)
+        return _text_table(TextFile(path, encoding), separator, item)
     except NotUtf8Error:
-        return _text_table(TextFile(path, encoding, encoding="latin-1"), separator)
+        return _text_table(TextFile(path, encoding, encoding="latin-1"), separator, item)
 
 
-def _text_table(text: TextFile, separator: str | None) -> pl.DataFrame:
+def _text_table(text: TextFile, separator: str | None, item: str | None) -> pl.DataFrame:
     """Return a text as a table, by the reader of ratings, with numbers where all cells are some."""
     chunks = text.chunks()
     first = next(chunks)
     if separator is None and is_json(first.content):
-        return _typed(_json_table(first, chunks, text.path))
+        return _typed(_json_table(first, chunks, text.path), item)
     separator = separator or ("\t" if ".tsv" in text.path.suffixes else None)
-    separator, rows = first_rows(first, text.path, separator)
+    try:
+        separator, rows = first_rows(first, text.path, separator)
+    except RatingsFileError:
+        if separator is not None:
+            raise
+        separator, rows = first_rows(first, text.path, ONE_COLUMN)
     top = next(row for row in rows if row.cells or row.wrong)
     if top.wrong:
         raise RatingsFileError(text.path, top.line, what=top.wrong, fix="Mend the first line.")
     names = [cell.strip() for cell in top.cells]
-    header = is_header(names, {}) or any(plain(name) in IDS for name in names)
+    header = any(plain(name) in KNOWN["item"] | IDS for name in names)
+    header = header or (separator != ONE_COLUMN and is_header(names, {}))
     if not header:
         names = [f"column_{n}" for n in range(1, len(names) + 1)]
     if len(set(names)) < len(names):
@@ -157,7 +168,7 @@ def _text_table(text: TextFile, separator: str | None) -> pl.DataFrame:
             line, what = cells.wrong[0]
             raise RatingsFileError(text.path, line, what=what, fix="Mend the line.")
         parts.append(pl.DataFrame(cells.columns))
-    return _typed(pl.concat(parts))
+    return _typed(pl.concat(parts), item)
 
 
 def _json_table(first: Chunk, chunks: Iterator[Chunk], path: Path) -> pl.DataFrame:
@@ -182,12 +193,13 @@ def _json_table(first: Chunk, chunks: Iterator[Chunk], path: Path) -> pl.DataFra
     return pl.DataFrame(cells, schema=dict.fromkeys(cells, pl.String))
 
 
-def _typed(table: pl.DataFrame) -> pl.DataFrame:
+def _typed(table: pl.DataFrame, item: str | None) -> pl.DataFrame:
     """Return a table of text with columns of numbers, or of true and false, where no cell loses.
 
-    `007` stays text: it is an id or a code.
+    `007` stays text: it is an id or a code. So does `1e3` in the column of ids.
     """
     typed = []
+    ids = KNOWN["item"] | {"id", "column1"}
     for column in table:
         whole = column.cast(pl.Int64, strict=False)
         number = column.str.contains(FLOAT).fill_null(True).all()
@@ -197,7 +209,7 @@ def _typed(table: pl.DataFrame) -> pl.DataFrame:
             (whole.cast(pl.String) == column).fill_null(False).eq(column.is_not_null()).all()
         ):
             typed.append(whole)
-        elif number:
+        elif number and column.name != item and plain(column.name) not in ids:
             typed.append(column.cast(pl.Float64))
         elif bool(column.drop_nulls().is_in(["true", "false"]).all()):
             typed.append(column == "true")
@@ -208,10 +220,12 @@ def _typed(table: pl.DataFrame) -> pl.DataFrame:
 
 def _key(table: pl.DataFrame, item: str | None, source: Any) -> str:
     """Return the column of ids: the one named, or the first with a usual name, or "id"."""
+    if item is None and table.columns == ["column_1"]:  # an id a line
+        return table.columns[0]
     if item is None:
-        plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(table.columns)}
-        named = [name for word, name in plain.items() if word in KNOWN["item"]]
-        item = next(reversed(named), plain.get("id", plain.get("tmdbid")))
+        by_word = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(table.columns)}
+        named = [name for word, name in by_word.items() if word in KNOWN["item"]]
+        item = next(reversed(named), by_word.get("id", by_word.get("tmdbid")))
     if item in table.columns:
         return item
     raise UsageError(
