@@ -20,7 +20,6 @@ from foretaste.data.reading import from_frame, read
 from foretaste.errors import DataError, ForetasteError, UsageError
 from foretaste.recommending.filters import matching
 
-
 T = 978_300_760  # seconds
 Row = tuple[str, str, float, int | None]
 ROWS: list[Row] = [
@@ -509,14 +508,17 @@ COLUMNS = {  # role, cells as they come, cells as they are read
     "Int128 ids": ("user", pl.Series([1, 2, 3], dtype=pl.Int128), [1, 2, 3]),
     "Int128 ids too large for 64 bits": (
         "user", pl.Series([2**80, 2, 3], dtype=pl.Int128), [str(2**80), "2", "3"]),
-    "UInt64 ids": ("item", pl.Series([2**63 + 1, 2, 3], dtype=pl.UInt64), [str(2**63 + 1), "2", "3"]),
+    "UInt64 ids": (
+        "item", pl.Series([2**63 + 1, 2, 3], dtype=pl.UInt64), [str(2**63 + 1), "2", "3"]),
     "decimal ids": ("item", pl.Series(["10", "2", "3"]).cast(pl.Decimal(20, 2)), [10, 2, 3]),
     "categories": ("user", pl.Series(["b", "a", "c"], dtype=pl.Categorical), ["b", "a", "c"]),
-    "an Enum": ("item", pl.Series(["b", "a", "c"], dtype=pl.Enum(["a", "b", "c"])), ["b", "a", "c"]),
+    "an Enum": (
+        "item", pl.Series(["b", "a", "c"], dtype=pl.Enum(["a", "b", "c"])), ["b", "a", "c"]),
     "bytes": ("user", pl.Series([b"b", "ü".encode(), b"c"]), ["b", "ü", "c"]),
     "decimal values": ("rating", pl.Series(["4.5", "2", "3"]).cast(pl.Decimal(10, 1)), [4.5, 2, 3]),
     "Int128 values": ("rating", pl.Series([5, 4, 3], dtype=pl.Int128), [5, 4, 3]),
-    "categories as values": ("rating", pl.Series(["4.5", "2", "3"], dtype=pl.Categorical), [4.5, 2, 3]),
+    "categories as values": (
+        "rating", pl.Series(["4.5", "2", "3"], dtype=pl.Categorical), [4.5, 2, 3]),
     "Int128 times": ("time", pl.Series([T, T + 1, T + 2], dtype=pl.Int128), [T, T + 1, T + 2]),
     "dates": ("time", pl.Series([T // 86400] * 3).cast(pl.Date), [T // 86400 * 86400] * 3),
     "decimal times": ("time", pl.Series([str(T)] * 3).cast(pl.Decimal(20, 0)), [T] * 3),
@@ -630,7 +632,7 @@ def test_what_is_no_table_is_a_usage_error_that_says_what_to_give(tmp_path):
         with pytest.raises(UsageError, match="Series is one column, not a table"):
             from_frame(column)
     for other in (3, "ratings.csv", [1, 2], None, object()):
-        with pytest.raises(UsageError, match="is not a table. Give a polars, pandas or Arrow"):
+        with pytest.raises(UsageError, match=r"is not a table. Give a polars, pandas or Arrow"):
             from_frame(other)
     for role in ("user", "item", "value", "time"):
         named: dict[str, Any] = {role: 0}
@@ -687,3 +689,92 @@ def test_a_damaged_line_beside_the_ratings_is_still_an_error(tmp_path):
     folder(tmp_path, ratings__csv="userId,movieId,rating\n1,10,4.5\n",
            movies__csv="movieId,title,genres\n10,Alien (1979),Horror\n11,B\n")  # fmt: skip
     assert "movies.csv:3: the row has 2 fields where 3 belong" in message(lambda: read(tmp_path))
+
+
+# Mutations
+
+
+MUTATIONS, MANY = 400, 20_000
+PIECES = (b"\n", b"\r", b"\0", b" ", b'"', b",", b":", b"::", b"\t", b"{", b"}", b"[", b"]",
+          b"9" * 25, b"-", b"\xe9", "é".encode(), b"null", b"%", b"1e999", b"\xff\xfe",
+          b"\\ud800")  # fmt: skip
+
+
+def mutate(content: bytes, rng: np.random.Generator) -> bytes:
+    """The file with one thing wrong with it."""
+    at, length = int(rng.integers(0, len(content) + 1)), int(rng.integers(1, 40))
+    end = min(len(content), at + length)
+    piece = PIECES[int(rng.integers(0, len(PIECES)))]
+    choices = (
+        content[:at] + piece + content[at:], content[:at] + content[end:], content[:at],
+        content[:at] + content[at:end] + content[at:], content[:at] + piece + content[end:],
+        content[:at] + bytes([int(rng.integers(0, 256))]) + content[at + 1 :],
+    )  # fmt: skip
+    return choices[int(rng.integers(0, len(choices)))]
+
+
+def expected_rows(kind: str, content: bytes) -> int | None:
+    """How many rows a plain reader counts, where that is simple to say; else None."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    filled = [line for line in text.split("\n") if line.strip()]
+    if kind == "json-lines" and "\r" not in text and all(
+        line.startswith("{") for line in filled
+    ):  # fmt: skip
+        return len(filled)
+    if kind == "lists" and text.isascii() and not set(text) - set("0123456789 \n"):
+        return sum(len(line.split()) - 1 for line in filled)
+    return None
+
+
+def check_mutations(path: Path, seeds: range) -> dict[str, int]:
+    """Read files with faults; each is an error of ours, or all its rows count."""
+    outcomes = {"refused": 0, "read": 0, "counted": 0}
+    kinds = list(MADE)
+    for seed in seeds:
+        rng = np.random.default_rng([17, seed])
+        kind = kinds[seed % len(kinds)]
+        made = MADE[kind]
+        content = made.content
+        for _ in range(int(rng.integers(1, 3))):
+            content = mutate(content, rng) or b"x"
+        path.write_bytes(content)
+        bad_rows = ("error", "drop")[int(rng.integers(0, 2))]
+        try:
+            ratings = read(path, bad_rows=bad_rows, **made.options)
+        except ForetasteError as error:
+            outcomes["refused"] += 1
+            said = str(error)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}, {kind}: {error!r}") from error
+        else:
+            said = ""
+        if said:
+            assert path.stem in said, f"seed {seed}, {kind}: {said}"
+            continue
+        report = ratings.report
+        outcomes["read"] += 1
+        assert report.rows == len(ratings) + report.merged + report.dropped, f"seed {seed}, {kind}"
+        expected = expected_rows(kind, content)
+        if expected is not None:
+            outcomes["counted"] += 1
+            assert report.rows == expected, f"seed {seed}, {kind}: {content!r}"
+    return outcomes
+
+
+@pytest.mark.parametrize("block", [1 << 20, 37])
+def test_a_file_with_a_fault_is_refused_or_all_its_rows_are_accounted_for(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr("foretaste.data.reading.sources.BLOCK", block)
+    start = 0 if block > 37 else MUTATIONS
+    outcomes = check_mutations(tmp_path / "mutated.bin", range(start, start + MUTATIONS))
+    assert min(outcomes.values()) > 0
+
+
+@pytest.mark.slow
+def test_twenty_thousand_files_with_a_fault_are_refused_or_accounted_for(tmp_path):
+    outcomes = check_mutations(tmp_path / "mutated.bin", range(10_000, 10_000 + MANY))
+    assert min(outcomes.values()) > 100
