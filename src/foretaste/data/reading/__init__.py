@@ -192,7 +192,7 @@ def _read_text(
 ) -> CleanColumns:
     """Return the columns of a text file with their notes, chunk by chunk."""
     chunks = text.chunks()
-    first = next(chunks)
+    first = next(chunks, Chunk(b"", 1))  # of a byte order mark alone, nothing is left
     if layout is None and separator is None and is_json(first.content):
         return _read_json(first, chunks, text.path, wanted, bad_rows)
     guessed = layout or ("table" if separator else layout_of(first, text.path, wanted))

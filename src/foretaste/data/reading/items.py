@@ -136,7 +136,7 @@ def _file(
 def _text_table(text: TextFile, separator: str | None, item: str | None) -> pl.DataFrame:
     """Return a text as a table, by the reader of ratings, with numbers where all cells are some."""
     chunks = text.chunks()
-    first = next(chunks)
+    first = next(chunks, Chunk(b"", 1))  # of a byte order mark alone, nothing is left
     if separator is None and is_json(first.content):
         return _typed(_json_table(first, chunks, text.path), item)
     separator = separator or ("\t" if ".tsv" in text.path.suffixes else None)

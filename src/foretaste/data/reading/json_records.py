@@ -329,9 +329,12 @@ def fits_roles(wanted: Mapping[str, str | None]) -> Callable[[Iterable[str]], bo
     """
 
     def fits(names: Iterable[str]) -> bool:
+        names = list(names)
         found = by_last_key(names, wanted)
         return all(
-            found[role] in names if found.get(role) else any(plain(n) in KNOWN[role] for n in names)
+            found.get(role) in names
+            if found.get(role)
+            else any(plain(n) in KNOWN[role] for n in names)
             for role in NEEDED
         )
 
