@@ -111,7 +111,7 @@ def numbers(cells: Sequence[str]) -> list[float]:
     Args:
         cells: The cells.
     """
-    return [float(cell) for cell in cells if NUMBER.fullmatch(cell.strip())]
+    return [float(cell.strip()) for cell in cells if NUMBER.fullmatch(cell.strip())]
 
 
 def filler_of(rows: list[list[str]]) -> float | None:
