@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretaste.data.reading import delimited, from_frame, read, read_adjacency, sources
+from foretaste.data.reading import delimited, from_frame, read, sources
 from foretaste.errors import BadRowsError, DataError, ForetasteError, RatingsFileError, UsageError
 
 HEADER = "user_id,item_id,rating,timestamp\n"
@@ -679,7 +679,7 @@ def test_an_unknown_folder_says_what_was_looked_for(tmp_path):
 
 
 def test_adjacency_lists_are_clicks(write):
-    ratings = read_adjacency(write("0 5 6\n1 5\n2\n", "train.txt"))
+    ratings = read(write("0 5 6\n1 5\n2\n", "train.txt"), layout="lists")
     assert table(ratings) == [(0, 5, 1.0, None), (0, 6, 1.0, None), (1, 5, 1.0, None)]
     assert not ratings.explicit
     assert "1 users without an item left out" in ratings.report.notes

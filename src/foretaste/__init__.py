@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from foretaste.models.two_tower import TwoTower
     from foretaste.recommending.export import recommend_all
     from foretaste.recommending.fitting import fit, load
-    from foretaste.recommending.recommender import IgnoredIdsWarning, Recommender
-    from foretaste.recommending.request import Entry, Request
+    from foretaste.recommending.recommender import Recommender
+    from foretaste.recommending.request import Entry, IgnoredIdsWarning, Request
     from foretaste.training.engine import Engine
 
 PUBLIC = {  # module below foretaste -> the public names that it has
@@ -103,8 +103,8 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "models.two_tower": ["TwoTower"],
     "recommending.export": ["recommend_all"],
     "recommending.fitting": ["fit", "load"],
-    "recommending.recommender": ["IgnoredIdsWarning", "Recommender"],
-    "recommending.request": ["Entry", "Request"],
+    "recommending.recommender": ["Recommender"],
+    "recommending.request": ["Entry", "IgnoredIdsWarning", "Request"],
     "training.engine": ["Engine"],
 }
 PARTS = (

@@ -15,7 +15,7 @@ import typer
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.data import checked
 from foretaste.cli.models import baselines, finish, show_comparison, training_folder
-from foretaste.cli.options import Json, reader
+from foretaste.cli.options import Json, listed, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
 from foretaste.data.catalog import CATALOG
 from foretaste.data.dataset import Dataset
@@ -136,7 +136,7 @@ def _recommend(network: Recommender, lists: Recommender, out: Path) -> None:
     ours, best = (r.recommend(history=named) for r in (network, lists))
     show_frame(_side_by_side(ours, best), as_json=False)
     recent = ["--where", "year >= 1990"] if titles is not None and "year" in titles.columns else []
-    items, bundle = ",".join(named), str(out)
+    items, bundle = listed(named), str(out)
     headline("Try next")
     for command in (
         ["recommend", bundle, "--history", items, *recent],

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions, compact
+from foretaste.data.joining import align, find_ids, ids_like, lost_in_join
 from foretaste.data.kinds import Kinds
 from foretaste.errors import DataError, UsageError, refuse_fork
 
@@ -215,20 +216,21 @@ class Dataset:
             table: Its first column is the id. Rows of other ids are left out, and an item without
                 a row gets nulls.
         """
-        return replace(self, item_table=_align(table, self.items))
+        return replace(self, item_table=align(table, self.items))
 
     def join_items(self, table: pl.DataFrame) -> Dataset:
         """Return the Dataset with the columns of a table beside those that its items have.
 
         Args:
             table: Its first column is the id, as `read_items` gives it. A column whose name is
-                taken gets the ending _2.
+                taken gets the ending _2. Ids are compared as text, and a note of the report says
+            what the join loses.
 
         Raises:
             DataError: No item of the Dataset is in the table.
         """
         key = table.columns[0]
-        known = self.items.find(table[key]) >= 0
+        known = find_ids(self.items, table[key]) >= 0
         if not known.any():
             ids, own = (", ".join(map(str, s.head(3))) for s in (table[key], self.items.values))
             raise DataError(
@@ -237,13 +239,16 @@ class Dataset:
                 where=self.name, fix="Name another column of ids, or give links from one to the "
                 "other.",
             )  # fmt: skip
-        more = _align(table, self.items)
+        more = align(table, self.items)
+        lost = lost_in_join(self.items, table[key])
+        notes = (*self.report.notes, lost) if lost else self.report.notes
+        report = replace(self.report, notes=notes)
         if self.item_table is None:
-            return replace(self, item_table=more)
+            return replace(self, item_table=more, report=report)
         joined = self.item_table.join(
             more, on=self.items.kind, how="left", suffix="_2", maintain_order="left"
         )
-        return replace(self, item_table=joined)
+        return replace(self, item_table=joined, report=report)
 
     def add_items(self, table: pl.DataFrame) -> Dataset:
         """Return the Dataset with further items without interactions, in rows after the others.
@@ -258,7 +263,14 @@ class Dataset:
         """
         own = id_table(self.items, self.item_table)
         key, kind = table.columns[0], self.items.kind
-        new = table.rename({key: kind})
+        ids = ids_like(self.items, table[key])
+        misfit = table[key].filter(ids.is_null() & table[key].is_not_null())
+        if len(misfit):
+            raise UsageError(
+                f"the new items do not fit those here: id {misfit[0]!r} is no whole number as it "
+                "is written.", fix=_columns(own.schema),
+            )  # fmt: skip
+        new = table.with_columns(ids).rename({key: kind})
         new = new.select(name for name in own.columns if name in new.columns)
         try:
             new = new.cast({name: own.schema[name] for name in new.columns})  # type: ignore[arg-type]
@@ -285,7 +297,7 @@ class Dataset:
             table: Its first column is the id. Rows of other ids are left out, and a user without
                 a row gets nulls.
         """
-        return replace(self, user_table=_align(table, self.users))
+        return replace(self, user_table=align(table, self.users))
 
     def with_event_weights(
         self, weights: Mapping[str, float], target: str | None = None
@@ -382,14 +394,3 @@ def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
 def _columns(schema: Mapping[str, Any]) -> str:
     """Return a sentence that names the columns and their types."""
     return f"Columns here: {', '.join(f'{n} ({t})' for n, t in schema.items()) or 'none'}."
-
-
-def _align(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
-    """Return the rows of a table in the order of the ids; an id without a row gets nulls."""
-    key = table.columns[0]
-    table = table.with_columns(pl.col(key).cast(ids.values.dtype, strict=False)).unique(
-        key, keep="first", maintain_order=True
-    )
-    return pl.DataFrame({ids.kind: ids.values}).join(
-        table.rename({key: ids.kind}), on=ids.kind, how="left", maintain_order="left"
-    )

@@ -18,6 +18,7 @@ from foretaste.errors import DataError, UsageError, takes_old_names
 from foretaste.evaluation.evaluate import K, Served, ranking_tallies, relevant_rows
 from foretaste.evaluation.statistics import Interval, Tally, intervals, percentiles, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
+from foretaste.recommending.arguments import whole_number
 from foretaste.recommending.fitting import fit
 from foretaste.recommending.ranking import Scored
 from foretaste.recommending.recommender import Recommender
@@ -129,6 +130,7 @@ def evaluate_cold_items(
         >>> found.frame()["case"].unique(maintain_order=True).to_list()
         ['cold', 'warm', 'cold in all', 'warm in all', 'all']
     """
+    k = whole_number(k, "k", 20)
     train, rest = _without_some_items(dataset, test, seed)
     new_i = (row_i := train.items.find(rest.items.values)) < 0
     n_known, n_new = len(train.items), int(new_i.sum())
@@ -210,6 +212,7 @@ def evaluate_cold_users(
         >>> found.frame()["case"].unique(maintain_order=True).to_list()
         ['0', '1', 'all']
     """
+    k = whole_number(k, "k", K)
     parts = split(dataset, "users", test=test, seed=seed)
     train = parts.train
     whole = histories_of(parts.history, parts.history.users.find(parts.test.users.values), train)

@@ -22,6 +22,7 @@ from foretaste.errors import DataError, UsageError, takes_old_names
 from foretaste.evaluation import metrics
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
 from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
+from foretaste.recommending.arguments import whole_number
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.rating import rate
 from foretaste.recommending.recommender import Recommender
@@ -137,7 +138,8 @@ def evaluate(
             "this recommender was not trained on parts.train: its numbers would mean nothing.",
             fix="Fit it to parts.train first.",
         )
-    cuts = (k,) if isinstance(k, int) else tuple(k)
+    several = isinstance(k, tuple | list)
+    cuts = tuple(whole_number(one, "k", K) for one in (k if several else (k,)))
     if not cuts or min(cuts) < 1:
         raise UsageError(f"k={k}.", fix="Lists have at least one item.")
     started = time.monotonic()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foretaste.data.dataset import Dataset, id_table
 from foretaste.data.histories import Histories
+from foretaste.errors import UsageError
 from foretaste.models.base import Model, ScoresByDot
 from foretaste.recommending.explaining import reasons
 from foretaste.recommending.filters import matching
@@ -95,6 +96,8 @@ class Answerer:
         Args:
             requests: Those that differ only in whom they are for are scored together.
         """
+        if isinstance(requests, Request):
+            raise UsageError("answer takes a list of requests.", fix="Write answer([request]).")
         resolved = [resolve_user(request, self.dataset) for request in requests]
         alike: dict[Any, list[int]] = {}
         for n, (request, (histories, _)) in enumerate(zip(requests, resolved, strict=True)):

@@ -27,15 +27,12 @@ from foretaste.models.base import (
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
 from foretaste.recommending.answering import Answer, Answerer, Conditions
+from foretaste.recommending.arguments import one_id
 from foretaste.recommending.explaining import Place, place, reasons, shares
 from foretaste.recommending.export import write_lists
 from foretaste.recommending.rating import rate_table
-from foretaste.recommending.request import History, Id, K, Request, resolve_user
+from foretaste.recommending.request import History, Id, IgnoredIdsWarning, K, Request, resolve_user
 from foretaste.recommending.retrieval import ItemIndex
-
-
-class IgnoredIdsWarning(UserWarning):
-    """Ids of a request that the data lack: they were left out of what was asked."""
 
 
 @dataclass(eq=False)
@@ -263,7 +260,7 @@ class Recommender:
         """
         asked = Request(user, None, history, None, user_features)
         histories, _ = resolve_user(asked, self.dataset)
-        row_k = torch.from_numpy(self.dataset.items.rows([item]))
+        row_k = torch.from_numpy(self.dataset.items.rows([one_id(item, "item")]))
         weight_h1 = reasons(self.model.score, histories, row_k, len(self.dataset.items))
         order_h = weight_h1[:, 0].argsort(descending=True, stable=True)
         table = self._item_columns(histories.item_h[order_h].numpy())
@@ -281,7 +278,7 @@ class Recommender:
             UnknownIdError: Where the user or the item is unknown.
         """
         histories, _ = resolve_user(request, self.dataset)
-        row = int(self.dataset.items.rows([item])[0])
+        row = int(self.dataset.items.rows([one_id(item, "item")])[0])
         allowed_i, _ = self._answerer.candidates(request)
         seen_h = histories.seen(self.dataset.target_kind).item_h
         return place(self.model.score(histories)[0], row, seen_h, allowed_i)
@@ -318,7 +315,8 @@ class Recommender:
             UsageError: Where k is less than 1, or the index needs usearch and it is missing.
         """
         Request(users=[], k=k)  # refuses a length that is none
-        item_k, cosine_k = self.neighbours(int(self.dataset.items.rows([item])[0]), k, approximate)
+        row = int(self.dataset.items.rows([one_id(item, "item")])[0])
+        item_k, cosine_k = self.neighbours(row, k, approximate)
         table = self._item_columns(item_k.numpy())
         table.insert_column(1, pl.Series("score", cosine_k.numpy()))
         return table.insert_column(

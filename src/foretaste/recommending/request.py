@@ -15,8 +15,21 @@ from torch import Tensor
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import UnknownIdError, UsageError, refuse_fork
+from foretaste.recommending.arguments import (
+    features,
+    number,
+    one_id,
+    several,
+    text,
+    truth,
+    whole_number,
+)
 
 K = 10  # items in a list where nobody says how many
+
+
+class IgnoredIdsWarning(UserWarning):
+    """Ids of a request that the data lack: they were left out of what was asked."""
 
 
 class Entry(NamedTuple):
@@ -102,7 +115,8 @@ class Request:
     probe: Histories | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse what contradicts itself, or is of no use; make lists of whatever yields ids."""
+        self._check_types()
         if self.user_features and self.history is None:
             raise UsageError(
                 "user_features describe someone new.", fix="Give a history with them, [] for none."
@@ -117,6 +131,28 @@ class Request:
             raise UsageError(f"k={self.k}.", fix="Ask for at least one item.")
         if not 0 <= self.diversity <= 1:
             raise UsageError(f"diversity={self.diversity}.", fix="It goes from 0 (none) to 1.")
+
+    def _check_types(self) -> None:
+        """Refuse an argument of another type than it must have, and say what to give."""
+        for name in ("users", "exclude", "candidates"):
+            ids = getattr(self, name)
+            if ids is not None and not (isinstance(ids, tuple) and not ids):
+                object.__setattr__(self, name, several(ids, name))
+        if self.user is not None:
+            one_id(self.user, "user")
+        if self.history is not None:
+            ids = list(self.history) if isinstance(self.history, Mapping) else self.history
+            ids = several(ids, "history", Entry)
+            if not isinstance(self.history, Mapping):
+                object.__setattr__(self, "history", ids)
+        if self.user_features is not None:
+            features(self.user_features, "user_features")
+        if self.where is not None:
+            text(self.where, "where", "year >= 1990")
+        object.__setattr__(self, "k", whole_number(self.k, "k", K))
+        whole_number(self.explain, "explain", 3)
+        number(self.diversity, "diversity", 0.3)
+        truth(self.exclude_seen, "exclude_seen")
 
 
 def resolve_user(request: Request, dataset: Dataset) -> tuple[Histories, list[Id]]:
@@ -250,7 +286,7 @@ def _entries(dataset: Dataset, history: History) -> list[Entry]:
         for item, value in rated.items():
             check_value(dataset, item, value)
         return [Entry(item, value) for item, value in rated.items()]
-    entries = [e if isinstance(e, Entry) else Entry(e) for e in several(history, "history")]
+    entries = [e if isinstance(e, Entry) else Entry(e) for e in several(history, "history", Entry)]
     for entry in entries:
         check_kind(dataset, entry.kind)
         if entry.value is not None:
@@ -288,18 +324,3 @@ def resolve_candidates(
     if matching_i is not None:
         allowed_i &= matching_i
     return torch.from_numpy(allowed_i), unknown
-
-
-def several(ids: Sequence[Any], what: str) -> list[Any]:
-    """Return ids as a list, whatever sequence they came in.
-
-    Args:
-        ids: Ids.
-        what: The name of the argument, for the error.
-
-    Raises:
-        UsageError: For one text, which is no list of characters.
-    """
-    if isinstance(ids, str | bytes):
-        raise UsageError(f"{what}={ids!r} is one text.", fix=f"Give a list: {what}=[{ids!r}].")
-    return list(ids)

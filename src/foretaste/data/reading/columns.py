@@ -79,22 +79,8 @@ def sniff(
         RatingsFileError: No separator is found, or the first line is broken.
         DataError: There is no row, or a role is not clear.
     """
-    if separator not in (None, "::") and not (separator.isascii() and len(separator) == 1):
-        raise UsageError(f"separator={separator!r}.", fix="Use one ASCII character, or '::'.")
-    if b"\n" not in chunk.content[:-1] and b"\r" in chunk.content[:-2]:
-        raise RatingsFileError(
-            path,
-            1,
-            what="lines end in a bare carriage return.",
-            fix="Save it with line ends LF or CRLF.",
-        )
-    if not chunk.content.strip():
-        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
-    head = _head(chunk, separator) if separator else _best_head(chunk, path)
-    chosen, rows = head
-    first = next((row for row in rows if row.cells or row.wrong), None)
-    if first is None:
-        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
+    chosen, rows = first_rows(chunk, path, separator)
+    first = next(row for row in rows if row.cells or row.wrong)
     if first.wrong:
         raise RatingsFileError(path, first.line, what=first.wrong, fix="Mend the first line.")
     header = is_header(first.cells, wanted)
@@ -107,6 +93,36 @@ def sniff(
     whole = [row.cells for row in rows if len(row.cells) == len(columns)]
     roles = roles_by_position(columns, whole, wanted, path)
     return Opening(chosen, columns, roles, False, 0, chunk.line)
+
+
+def first_rows(chunk: Chunk, path: Path, separator: str | None) -> tuple[str, list[Record]]:
+    """Return what stands between two cells, and the first rows, one of which has cells or a fault.
+
+    Args:
+        chunk: The first lines of a file.
+        path: The file, for messages.
+        separator: What stands between two cells; None to guess.
+
+    Raises:
+        UsageError: The separator is not one ASCII character or "::".
+        RatingsFileError: No separator is found.
+        DataError: There is no row.
+    """
+    if separator not in (None, "::") and not (separator.isascii() and len(separator) == 1):
+        raise UsageError(f"separator={separator!r}.", fix="Use one ASCII character, or '::'.")
+    if b"\n" not in chunk.content[:-1] and b"\r" in chunk.content[:-2]:
+        raise RatingsFileError(
+            path,
+            1,
+            what="lines end in a bare carriage return.",
+            fix="Save it with line ends LF or CRLF.",
+        )
+    if not chunk.content.strip():
+        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
+    chosen, rows = _head(chunk, separator) if separator else _best_head(chunk, path)
+    if not any(row.cells or row.wrong for row in rows):
+        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
+    return chosen, rows
 
 
 def _best_head(chunk: Chunk, path: Path) -> tuple[str, list[Record]]:
