@@ -22,8 +22,9 @@ from foretaste.errors import UsageError
 Source = Annotated[
     str,
     typer.Argument(
-        help="A ratings file (CSV, TSV, ::, Parquet, .gz), a MovieLens folder, a database URL with "
-        "--query, or the name of a public data set (see `foretaste fetch`)."
+        help="A ratings file (CSV, TSV, ::, Parquet, packed or not), - for standard input, a "
+        "MovieLens folder, a database URL with --query, or the name of a public data set (see "
+        "`foretaste fetch`)."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -51,8 +52,19 @@ def reader(
     rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Separator of the fields; guessed if not given.")
+        str | None,
+        typer.Option(
+            help="Separator of the fields, or `whitespace` for any number of blanks; guessed if "
+            "not given."
+        ),
     ] = None,
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="Encoding of a text file, such as cp1251 or gbk; auto finds UTF-8 and judges "
+            "others."
+        ),
+    ] = "auto",
     query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
     items: Annotated[
         str | None,
@@ -89,6 +101,7 @@ def reader(
         ratings = _read(
             source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
             value=rating_column, time=time_column, separator=separator, query=query,
+            encoding=encoding,
         )  # fmt: skip
         if items is None:
             return ratings

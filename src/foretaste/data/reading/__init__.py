@@ -15,12 +15,13 @@ import polars as pl
 from foretaste.data.building import DUPLICATES
 from foretaste.data.casting import CleanColumns
 from foretaste.data.dataset import Dataset
-from foretaste.data.reading.columns import guess_roles, sniff, unused
-from foretaste.data.reading.delimited import Format, read_cells
+from foretaste.data.reading.columns import guess_roles, unused
 from foretaste.data.reading.frames import as_polars
 from foretaste.data.reading.movielens import attach_tables, ratings_file, read_adjacency
-from foretaste.data.reading.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file
+from foretaste.data.reading.sources import Progress, TextFile, check_file
 from foretaste.data.reading.sql import read_query
+from foretaste.data.reading.streams import reads_anything
+from foretaste.data.reading.text import read_text
 from foretaste.errors import DataError, UsageError
 
 __all__ = ["from_frame", "read", "read_adjacency"]
@@ -28,6 +29,7 @@ __all__ = ["from_frame", "read", "read_adjacency"]
 Wanted = Mapping[str, str | None]  # name of a column by role; None to guess, "" for none
 
 
+@reads_anything
 def read(  # noqa: PLR0913 -- the public door; every argument has a default
     source: str | Path, *, user: str | None = None, item: str | None = None,
     value: str | None = None, time: str | None = None, separator: str | None = None,
@@ -37,14 +39,16 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     """Return the ratings or clicks of a text or Parquet file, a MovieLens folder, or a query.
 
     Args:
-        source: A path, or the URL of a database together with `query`.
+        source: A path, "-" for standard input, or the URL of a database together with `query`.
+            Text may be packed by gzip, bzip2, xz, zstd or zip.
         user: The column of users, where the guess from names is wrong.
         item: The column of items, likewise.
         value: The column of ratings or weights, likewise; "" for clicks without a value.
         time: The column of times, likewise; "" for none. Numbers are seconds, milliseconds,
             microseconds or nanoseconds since 1970 by their size; text is ISO 8601.
-        separator: One ASCII character or "::"; None to guess.
-        encoding: "auto" for UTF-8 or else latin-1, or a name that Python knows.
+        separator: One ASCII character, "::", or "whitespace" for any number of blanks and tabs;
+            None to guess.
+        encoding: "auto" for UTF-8 or else what the text seems to be, or a name that Python knows.
         query: The SQL that selects the rows from a database.
         bad_rows: "error" refuses rows that cannot be read; "drop" leaves them out and counts them.
         duplicates: Of several rows of one user and one item "last" keeps the newest, "mean" and
@@ -83,13 +87,8 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         ratings = _from_polars(table, names, wanted, bad_rows, duplicates, name, str(path))
     else:
         text = TextFile(path, encoding, progress)
-        try:
-            clean = _read_text(text, wanted, separator, bad_rows)
-        except NotUtf8Error:
-            text = TextFile(path, encoding, progress, encoding="latin-1")
-            clean = _read_text(text, wanted, separator, bad_rows)
-            clean.notes.append("not UTF-8, so read as latin-1")
-        ratings = clean.build(duplicates=duplicates, name=name, encoding=text.encoding)
+        clean, found = read_text(text, wanted, separator, bad_rows)
+        ratings = clean.build(duplicates=duplicates, name=name, encoding=found)
     return attach_tables(ratings, path)
 
 
@@ -152,32 +151,3 @@ def _read_parquet(path: Path, wanted: Wanted) -> tuple[list[str], pl.DataFrame]:
             f"this is not a whole Parquet file ({str(error).splitlines()[0]}).", where=path,
             fix="Write or download it again.",
         ) from None  # fmt: skip
-
-
-def _read_text(
-    text: TextFile, wanted: Wanted, separator: str | None, bad_rows: str
-) -> CleanColumns:
-    """Return the columns of a text file with their notes, chunk by chunk."""
-    chunks = text.chunks()
-    first = next(chunks)
-    opening = sniff(first, text.path, separator, wanted)
-    notes = unused(opening.columns, opening.roles)
-    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes)
-    place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
-    form = Format(opening.separator, len(opening.columns), place)
-    blank = opening.line - 2 if opening.header else 0
-    first = Chunk(first.content[opening.start :], opening.line)
-    for cells in read_cells(first, chunks, form, clean.integers, text.path):
-        blank += cells.blank
-        clean.add(cells.columns, cells.line_r, cells.row_r, cells.wrong)
-    if blank:
-        clean.notes.append(f"{blank:,} blank {'line' if blank == 1 else 'lines'} passed over")
-    if not opening.header:
-        clean.notes.append("no header, so columns by position")
-    if not clean.rows and opening.header:
-        raise DataError(
-            "there is a header and no row below it.",
-            where=text.path,
-            fix="Give a file with ratings.",
-        )
-    return clean

@@ -1,42 +1,46 @@
-"""Files as chunks of whole lines in UTF-8: what can be opened, gzip, encodings.
+"""Files as chunks of whole lines in UTF-8: what can be opened, and in which encoding.
 
-The module does not know what a line means: `delimited.py` cuts it into cells.
+The module does not know what a line means (`delimited.py` cuts it into cells), how content is
+unpacked (`streams.py`), or how an encoding is guessed (`encodings.py`).
 """
 
 from __future__ import annotations
 
 import codecs
 import difflib
-import gzip
-import re
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from foretaste.errors import DataError, RatingsFileError, UsageError
+from foretaste.data.reading.encodings import (
+    LOOKED_AT,
+    NO_TEXT,
+    codec_named,
+    foreign_run,
+    guess,
+    is_utf8,
+    wide_codec,
+)
+from foretaste.data.reading.streams import DAMAGE, SUFFIXES, damaged, packed_as, unpacked
+from foretaste.errors import DataError, RatingsFileError
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 BLOCK = 1 << 20  # bytes; a block and what polars makes of it stay in the processor's cache
+MANY = 1000  # lines
 LONGEST_LINE = 64 << 20  # bytes
-MULTIBYTE = re.compile(
-    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
-)
+MIXED = 0.3  # share of UTF-8 among lines beyond ASCII that other encodings do not reach by chance
 FOREIGN = {
-    b"PK\x03\x04": ("is a zip archive", "Unpack it first."),
-    b"\xfd7zXZ\x00": ("is compressed with xz", "Unpack it first (xz -d)."),
-    b"BZh": ("is compressed with bzip2", "Unpack it first (bzip2 -d)."),
-    b"\x28\xb5\x2f\xfd": ("is compressed with zstd", "Unpack it first (zstd -d)."),
     b"SQLite format 3\x00": ("is a SQLite database", "Read it as sqlite:///PATH with a query."),
 }
 
 
 class NotUtf8Error(Exception):
-    """The file is not UTF-8, although its beginning was: it must be read again as latin-1."""
+    """The file is not UTF-8, although its beginning was: it must be read again by a guess."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def check_file(path: Path) -> bytes:
     for start, (what, fix) in FOREIGN.items():
         if magic.startswith(start):
             raise DataError(f"the file {what}.", where=path, fix=fix)
-    if path.suffix == ".gz" and not magic.startswith(b"\x1f\x8b"):
+    kind = SUFFIXES.get(path.suffix)
+    if kind and packed_as(magic) != kind:
         raise DataError(
-            "the name ends in .gz but this is not a gzip file.", where=path,
+            f"the name ends in {path.suffix} but this is not a {kind} file.", where=path,
             fix="Rename it to what it is, such as .csv, or download it again.",
         )  # fmt: skip
     return magic
@@ -123,7 +128,7 @@ def _did_you_mean(path: Path) -> str:
 
 @dataclass
 class TextFile:
-    """A text file, plain or gzipped, in some encoding.
+    """A text file, plain or packed, in some encoding.
 
     Args:
         path: The file.
@@ -145,7 +150,7 @@ class TextFile:
             RatingsFileError: A line is too long, or the file mixes encodings.
             DataError: The file is damaged, or not in the encoding that was asked for.
         """
-        rest, line, multibyte = b"", 1, False
+        rest, line = b"", 1
         for block in self._utf8_blocks():
             cut = block.rfind(b"\n") + 1
             if not cut:
@@ -159,24 +164,19 @@ class TextFile:
             content = block if cut == len(block) else block[:cut]
             content = rest + content if rest else content
             rest = block[cut:]
-            multibyte = self._check_encoding(content, line, multibyte)
+            self._check_encoding(content)
             yield Chunk(content, line)
             line += line_ends(content)
         if rest:
-            self._check_encoding(rest, line, multibyte)
+            self._check_encoding(rest)
             yield Chunk(rest + b"\n", line)
 
-    def _check_encoding(self, content: bytes, line: int, multibyte: bool) -> bool:
-        """Return whether UTF-8 beyond ASCII has occurred so far; refuse a mix of encodings."""
+    def _check_encoding(self, content: bytes) -> None:
+        """Refuse bytes that are not UTF-8 where the encoding was to be found."""
         if self.asked != "auto" or self.encoding != "utf-8" or content.isascii():
-            return multibyte
-        try:
-            content.decode()
-        except UnicodeDecodeError as error:
-            if multibyte or MULTIBYTE.search(content):
-                raise _mixed(self.path, line + content.count(b"\n", 0, error.start)) from None
-            raise NotUtf8Error from None
-        return True
+            return
+        if not is_utf8(content):
+            raise NotUtf8Error
 
     def _utf8_blocks(self) -> Iterator[bytes]:
         """Yield the content in UTF-8, in blocks of any size."""
@@ -186,46 +186,52 @@ class TextFile:
         if codec.startswith("utf-8"):
             yield first.removeprefix(codecs.BOM_UTF8)
             yield from blocks
-        elif codec == "latin-1":
-            yield from self._from_latin_1(first, blocks)
+        elif self.asked == "auto" and codec[:5] not in ("utf-1", "utf-3"):
+            yield from self._from_guess(codec, first, blocks)
         else:
             yield from self._from_codec(codec, first, blocks)
 
     def _codec(self, first: bytes) -> str:
         """Return the encoding that is asked for, or else found in the first block."""
-        if self.asked not in ("auto", "utf-8", "latin-1"):
-            try:
-                self.encoding = codecs.lookup(self.asked).name
-            except LookupError:
-                raise UsageError(
-                    f"encoding={self.asked!r} is unknown.",
-                    fix="Use auto, utf-8, latin-1 or utf-16.",
-                ) from None
-            self.encoding = {"iso8859-1": "latin-1"}.get(self.encoding, self.encoding)
-        elif self.asked != "auto":
-            self.encoding = self.asked
-        elif first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            self.encoding = "utf-16"
+        if self.asked != "auto":
+            self.encoding = codec_named(self.asked)
+        elif self.encoding == "utf-8":
+            self.encoding = wide_codec(first) or "utf-8"
         return self.encoding
 
-    def _from_latin_1(self, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        line = 1
-        for block in _chain(first, blocks):
+    def _from_guess(self, codec: str, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield blocks of whole lines in a guessed encoding, and look for UTF-8 in them."""
+        foreign, line = foreign_run(codec), 1
+        for block in _whole_lines(chain((first,), blocks)):
             if block.isascii():
                 yield block
             else:
-                both = MULTIBYTE.search(block) if self.asked == "auto" else None
-                if both:
-                    raise _mixed(self.path, line + block.count(b"\n", 0, both.start()))
-                yield block.decode("latin-1").encode()
+                if both := foreign.search(block):
+                    raise mixed(self.path, line + block.count(b"\n", 0, both.start()))
+                if codec == "latin-1" and any(0x80 <= byte < 0xA0 for byte in set(block)):
+                    codec = self.encoding = "cp1252"
+                try:
+                    text = block.decode(codec)
+                    at = found.start() if (found := NO_TEXT.search(text)) else -1
+                    upto = text[:at].count("\n")
+                except UnicodeDecodeError as error:
+                    at, upto, text = error.start, block.count(b"\n", 0, error.start), ""
+                if at >= 0:
+                    raise RatingsFileError(
+                        self.path, line + upto,
+                        what=f"the text is not {codec}, as it seemed from the rest.",
+                        fix="Mend the line, or name the encoding with --encoding (encoding=).",
+                    )  # fmt: skip
+                yield text.encode()
             line += line_ends(block)
 
     def _from_codec(self, codec: str, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(codec)()
         line = 1
         try:
-            for block in _chain(first, blocks):
+            for block in chain((first,), blocks):
                 text = decoder.decode(block).encode()
+                text = text.removeprefix(codecs.BOM_UTF8) if line == 1 else text
                 line += text.count(b"\n")
                 yield text
             yield decoder.decode(b"", final=True).encode()
@@ -238,34 +244,118 @@ class TextFile:
     def _blocks(self) -> Iterator[bytes]:
         total = self.path.stat().st_size
         with self.path.open("rb") as raw:
-            zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-            stream: BinaryIO = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
-            while block := self._read_lines(stream):
+            kind = packed_as(raw.peek(6)[:6])
+            stream: BinaryIO = unpacked(raw, self.path) if kind else raw
+            while block := self._read_lines(stream, kind):
                 if self.progress is not None:
                     self.progress(raw.tell(), total)
                 yield block
 
-    def _read_lines(self, stream: BinaryIO) -> bytes:
+    def _read_lines(self, stream: BinaryIO, kind: str) -> bytes:
         """Return a block that ends with a line where that is near, so that nothing is copied."""
         try:
             block = stream.read(BLOCK)
             return block + stream.readline(BLOCK) if block else block
-        except EOFError:
-            what = "the gzip file is cut off before its end."
-        except (gzip.BadGzipFile, zlib.error) as error:
-            what = f"the gzip file is damaged ({error})."
-        except OSError as error:
-            what = f"the file cannot be read ({error.strerror or error})."
-        raise DataError(what, where=self.path, fix="Download or copy it again.")
+        except DAMAGE as error:
+            raise damaged(error, kind, self.path) from None
+
+    def with_guess(self) -> TextFile:
+        """Return the file in the encoding that its lines beyond ASCII seem to be in.
+
+        Raises:
+            RatingsFileError: Some lines are UTF-8, and others are not.
+            DataError: The encoding cannot be judged; says which there are.
+        """
+        seen = Beyond()
+        line = 1
+        for block in _whole_lines(self._blocks()):
+            if not block.isascii():
+                seen.add(block, line)
+            line += line_ends(block)
+            if seen.enough():
+                break
+        return TextFile(self.path, "auto", self.progress, self._judged(seen))
+
+    def _judged(self, seen: Beyond) -> str:
+        """Return the encoding of lines that are not all UTF-8."""
+        if seen.n_utf8 > MIXED * (seen.n_utf8 + seen.n_other):
+            codec, near = guess(seen.utf8 + seen.other)
+            if not codec or any(map(foreign_run(codec).search, seen.utf8)):
+                raise mixed(self.path, max(seen.first_utf8, seen.first_other))
+        else:
+            codec, near = guess(seen.other)
+        if codec:
+            return codec
+        could = f" It could be {' or '.join(near)}." if near else ""
+        raise RatingsFileError(
+            self.path, seen.first_other,
+            what=f"the text is not UTF-8, and its encoding cannot be judged.{could}",
+            fix="Name it with --encoding (encoding=), for example --encoding "
+            f"{near[0] if near else 'cp1252'}.",
+        )  # fmt: skip
 
 
-def _mixed(path: Path, line: int) -> RatingsFileError:
+@dataclass
+class Beyond:
+    """Lines beyond ASCII: some of those that are UTF-8, some of the others, and how many."""
+
+    utf8: list[bytes] = field(default_factory=list)
+    other: list[bytes] = field(default_factory=list)
+    n_utf8: int = 0
+    n_other: int = 0
+    first_utf8: int = 0
+    first_other: int = 0
+    size: int = 0
+
+    def add(self, block: bytes, line: int) -> None:
+        """Add the lines of a block.
+
+        Args:
+            block: Whole lines.
+            line: The number of the first.
+        """
+        for i, text in enumerate(block.split(b"\n"), start=line):
+            if text.isascii():
+                continue
+            if is_utf8(text):
+                self.n_utf8 += 1
+                self.first_utf8 = self.first_utf8 or i
+                if len(self.utf8) < MANY:
+                    self.utf8.append(text)
+            else:
+                self.n_other += 1
+                self.first_other = self.first_other or i
+                if self.size < LOOKED_AT:
+                    self.other.append(text)
+                    self.size += len(text)
+
+    def enough(self) -> bool:
+        """Return whether more lines would not change the judgement."""
+        return self.size >= LOOKED_AT or (self.n_other > 0 and self.n_utf8 > MANY)
+
+
+def mixed(path: Path, line: int) -> RatingsFileError:
+    """Return the error of a file in two encodings.
+
+    Args:
+        path: The file.
+        line: The first line in the second one.
+    """
     return RatingsFileError(
         path, line, what="the file mixes UTF-8 with another encoding.",
         fix="Mend it, or choose with --encoding (encoding='utf-8' or 'latin-1').",
     )  # fmt: skip
 
 
-def _chain(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from blocks
+def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield blocks that end where a line ends, because a character may span two blocks."""
+    rest = b""
+    for block in blocks:
+        cut = block.rfind(b"\n") + 1
+        if cut or len(rest) > LONGEST_LINE:
+            yield rest + block[:cut]
+            rest = block[cut:]
+        else:
+            rest += block
+    if rest:
+        yield rest
