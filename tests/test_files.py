@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -24,7 +25,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foretaste.data.reading import encodings, read, sources, streams
+from foretaste.data import times
+from foretaste.data.reading import encodings, from_frame, read, sources, streams
 from foretaste.errors import ForetasteError
 
 Row = tuple[str, str, float, int | None]  # user, item, value, seconds
@@ -188,6 +190,53 @@ SEPARATED = {
     ),
 }  # fmt: skip
 MADE = ENCODED | PACKED | SEPARATED
+
+AT = 1_110_879_000  # 2005-03-15 09:30:00 UTC
+LATER_AT = 1_112_347_805  # 2005-04-01 09:30:05 UTC
+MIDNIGHT, APRIL = 1_110_844_800, 1_112_313_600
+TIMES: dict[str, tuple[str, str, int, int, str]] = {  # two cells, their seconds, the note
+    "ISO": ("2005-03-15T09:30:00Z", "2005-04-01 09:30:05", AT, LATER_AT, "ISO dates"),
+    "ISO with a comma": ("2005-03-15 09:30:00,5", "2005-04-01 09:30:05,25", AT, LATER_AT, "ISO"),
+    "PostgreSQL": ("2005-03-15 09:30:00+00", "2005-04-01 11:30:05.25+02", AT, LATER_AT, "ISO"),
+    "Go": ("2005-03-15 09:30:00 +0000 UTC", "2005-04-01 11:30:05.5 +0200 CEST m=+0.01", AT,
+           LATER_AT, "ISO"),
+    "Java": ("2005-03-15T10:30:00+01:00[Europe/Berlin]", "2005-04-01T11:30:05+02:00[Europe/Paris]",
+             AT, LATER_AT, "ISO"),
+    "a named zone": ("2005-03-15 10:30:00 Europe/Berlin", "2005-04-01 11:30:05 Europe/Berlin", AT,
+                     LATER_AT, "ISO"),
+    "RFC 2822": ("Tue, 15 Mar 2005 09:30:00 +0000", "Fri, 1 Apr 2005 04:30:05 EST", AT, LATER_AT,
+                 "RFC 2822"),
+    "RFC 7231": ("Tue, 15 Mar 2005 09:30:00 GMT", "Fri, 01 Apr 2005 09:30:05 GMT", AT, LATER_AT,
+                 "RFC 2822"),
+    "day, month in words": ("15-Mar-2005", "1 April 2005", MIDNIGHT, APRIL, "RFC 2822"),
+    "month in words": ("Mar 15, 2005", "April 1, 2005", MIDNIGHT, APRIL, "month in words"),
+    "ctime": ("Tue Mar 15 09:30:00 2005", "Fri Apr  1 09:30:05 2005", AT, LATER_AT, "ctime"),
+    "Twitter": ("Tue Mar 15 09:30:00 +0000 2005", "Fri Apr 01 09:30:05 +0000 2005", AT, LATER_AT,
+                "ctime"),
+    "year first": ("2005/03/15 09:30", "2005/4/1 9:30:05", AT, LATER_AT, "year first"),
+    "Amazon": ("03 15, 2005", "04 1, 2005", MIDNIGHT, APRIL, "Amazon"),
+    "points": ("15.03.2005 09:30", "1.4.2005 9:30:05", AT, LATER_AT, "the day first"),
+    "day first": ("15/03/2005 09:30", "01/04/2005 09:30:05", AT, LATER_AT, "day-first"),
+    "month first": ("3/15/2005 9:30 AM", "4/1/2005 9:30:05 AM", AT, LATER_AT, "month-first"),
+    "day first, dashes": ("15-03-2005", "01-04-2005", MIDNIGHT, APRIL, "day-first"),
+    "8 digits": ("20050315", "20050401", MIDNIGHT, APRIL, "dates of 8 digits"),
+    "10 digits": ("2005031500", "2005040100", MIDNIGHT, APRIL, "dates of 10 digits"),
+    "12 digits": ("200503150930", "200504010000", AT, APRIL, "dates of 12 digits"),
+    "14 digits": ("20050315093000", "20050401093005", AT, LATER_AT, "dates of 14 digits"),
+    "17 digits": ("20050315093000123", "20050401093005999", AT, LATER_AT, "dates of 17 digits"),
+    "Excel": ("38426.39583", "38443", AT, APRIL, "days of Excel"),
+}  # fmt: skip
+
+
+def timed(first: str, second: str, separator: str = ";") -> bytes:
+    rows = [("user", "item", "time"), ("1", "2", first), ("1", "3", second)]
+    return "".join(separator.join(row) + "\n" for row in rows).encode()
+
+
+for _name, (_first, _second, _at, _later, _note) in TIMES.items():
+    MADE[f"times: {_name}"] = Made(
+        timed(_first, _second), [("1", "2", 1.0, _at), ("1", "3", 1.0, _later)], note=_note
+    )
 
 
 def rows_of(ratings: Any) -> list[Row]:
@@ -483,3 +532,94 @@ def test_an_open_quote_is_an_error_with_its_line(write, separator):
     assert message(write(text.encode()), separator=separator).startswith(
         "ratings.csv:7: a quote is opened here and never closed."
     )
+
+
+# Times: one table of layouts, a file for each
+
+
+def test_every_layout_of_times_has_a_file():
+    for layout in times.LAYOUTS.values():
+        assert any(
+            re.search(layout.pattern.replace("(?<", "(?P<"), one[0]) for one in TIMES.values()
+        )
+        assert times.is_date(layout.example)
+
+
+@pytest.mark.parametrize("name", list(TIMES))
+def test_a_layout_of_times_is_known_without_a_header(write, name):
+    first, second, at, later, _ = TIMES[name]
+    if name in ("10 digits", "Excel"):
+        return  # 2005031500 is a time by its size, and 38426.39583 could be a weight
+    content = timed(first, second).split(b"\n", 1)[1]
+    assert rows_of(read(write(content))) == [("1", "2", 1.0, at), ("1", "3", 1.0, later)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [("01/02/2005", "03/04/2005", "every date could have the day first or the month. Choose with "
+      "--time-format day-first or month-first (time_format=)."),
+     ("15/02/2005", "02/15/2005", "some dates have the day first, and others the month. Choose"),
+     ("38426", "38443", "numbers such as 38426 could be days of Excel or seconds since 1970. "
+      "Choose with --time-format excel or --time-format seconds (time_format=).")],
+)  # fmt: skip
+def test_times_that_two_layouts_fit_are_asked_for(write, first, second, said):
+    assert f"ratings.csv: column 'time': {said}" in message(write(timed(first, second)))
+
+
+@pytest.mark.parametrize(
+    ("cell", "asked", "seconds"),
+    [("01/02/2005", "day-first", 1_107_216_000), ("01/02/2005", "month-first", 1_104_624_000),
+     ("38426", "excel", MIDNIGHT), ("38426", "seconds", 38_426), ("20050315", "seconds", 20050315),
+     ("15/3/05 9.30", "%d/%m/%y %H.%M", AT), ("2005", "%Y", 1_104_537_600), ("200503", "%Y%m",
+      1_109_635_200), ("2005-03-15 10:30 +0100", "%Y-%m-%d %H:%M %z", AT), ("1", "milliseconds", 0),
+     ("20050315", "%Y%m%d", MIDNIGHT)],
+)  # fmt: skip
+def test_a_format_of_times_can_be_given(write, cell, asked, seconds):
+    ratings = read(write(timed(cell, cell)), time_format=asked)
+    assert {row[3] for row in rows_of(ratings)} == {seconds}
+
+
+def test_a_format_of_times_that_is_none_is_a_usage_error(write):
+    said = message(write(timed("1", "2")), time_format="iso9000")
+    assert said.startswith("time_format='iso9000'. Use seconds, milliseconds, microseconds, ")
+
+
+@pytest.mark.parametrize("bad", ["20051399", "2005", "-1", "978300760", "20050315.5"])
+def test_what_is_no_date_among_dates_of_digits_is_a_bad_row(write, bad):
+    rows = "".join(f"1,{i},2005031{i}\n" for i in range(5))
+    said = message(write(f"user,item,time\n{rows}1,9,{bad}\n".encode()))
+    assert said.startswith("ratings.csv: 1 row cannot be read:")
+    assert "ratings.csv:7: column 'time'" in said
+
+
+@given(st.lists(st.integers(1, 10**8 - 1), min_size=4, max_size=40))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_numbers_that_are_no_dates_stay_seconds(numbers):
+    frame = {"user": list(range(len(numbers))), "item": [1] * len(numbers), "time": numbers}
+    digits = [f"{n:08d}" for n in numbers]
+    dates = sum("1970" <= d[:4] <= "2100" and times.is_date(d) for d in digits)
+    if dates * 2 < len(numbers) and not all(25_569 <= n < 73_415 for n in numbers):
+        read_times = from_frame(frame).interactions.time_r
+        assert read_times is not None
+        assert sorted(read_times.tolist()) == sorted(n * 1000 for n in numbers)
+
+
+# Values
+
+
+def test_values_with_a_decimal_comma_are_read_and_said(write):
+    ratings = read(write(b"user;item;rating\n1;2;4,5\n1;3;3\n1;4;1,125\n"))
+    assert [row[2] for row in rows_of(ratings)] == [4.5, 3.0, 1.125]
+    assert "values read with a decimal comma" in ratings.report.notes
+
+
+@pytest.mark.parametrize("cells", [("1,234", "2,000"), ("4,5", "4.5"), ("4.5", "4,5")])
+def test_a_comma_that_could_be_of_thousands_is_refused(write, cells):
+    text = "user;item;rating\n" + "".join(f"1;{i};{cell}\n" for i, cell in enumerate(cells))
+    assert "column 'rating': got '" in message(write(text.encode()))
+
+
+def test_a_decimal_comma_after_values_with_points_is_refused(write, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 64)
+    text = "user;item;rating\n" + "".join(f"1;{i};3.5\n" for i in range(99)) + "2;1;4,5\n"
+    assert "ratings.csv:101: column 'rating': got '4,5'" in message(write(text.encode()))

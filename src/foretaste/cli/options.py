@@ -65,6 +65,13 @@ def reader(
             "others."
         ),
     ] = "auto",
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            help="How times are written, where their cells leave it open: seconds, milliseconds, "
+            "excel, day-first, month-first, or a pattern such as %d/%m/%Y."
+        ),
+    ] = None,
     query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
     items: Annotated[
         str | None,
@@ -101,7 +108,7 @@ def reader(
         ratings = _read(
             source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
             value=rating_column, time=time_column, separator=separator, query=query,
-            encoding=encoding,
+            encoding=encoding, time_format=time_format,
         )  # fmt: skip
         if items is None:
             return ratings
@@ -145,9 +152,10 @@ def _read(source: str, **options: Any) -> Dataset:
     if _in_catalog(source):
         given = [
             name
-            for name in ("user", "item", "value", "time", "separator", "query")
+            for name in ("user", "item", "value", "time", "separator", "query", "time_format")
             if options.get(name)
         ]
+        given += ["encoding"] if options.get("encoding", "auto") != "auto" else []
         if given:
             raise UsageError(
                 f"{source} is a public data set: its columns are known.", fix="Leave them out."

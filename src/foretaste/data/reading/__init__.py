@@ -35,6 +35,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     value: str | None = None, time: str | None = None, separator: str | None = None,
     encoding: str = "auto", query: str | None = None, bad_rows: str = "error",
     duplicates: str = "last", name: str | None = None, progress: Progress | None = None,
+    time_format: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a text or Parquet file, a MovieLens folder, or a query.
 
@@ -44,8 +45,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         user: The column of users, where the guess from names is wrong.
         item: The column of items, likewise.
         value: The column of ratings or weights, likewise; "" for clicks without a value.
-        time: The column of times, likewise; "" for none. Numbers are seconds, milliseconds,
-            microseconds or nanoseconds since 1970 by their size; text is ISO 8601.
+        time: The column of times, likewise; "" for none.
         separator: One ASCII character, "::", or "whitespace" for any number of blanks and tabs;
             None to guess.
         encoding: "auto" for UTF-8 or else what the text seems to be, or a name that Python knows.
@@ -55,6 +55,9 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
             "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
         name: What messages and reports call the Dataset; None for the name of the file.
         progress: Called with the bytes done and the bytes in all.
+        time_format: How times are written: "seconds", "milliseconds", "microseconds", "nanoseconds"
+            (since 1970), "excel", "day-first", "month-first" or a pattern of strptime; None to
+            judge by the cells, as `foretaste.data.time_columns` explains.
 
     Raises:
         DataError: There is no such file, or it cannot be read; says which line and what to do.
@@ -87,7 +90,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         ratings = _from_polars(table, names, wanted, bad_rows, duplicates, name, str(path))
     else:
         text = TextFile(path, encoding, progress)
-        clean, found = read_text(text, wanted, separator, bad_rows)
+        clean, found = read_text(text, wanted, separator, bad_rows, time_format)
         ratings = clean.build(duplicates=duplicates, name=name, encoding=found)
     return attach_tables(ratings, path)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from foretaste.data.times import is_date
 from foretaste.errors import DataError
 
 NAMES = {
@@ -29,7 +30,6 @@ OPTION = {"user": "user", "item": "item", "value": "rating", "time": "time"}  # 
 NEEDED = ("user", "item")
 TIME_SIZE = 10**8  # a number from here on is a time; as seconds it is March 1973
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 
 
 def plain(name: str) -> str:
@@ -50,7 +50,7 @@ def is_header(cells: Sequence[str], wanted: Mapping[str, str | None]) -> bool:
     """
     known = any(plain(cell) in names for cell in cells for names in KNOWN.values())
     given = any(cell.strip() == name for cell in cells for name in wanted.values() if name)
-    return known or given or not any(is_number(cell) or DATE.fullmatch(cell) for cell in cells)
+    return known or given or not any(is_number(cell) or is_date(cell) for cell in cells)
 
 
 def is_number(cell: str) -> bool:
@@ -146,7 +146,7 @@ def roles_by_position(
 
 
 def _is_time(cell: str) -> bool:
-    return DATE.fullmatch(cell) is not None or (is_number(cell) and float(cell) >= TIME_SIZE)
+    return is_date(cell) or (is_number(cell) and float(cell) >= TIME_SIZE)
 
 
 def _unclear(what: str, role: str, columns: Sequence[str], where: str | Path) -> DataError:

@@ -98,7 +98,11 @@ class Head:
 
 
 def read_text(
-    text: TextFile, wanted: Mapping[str, str | None], separator: str | None, bad_rows: str
+    text: TextFile,
+    wanted: Mapping[str, str | None],
+    separator: str | None,
+    bad_rows: str,
+    time_format: str | None = None,
 ) -> tuple[CleanColumns, str]:
     """Return the columns of a text file with their notes, and its encoding.
 
@@ -107,28 +111,33 @@ def read_text(
         wanted: Name of the column by role; None to guess, "" for no such column.
         separator: What stands between two cells; None to guess.
         bad_rows: "error" or "drop".
+        time_format: How times are written; None to choose.
 
     Raises:
         DataError: The file cannot be read; says where and what to do.
     """
     try:
-        return _read(text, wanted, separator, bad_rows), text.encoding
+        return _read(text, wanted, separator, bad_rows, time_format), text.encoding
     except NotUtf8Error:
         text = text.with_guess()
-    clean = _read(text, wanted, separator, bad_rows)
+    clean = _read(text, wanted, separator, bad_rows, time_format)
     clean.notes.append(f"not UTF-8, so read as {text.encoding}")
     return clean, text.encoding
 
 
 def _read(
-    text: TextFile, wanted: Mapping[str, str | None], separator: str | None, bad_rows: str
+    text: TextFile,
+    wanted: Mapping[str, str | None],
+    separator: str | None,
+    bad_rows: str,
+    time_format: str | None,
 ) -> CleanColumns:
     """Return the columns of a text file with their notes."""
     chunks = text.chunks()
     first = next(chunks)
     opening = sniff(first, text.path, separator, wanted)
     notes = unused(opening.columns, opening.roles)
-    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes)
+    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes, time_format=time_format)
     place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
     width = len(opening.columns)
     form = Format(opening.separator, width, place, opening.quoted, opening.comment)
