@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -623,3 +624,92 @@ def test_a_decimal_comma_after_values_with_points_is_refused(write, monkeypatch)
     monkeypatch.setattr(sources, "BLOCK", 64)
     text = "user;item;rating\n" + "".join(f"1;{i};3.5\n" for i in range(99)) + "2;1;4,5\n"
     assert "ratings.csv:101: column 'rating': got '4,5'" in message(write(text.encode()))
+
+
+# Mutations of every made file
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """A file with one thing wrong with it."""
+    n = len(content)
+    at = int(rng.integers(0, n))
+    end = min(n, at + int(rng.integers(1, 40)))
+    insert = [b'"', b"\n", b"\0", b"\r", b",", b"\t", b" ", b"\xe9", "é".encode(), b"#", b"%",
+              b"9", b"sep=;\n", b"\n# x\n", b'\n"\n', b"\xff\xfe", b"\xe6", b"\n\n"]  # fmt: skip
+    kind = int(rng.integers(0, len(insert) + 5))
+    if kind < len(insert):
+        return content[:at] + insert[kind] + content[at:]
+    lines = content.split(b"\n")
+    line, other = (int(i) for i in rng.integers(0, len(lines), 2))
+    if kind == len(insert):
+        flipped = bytes([content[at] ^ (1 << int(rng.integers(0, 8)))])
+        return content[:at] + flipped + content[at + 1 :]
+    if kind == len(insert) + 1:
+        return content[:at] + content[end:]
+    if kind == len(insert) + 2:
+        return content[:at] or b"x"
+    if kind == len(insert) + 3:
+        lines[line], lines[other] = lines[other], lines[line]
+    else:
+        lines.insert(line, lines[other])
+    return b"\n".join(lines)
+
+
+def unpacked(content: bytes) -> bytes | None:
+    """What a packed file holds, by its libraries; None where that is not text in one layer."""
+    readers = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7z": lzma.decompress,
+               b"\x28\xb5": streams.zstd.decompress}  # fmt: skip
+    if content.startswith(b"PK"):
+        return None
+    return next((f(content) for magic, f in readers.items() if content.startswith(magic)), content)
+
+
+def mutate_and_read(path: Path, seed: int) -> bool:
+    """Whether a mutated file is read; then each of its lines is accounted for, none made up."""
+    rng = np.random.default_rng([13, seed])
+    made = MADE[list(MADE)[seed % len(MADE)]]
+    content = made.content
+    for _ in range(int(rng.integers(1, 3))):
+        content = mutated(content, rng)
+    path.write_bytes(content)
+    bad_rows = str(rng.choice(["error", "drop"]))
+    try:
+        ratings = read(path, bad_rows=bad_rows, duplicates="keep", **made.options)
+    except ForetasteError as error:
+        assert str(path) in str(error), f"seed {seed}: {error}"  # noqa: PT017 -- either is right
+        return False
+    text = unpacked(content)
+    if text is not None:
+        codec = ratings.report.encoding
+        whole = text.decode("utf-8" if codec == "utf-8" else codec, errors="replace")
+        assert lines_accounted_for(ratings) == lines_in(whole.encode()), f"seed {seed}"
+        ids = [*ratings.users.values.cast(pl.String), *ratings.items.values.cast(pl.String)]
+        bare = whole.replace('""', '"')
+        assert all(i in bare for i in ids), f"seed {seed}: an id that is not in the file"
+        controls = [i for i in ids if re.search("[\x80-\x9f]", i)]
+        assert not controls or codec.startswith("utf"), f"seed {seed}: {controls}"
+    assert len(ratings) == ratings.report.rows - ratings.report.dropped, f"seed {seed}"
+    return True
+
+
+@pytest.mark.parametrize("block", [1 << 20, 64])
+def test_a_mutated_file_is_refused_or_every_line_of_it_is_accounted_for(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(sources, "BLOCK", block)
+    seeds = range(0, 400) if block == 64 else range(400, 800)
+    outcomes = [mutate_and_read(tmp_path / "ratings.csv", seed) for seed in seeds]
+    assert 50 < sum(outcomes) < 350
+
+
+@pytest.mark.slow
+def test_twenty_thousand_mutations_are_refused_or_accounted_for(tmp_path):
+    outcomes = [mutate_and_read(tmp_path / "ratings.csv", seed) for seed in range(800, 20_800)]
+    assert 2_000 < sum(outcomes) < 18_000
+
+
+def test_a_chunk_of_numbers_among_dates_is_bad_rows(write, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 64)
+    dates = "".join(f"1,{i},2005-03-15\n" for i in range(9))
+    text = "user,item,time\n" + dates + "".join(f"2,{i},978300760\n" for i in range(9))
+    assert "9 rows cannot be read" in message(write(text.encode()))

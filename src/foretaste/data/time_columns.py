@@ -103,6 +103,8 @@ class TimeReader:
             read = by_pattern(column.cast(pl.String), self.asked)
             self.text = True
             return read, read.is_null()
+        if self.layout in LAYOUTS and column.dtype.is_numeric():
+            column = column.cast(pl.String)  # a chunk of numbers among dates: its rows are bad
         if column.dtype == pl.String:
             read = self._dates(column)
             if read is not None:
