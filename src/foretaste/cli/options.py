@@ -40,7 +40,21 @@ Fields = Annotated[
 Diversity = Annotated[
     float, typer.Option(help="From 0 to 1: how much relevance to trade for variety in a list.")
 ]
-
+Separator = Annotated[
+    str | None,
+    typer.Option(help="Separator of the fields, or whitespace for any number of blanks; guessed."),
+]
+Encoding = Annotated[
+    str,
+    typer.Option(help="Encoding of a text file, such as cp1251 or gbk; auto judges by the text."),
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="How times are written, where their cells leave it open: seconds, milliseconds, "
+        "excel, day-first, month-first, or a pattern such as %d/%m/%Y."
+    ),
+]
 
 Reader = Callable[[], Dataset]
 
@@ -51,27 +65,9 @@ def reader(
     item_column: Annotated[str | None, typer.Option(help="Column of item ids.")] = None,
     rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(
-            help="Separator of the fields, or `whitespace` for any number of blanks; guessed if "
-            "not given."
-        ),
-    ] = None,
-    encoding: Annotated[
-        str,
-        typer.Option(
-            help="Encoding of a text file, such as cp1251 or gbk; auto finds UTF-8 and judges "
-            "others."
-        ),
-    ] = "auto",
-    time_format: Annotated[
-        str | None,
-        typer.Option(
-            help="How times are written, where their cells leave it open: seconds, milliseconds, "
-            "excel, day-first, month-first, or a pattern such as %d/%m/%Y."
-        ),
-    ] = None,
+    separator: Separator = None,
+    encoding: Encoding = "auto",
+    time_format: TimeFormat = None,
     query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
     items: Annotated[
         str | None,

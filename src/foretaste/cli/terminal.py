@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import os
 import sys
 import unicodedata
@@ -22,7 +23,7 @@ def use_plain_characters() -> None:
     """Let both streams write something near for a character that their encoding lacks."""
     codecs.register_error("foretaste.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="foretaste.plain")
 
 
