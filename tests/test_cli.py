@@ -14,7 +14,7 @@ import typer
 
 import foretaste as ft
 from foretaste import cli
-from foretaste.cli.options import listed
+from foretaste.cli.values import listed
 from foretaste.data.catalog import CATALOG
 from foretaste.experiments.recipes import recipe_names
 from foretaste.models import MODELS

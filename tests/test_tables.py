@@ -309,7 +309,7 @@ def test_a_json_document_without_interactions_says_what_it_has(write):
 
 def test_json_over_many_chunks_is_read_alike(write, monkeypatch):
     records = [{"user": f"ü{n % 7}", "item": n, "rating": n % 5 + 0.5} for n in range(500)]
-    monkeypatch.setattr("foretaste.data.reading.sources.BLOCK", 97)
+    monkeypatch.setattr("foretaste.data.reading.text.sources.BLOCK", 97)
     for content in (lines(*records), json.dumps(records, indent=1).encode(),
                     json.dumps({"a": 1, "reviews": records}, indent=2).encode()):  # fmt: skip
         ratings = read(write("a.json", content))
@@ -767,7 +767,7 @@ def check_mutations(path: Path, seeds: range) -> dict[str, int]:
 def test_a_file_with_a_fault_is_refused_or_all_its_rows_are_accounted_for(
     tmp_path, monkeypatch, block
 ):
-    monkeypatch.setattr("foretaste.data.reading.sources.BLOCK", block)
+    monkeypatch.setattr("foretaste.data.reading.text.sources.BLOCK", block)
     start = 0 if block > 37 else MUTATIONS
     outcomes = check_mutations(tmp_path / "mutated.bin", range(start, start + MUTATIONS))
     assert min(outcomes.values()) > 0

@@ -10,15 +10,9 @@ from typing import Annotated
 import typer
 
 from foretaste.bundle import refuse_foreign
-from foretaste.cli.options import (
-    Bundle,
-    Diversity,
-    Json,
-    history_of,
-    ids_from,
-    user_features_from,
-)
+from foretaste.cli.options import Bundle, Diversity, Json
 from foretaste.cli.show import emit, say, seconds, show_frame
+from foretaste.cli.values import history_of, ids_from, user_features_from
 from foretaste.errors import UsageError
 from foretaste.recommending.fitting import load
 from foretaste.recommending.request import Entry, Request

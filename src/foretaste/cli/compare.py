@@ -9,17 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.cli.options import (
-    LEARN,
-    Device,
-    EventWeights,
-    Json,
-    Length,
-    Reader,
-    Share,
-    reads_ratings,
-)
+from foretaste.cli.options import Device, EventWeights, Json, Length, Reader, Share, reads_ratings
 from foretaste.cli.show import console, emit, say, say_progress
+from foretaste.cli.values import LEARN
 from foretaste.data.splitting import split
 from foretaste.evaluation.evaluate import K
 from foretaste.experiments.comparison import SEEDS, Comparison, compare_models

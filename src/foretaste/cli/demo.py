@@ -15,8 +15,9 @@ import typer
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.data import checked
 from foretaste.cli.models import baselines, finish, show_comparison, training_folder
-from foretaste.cli.options import Json, listed, reader
+from foretaste.cli.options import Json, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
+from foretaste.cli.values import listed
 from foretaste.data.catalog import CATALOG
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import split

@@ -13,7 +13,6 @@ import typer
 
 from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import (
-    LEARN,
     Device,
     Diversity,
     EventWeights,
@@ -23,10 +22,10 @@ from foretaste.cli.options import (
     Reader,
     Seed,
     Share,
-    fields_from,
     reads_ratings,
 )
 from foretaste.cli.show import byte_meter, emit, say, say_progress, seconds, show_reports
+from foretaste.cli.values import LEARN, fields_from
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError

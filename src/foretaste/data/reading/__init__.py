@@ -5,7 +5,8 @@ The module does not know how cells are cut (`delimited.py`) or judged (`casting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ import polars as pl
 from foretaste.data.building import DUPLICATES, EventRules
 from foretaste.data.casting import CleanColumns
 from foretaste.data.dataset import Dataset
-from foretaste.data.reading.columns import guess_roles, sniff, unused
-from foretaste.data.reading.delimited import Format, read_cells
+from foretaste.data.reading.columns import guess_roles, unused
 from foretaste.data.reading.frames import as_polars, check_names, matrix_table, plain_column
 from foretaste.data.reading.json_records import (
     by_last_key,
@@ -29,20 +29,20 @@ from foretaste.data.reading.json_records import (
 )
 from foretaste.data.reading.layouts import check_layout, layout_of, read_layout
 from foretaste.data.reading.movielens import attach_tables, has_ratings, ratings_file
-from foretaste.data.reading.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file
 from foretaste.data.reading.sql import read_query
-from foretaste.data.reading.tables import (
-    kind_of,
-    parquet_files,
-    read_columns,
-)
-from foretaste.errors import DataError, RatingsFileError, UsageError
+from foretaste.data.reading.tables import kind_of, parquet_files, read_columns
+from foretaste.data.reading.text import read_rows, with_encoding
+from foretaste.data.reading.text.sources import Chunk, Progress, TextFile, check_file
+from foretaste.data.reading.text.streams import reads_anything
+from foretaste.errors import RatingsFileError, UsageError
 
 __all__ = ["from_frame", "read"]
 
 Wanted = Mapping[str, str | None]  # name of a column by role; None to guess, "" for none
+Cleaner = Callable[..., CleanColumns]  # of a source and its columns; the rest was said to `read`
 
 
+@reads_anything
 def read(  # noqa: PLR0913 -- the public door; every argument has a default
     source: str | Path, *, user: str | None = None, item: str | None = None,
     value: str | None = None, time: str | None = None, separator: str | None = None,
@@ -50,6 +50,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     bad_rows: str = "error", duplicates: str = "auto", name: str | None = None,
     progress: Progress | None = None, event: str | None = None,
     event_weights: Mapping[str, float] | None = None, target_event: str | None = None,
+    time_format: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a file, a folder (MovieLens, Parquet files), or a query.
 
@@ -57,14 +58,15 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     which one, its first bytes say.
 
     Args:
-        source: A path, or the URL of a database together with `query`.
+        source: A path, "-" for standard input, or the URL of a database together with `query`.
+            Text may be packed by gzip, bzip2, xz, zstd or zip.
         user: The column of users, where the guess from names is wrong.
         item: The column of items, likewise.
         value: The column of ratings or weights, likewise; "" for clicks without a value.
-        time: The column of times, likewise; "" for none. Numbers are seconds, milliseconds,
-            microseconds or nanoseconds since 1970 by their size; text is ISO 8601.
-        separator: One ASCII character or "::"; None to guess.
-        encoding: "auto" for UTF-8 or else latin-1, or a name that Python knows.
+        time: The column of times, likewise; "" for none.
+        separator: One ASCII character, "::", or "whitespace" for any number of blanks and tabs;
+            None to guess.
+        encoding: "auto" for UTF-8 or else what the text seems to be, or a name that Python knows.
         layout: "table" for one interaction a line; "wide" for a matrix of users x items; "lists"
             for a user and their items a line; "netflix" for blocks under `item:`; "sessions" for
             items alone, each line a user; "mind" for impressions. None to guess; the notes of the
@@ -80,6 +82,9 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
             for none. A value is then an amount, such as a quantity or seconds.
         event_weights: What an event of each kind weighs, by name; None for 1 each.
         target_event: The kind to be predicted; None for the one of the highest weight.
+        time_format: How times are written: "seconds", "milliseconds", "microseconds", "nanoseconds"
+            (since 1970), "excel", "day-first", "month-first" or a pattern of strptime; None to
+            judge by the cells, as `foretaste.data.time_columns` explains.
 
     Raises:
         DataError: There is no such file, or it cannot be read; says which line and what to do.
@@ -94,13 +99,14 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     """
     wanted = {"user": user, "item": item, "value": value, "time": time, "event": event}
     rules = EventRules(event_weights, target_event, named=bool(event))
+    cleaner = partial(CleanColumns, bad_rows=bad_rows, events=rules, time_format=time_format)
     check_names(wanted)
     check_layout(layout)
     _check_rule(duplicates)
     if "://" in str(source):
         table, shown = read_query(str(source), query)
         name = name or Path(urlsplit(shown).path).stem
-        clean = _clean_table(table, table.columns, wanted, bad_rows, shown, rules)
+        clean = _clean_table(table, table.columns, wanted, shown, cleaner)
         return clean.build(duplicates=duplicates, name=name)
     if query is not None:
         raise UsageError(
@@ -113,17 +119,16 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     name = name or (folder.resolve().name if folder else path.name.split(".")[0])
     if kind := "Parquet" if parts else kind_of(path):
         table, names, notes = _read_typed(path, kind, wanted, parts)
-        clean = _clean_table(table, names, wanted, bad_rows, str(path), rules, notes)
+        clean = _clean_table(table, names, wanted, str(path), cleaner, notes)
         return attach_tables(clean.build(duplicates=duplicates, name=name), path)
     check_file(path)
-    text = TextFile(path, encoding, progress)
-    try:
-        clean = _read_text(text, wanted, separator, bad_rows, layout, rules)
-    except NotUtf8Error:
-        text = TextFile(path, encoding, progress, encoding="latin-1")
-        clean = _read_text(text, wanted, separator, bad_rows, layout, rules)
-        clean.notes.append("not UTF-8, so read as latin-1")
-    ratings = clean.build(duplicates=duplicates, name=name, encoding=text.encoding)
+
+    def read_text(text: TextFile) -> CleanColumns:
+        return _read_text(text, wanted, separator, layout, cleaner)
+
+    clean, found, notes = with_encoding(TextFile(path, encoding, progress), read_text)
+    clean.notes += notes
+    ratings = clean.build(duplicates=duplicates, name=name, encoding=found)
     return attach_tables(ratings, path)
 
 
@@ -166,7 +171,8 @@ def from_frame(  # noqa: PLR0913 -- the public door; every argument has a defaul
     check_names(wanted)
     given = users is not None or items is not None
     table = matrix_table(frame, users, items) if given else as_polars(frame, name)
-    clean = _clean_table(table, table.columns, wanted, bad_rows, name, rules)
+    cleaner = partial(CleanColumns, bad_rows=bad_rows, events=rules)
+    clean = _clean_table(table, table.columns, wanted, name, cleaner)
     return clean.build(duplicates=duplicates, name=name)
 
 
@@ -176,13 +182,13 @@ def _check_rule(duplicates: str) -> None:
 
 
 def _clean_table(
-    table: pl.DataFrame, names: list[str], wanted: Wanted, bad_rows: str, source: str,
-    rules: EventRules, notes: Sequence[str] = (),
+    table: pl.DataFrame, names: list[str], wanted: Wanted, source: str, cleaner: Cleaner,
+    notes: Sequence[str] = (),
 ) -> CleanColumns:  # fmt: skip
     """Return the columns of a typed table; `names` has columns that were not read as well."""
     columns = guess_roles(names, wanted, source)
     notes = [*notes, *unused(names, columns)]
-    clean = CleanColumns(source, columns, bad_rows, by_line=False, notes=notes, events=rules)
+    clean = cleaner(source, columns, by_line=False, notes=notes)
     cells = {role: plain_column(table[name], role, source) for role, name in columns.items()}
     clean.add(cells, range(1, len(table) + 1), range(len(table)))
     return clean
@@ -201,47 +207,22 @@ def _read_typed(
 
 
 def _read_text(
-    text: TextFile,
-    wanted: Wanted,
-    separator: str | None,
-    bad_rows: str,
-    layout: str | None,
-    rules: EventRules,
+    text: TextFile, wanted: Wanted, separator: str | None, layout: str | None, cleaner: Cleaner
 ) -> CleanColumns:
     """Return the columns of a text file with their notes, chunk by chunk."""
     chunks = text.chunks()
     first = next(chunks, Chunk(b"", 1))  # of a byte order mark alone, nothing is left
     if layout is None and separator is None and is_json(first.content):
-        return _read_json(first, chunks, text.path, wanted, bad_rows)
+        return _read_json(first, chunks, text.path, wanted, cleaner)
     guessed = layout or ("table" if separator else layout_of(first, text.path, wanted))
     if guessed != "table":
         note = "" if layout else f"lines look like the layout {guessed!r} (--layout, layout=)"
-        return read_layout(guessed, first, chunks, text.path, separator, bad_rows, note)
-    opening = sniff(first, text.path, separator, wanted)
-    notes = unused(opening.columns, opening.roles)
-    clean = CleanColumns(text.path, opening.roles, bad_rows, notes=notes, events=rules)
-    place = {role: opening.columns.index(name) for role, name in opening.roles.items()}
-    form = Format(opening.separator, len(opening.columns), place)
-    blank = opening.line - 2 if opening.header else 0
-    first = Chunk(first.content[opening.start :], opening.line)
-    for cells in read_cells(first, chunks, form, clean.integers, text.path):
-        blank += cells.blank
-        clean.add(cells.columns, cells.line_r, cells.row_r, cells.wrong)
-    if blank:
-        clean.notes.append(f"{blank:,} blank {'line' if blank == 1 else 'lines'} passed over")
-    if not opening.header:
-        clean.notes.append("no header, so columns by position")
-    if not clean.rows and opening.header:
-        raise DataError(
-            "there is a header and no row below it.",
-            where=text.path,
-            fix="Give a file with ratings.",
-        )
-    return clean
+        return read_layout(guessed, first, chunks, text.path, separator, cleaner, note)
+    return read_rows(first, chunks, text.path, wanted, separator, cleaner)
 
 
 def _read_json(
-    first: Chunk, chunks: Iterator[Chunk], path: Path, wanted: Wanted, bad_rows: str
+    first: Chunk, chunks: Iterator[Chunk], path: Path, wanted: Wanted, cleaner: Cleaner
 ) -> CleanColumns:
     """Return the columns of JSON with their notes, in parts of bounded memory."""
     kind, parts = json_chunks(first, chunks, path, fits_roles(wanted))
@@ -254,7 +235,7 @@ def _read_json(
         raise RatingsFileError(path, line, what=what, fix="Write one JSON object a line.")
     columns = guess_roles(names, by_last_key(names, wanted), path)
     notes = [f"read as {kind}", *unused(names, columns)]
-    clean = CleanColumns(path, columns, bad_rows, notes=notes)
+    clean = cleaner(path, columns, notes=notes)
     for each in chain((part,), parts):
         cells = json_cells(each, columns)
         clean.add(cells.columns, cells.line_r, cells.row_r, cells.wrong)

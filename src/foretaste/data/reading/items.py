@@ -15,12 +15,15 @@ import polars as pl
 
 from foretaste.data.interactions import Ids
 from foretaste.data.joining import ids_like
-from foretaste.data.reading.columns import KNOWN, first_rows, is_header, plain
-from foretaste.data.reading.delimited import Format, read_cells
+from foretaste.data.reading.columns import KNOWN, is_header, plain
 from foretaste.data.reading.frames import as_polars, plain_column
 from foretaste.data.reading.json_records import is_json, json_chunks
-from foretaste.data.reading.sources import Chunk, NotUtf8Error, TextFile, check_file
 from foretaste.data.reading.tables import kind_of, parquet_files, read_columns
+from foretaste.data.reading.text import with_encoding
+from foretaste.data.reading.text.delimited import Format, read_cells
+from foretaste.data.reading.text.openings import first_rows
+from foretaste.data.reading.text.sources import Chunk, TextFile, check_file
+from foretaste.data.reading.text.streams import reads_anything
 from foretaste.errors import DataError, RatingsFileError, UsageError
 
 # Files of TMDB 5000 and The Movies Dataset from Kaggle: those that a folder has are joined by id.
@@ -30,6 +33,7 @@ IDS = frozenset({"id", "tmdbid", "imdbid"})
 FLOAT = r"^[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?$"
 
 
+@reads_anything
 def read_items(
     source: Any, *, item: str | None = None, links: Any = None, linked: str = "tmdbId",
     separator: str | None = None, encoding: str = "auto",
@@ -127,10 +131,8 @@ def _file(
             what = f"this is no table of items: {error.what}"
             raise DataError(what, where=path, fix=error.fix) from None
     check_file(path)
-    try:
-        return _text_table(TextFile(path, encoding), separator, item)
-    except NotUtf8Error:
-        return _text_table(TextFile(path, encoding, encoding="latin-1"), separator, item)
+    text = TextFile(path, encoding)
+    return with_encoding(text, lambda text: _text_table(text, separator, item))[0]
 
 
 def _text_table(text: TextFile, separator: str | None, item: str | None) -> pl.DataFrame:
@@ -141,17 +143,17 @@ def _text_table(text: TextFile, separator: str | None, item: str | None) -> pl.D
         return _typed(_json_table(first, chunks, text.path), item)
     separator = separator or ("\t" if ".tsv" in text.path.suffixes else None)
     try:
-        separator, rows = first_rows(first, text.path, separator)
+        head = first_rows(first, text.path, separator)
     except RatingsFileError:
         if separator is not None:
             raise
-        separator, rows = first_rows(first, text.path, ONE_COLUMN)
-    top = next(row for row in rows if row.cells or row.wrong)
+        head = first_rows(first, text.path, ONE_COLUMN)
+    top = head.rows[0]
     if top.wrong:
         raise RatingsFileError(text.path, top.line, what=top.wrong, fix="Mend the first line.")
     names = [cell.strip() for cell in top.cells]
     header = any(plain(name) in KNOWN["item"] | IDS for name in names)
-    header = header or (separator != ONE_COLUMN and is_header(names, {}))
+    header = header or (head.separator != ONE_COLUMN and is_header(names, {}))
     if not header:
         names = [f"column_{n}" for n in range(1, len(names) + 1)]
     if len(set(names)) < len(names):
@@ -161,7 +163,8 @@ def _text_table(text: TextFile, separator: str | None, item: str | None) -> pl.D
         )
     start = top.end if header else 0
     rest = Chunk(first.content[start:], first.line + first.content.count(b"\n", 0, start))
-    form = Format(separator, len(names), {name: n for n, name in enumerate(names)})
+    places = {name: n for n, name in enumerate(names)}
+    form = Format(head.separator, len(names), places, head.quoted)
     parts = [pl.DataFrame({name: [] for name in names}, schema=dict.fromkeys(names, pl.String))]
     for cells in read_cells(rest, chunks, form, list, text.path):
         if cells.wrong:

@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 
 from foretaste.data.reading.columns import KNOWN, NEEDED, plain
-from foretaste.data.reading.delimited import Cells
-from foretaste.data.reading.sources import Chunk
+from foretaste.data.reading.text.delimited import Cells
+from foretaste.data.reading.text.sources import Chunk
 from foretaste.errors import DataError, RatingsFileError
 
 OPENING = re.compile(rb'\s*(\{\s*["}]|\{\s*$|\[\s*[\[{\]]|\[\s*$)')

@@ -14,7 +14,7 @@ import polars as pl
 
 from foretaste.data.dataset import Dataset
 from foretaste.data.reading.columns import KNOWN, plain
-from foretaste.data.reading.sources import check_file
+from foretaste.data.reading.text.sources import check_file
 from foretaste.errors import DataError, RatingsFileError
 
 RATINGS = ("u.data", "ratings.dat", "ratings.csv")  # by which the layout of a folder is known

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from foretaste.data.reading.sources import first_bytes
+from foretaste.data.reading.text.sources import first_bytes
 from foretaste.errors import DataError
 
 BY_HAND = "Open it where it was made, and hand a table to foretaste.from_frame, or write Parquet."

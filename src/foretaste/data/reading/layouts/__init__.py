@@ -7,14 +7,15 @@ does not know how lines become cells: `lines.py` does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from foretaste.data.casting import CleanColumns
-from foretaste.data.reading.columns import KNOWN, first_rows, plain
+from foretaste.data.reading.columns import KNOWN, plain
 from foretaste.data.reading.layouts import lines, matrices
 from foretaste.data.reading.layouts.lines import BLOCK, LEAST_LINES, PAIR, text_lines
-from foretaste.data.reading.sources import Chunk
+from foretaste.data.reading.text.openings import first_rows
+from foretaste.data.reading.text.sources import Chunk
 from foretaste.errors import DataError, RatingsFileError, UsageError
 
 READERS = {
@@ -93,7 +94,7 @@ def _lists_of(filled: list[str], path: Path) -> str:
 def _wide_of(first: Chunk, path: Path) -> str:
     """Return "wide" for a matrix without doubt, else "table"."""
     try:
-        _, rows = first_rows(first, path, None)
+        rows = first_rows(first, path, None).rows
     except DataError:
         return "table"
     cells = [row.cells for row in rows if row.cells]
@@ -114,7 +115,7 @@ def _wide_of(first: Chunk, path: Path) -> str:
 
 def read_layout(
     layout: str, first: Chunk, chunks: Iterator[Chunk], path: Path, separator: str | None,
-    bad_rows: str, note: str = "",
+    cleaner: Callable[..., CleanColumns], note: str = "",
 ) -> CleanColumns:  # fmt: skip
     """Return the columns of a text in a layout that is no table.
 
@@ -124,16 +125,14 @@ def read_layout(
         chunks: The other chunks.
         path: The file, for messages.
         separator: What stands between two words or cells; None to guess.
-        bad_rows: "error" or "drop".
+        cleaner: Makes clean columns of a source and the columns by role.
         note: What is said of the layout in the report.
 
     Raises:
         RatingsFileError: A line is not of this layout.
     """
     reading = READERS[layout](first, path, separator, layout)
-    clean = CleanColumns(
-        path, reading.columns, bad_rows, notes=[*filter(None, [note]), *reading.notes]
-    )
+    clean = cleaner(path, reading.columns, notes=[*filter(None, [note]), *reading.notes])
     blank = 0
     for cells in reading.cells(chunks):
         blank += cells.blank

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from foretaste.data.reading.columns import is_number
-from foretaste.data.reading.delimited import Cells
-from foretaste.data.reading.sources import Chunk
+from foretaste.data.reading.text.delimited import Cells
+from foretaste.data.reading.text.sources import Chunk
 from foretaste.errors import RatingsFileError
 
 BLOCK = re.compile(r"\S+:\s*")

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from foretaste.data.reading.columns import KNOWN, NUMBER, first_rows, is_number, plain
-from foretaste.data.reading.delimited import Cells, Format, read_cells
+from foretaste.data.reading.columns import KNOWN, NUMBER, is_number, plain
 from foretaste.data.reading.layouts.lines import Reading
-from foretaste.data.reading.sources import Chunk
+from foretaste.data.reading.text.delimited import Cells, Format, read_cells
+from foretaste.data.reading.text.openings import first_rows
+from foretaste.data.reading.text.sources import Chunk
 from foretaste.errors import DataError, RatingsFileError
 
 MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?")
@@ -23,11 +24,11 @@ MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?")
 
 def wide(first: Chunk, path: Path, separator: str | None, layout: str) -> Reading:
     """Return how a matrix of users x items is read; a cell that is empty is no rating."""
-    separator, records = first_rows(first, path, separator)
-    rows = [record.cells for record in records if record.cells]
+    head = first_rows(first, path, separator)
+    rows = [record.cells for record in head.rows if record.cells]
     if not rows or len(rows[0]) < 2:
         raise DataError("there is no matrix in it.", where=path, fix="Name another layout.")
-    top = next(record for record in records if record.cells)
+    top = next(record for record in head.rows if record.cells)
     header = is_matrix_header(rows[0])
     body = rows[1:] if header else rows
     filler = filler_of(body)
@@ -45,7 +46,7 @@ def wide(first: Chunk, path: Path, separator: str | None, layout: str) -> Readin
     notes += [f"{filler:g} stands for no rating"] if filler is not None else []
     columns = {"user": names[0] if header and ids else "first column" if ids else "number of the "
                "line", "item": "name of the column", "value": "cell"}  # fmt: skip
-    form = Format(separator, width, {str(n): n for n in range(width)})
+    form = Format(head.separator, width, {str(n): n for n in range(width)}, head.quoted)
     missing = [0]
 
     def cells(chunks: Iterator[Chunk]) -> Iterator[Cells]:
