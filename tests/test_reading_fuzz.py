@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from foretaste.data.reading import read, sources
+from foretaste.data.reading import read
+from foretaste.data.reading.text import sources
 from foretaste.errors import ForetasteError
 
 FILES = 1_000

@@ -152,7 +152,8 @@ class Request:
         object.__setattr__(self, "k", whole_number(self.k, "k", K))
         whole_number(self.explain, "explain", 3)
         number(self.diversity, "diversity", 0.3)
-        truth(self.exclude_seen, "exclude_seen")
+        if self.exclude_seen is not None:
+            truth(self.exclude_seen, "exclude_seen")
 
 
 def resolve_user(request: Request, dataset: Dataset) -> tuple[Histories, list[Id]]:
