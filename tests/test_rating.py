@@ -229,7 +229,7 @@ SCALES = {"hundredths": (0.01, 0.0), "twenties": (20.0, 0.0), "ten thousands": (
           "shifted": (1.0, 500.0), "percent": (25.0, -25.0)}  # fmt: skip
 
 
-@pytest.mark.parametrize("times, plus", SCALES.values(), ids=list(SCALES))
+@pytest.mark.parametrize(("times", "plus"), SCALES.values(), ids=list(SCALES))
 @pytest.mark.parametrize("name", RATERS)
 def test_ratings_times_c_give_predictions_times_c(name, times, plus, ratings):
     x = ratings.interactions

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-import torch
 from torch import Tensor
 
 from foretaste.data.checking import Cost
@@ -16,7 +15,7 @@ from foretaste.models import penalties
 from foretaste.models.base import RatingPrediction, Shape
 from foretaste.models.bayesian import factor_rows
 from foretaste.models.learning_ratings import LearnsFromRatings
-from foretaste.models.penalties import NO_FACTORS, Ratings, Ridge
+from foretaste.models.penalties import NO_FACTORS, Ratings, Ridge, ratings_of
 from foretaste.training.engine import Engine
 
 Auto = Literal["auto"]
@@ -38,7 +37,7 @@ class BiasedMF(LearnsFromRatings):
     Args:
         n_factors: Factors of a user and of an item.
         l2: Ridge penalty of the factors; "auto" for the best on a held-out tenth of the ratings,
-            and for biases alone where no factors beat them there by more than a standard error.
+            and for biases alone where no factors beat them there by two standard errors.
         l2_bias: Ridge penalty of the biases; "auto" for one for users and one for items: the
             variance of the noise over that of the biases, by the mean of n_r^nu.
         nu: Exponent of the number of ratings in the penalties, 0 for the same penalty everywhere;
@@ -66,7 +65,7 @@ class BiasedMF(LearnsFromRatings):
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Choose the penalties that are "auto", then solve for users and for items in turn."""
-        ratings = self._ratings(train)
+        ratings = ratings_of(train, self.learn_unit(train))
         ridge = self._chosen(ratings)
         self.ridge_ = asdict(ridge)
         item_ik = penalties.start(ratings.n_items, self.n_factors, engine.generator("items"))
@@ -80,15 +79,9 @@ class BiasedMF(LearnsFromRatings):
     def auto_fields(self, train: Dataset) -> dict[str, float]:
         """Return what the penalties that are "auto" come to; `l2_bias` has one for each side."""
         model = self.unfitted()
-        chosen = asdict(model._chosen(model._ratings(train)))
+        chosen = asdict(model._chosen(ratings_of(train, model.learn_unit(train))))
         given = {"l2": self.l2, "l2_user": self.l2_bias, "l2_item": self.l2_bias, "nu": self.nu}
         return {name: chosen[name] for name, value in given.items() if value == "auto"}
-
-    def _ratings(self, train: Dataset) -> Ratings:
-        """Return the ratings in their own unit, laid out for both sides."""
-        x, y_n = train.interactions, self.learn_unit(train)
-        user_n, item_n = torch.from_numpy(x.user_r).long(), torch.from_numpy(x.item_r).long()
-        return Ratings(user_n, item_n, y_n, len(train.users), len(train.items))
 
     def _chosen(self, ratings: Ratings) -> Ridge:
         """Return the penalties as given, and as the ratings decide where they are "auto"."""

@@ -17,6 +17,7 @@ from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
 from foretaste.errors import ModelError
 from foretaste.models.base import RatingPrediction, Shape, searched
+from foretaste.models.learning_ratings import LearnsFromRatings
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.models.neural import NeuralModel
 from foretaste.training.batches import ShuffledBatches
@@ -26,7 +27,7 @@ from foretaste.training.losses import root_mean_square, squared_error
 
 
 @dataclass(eq=False)
-class EmbeddingModel(NeuralModel):
+class EmbeddingModel(LearnsFromRatings, NeuralModel):
     """Rates pairs of a user and an item by a network, trained by Adam on squared error.
 
     It does not know when a rating was given, nor the columns of users and items: a new item is the
@@ -68,7 +69,6 @@ class EmbeddingModel(NeuralModel):
     """
 
     name: ClassVar[str] = "embedding-net"
-    needs_ratings: ClassVar[bool] = True
 
     architecture: Literal["history", "article"] = "history"
     n_factors: int = searched(64, 8, 256, log=True)
@@ -93,12 +93,11 @@ class EmbeddingModel(NeuralModel):
     fold_in_pull: float = 5.0
     network_: RatingNet = field(init=False, repr=False)
     mean_user_: Tensor = field(init=False, repr=False)
-    scale_: list[float] = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Choose the number of epochs on ratings held out from train, then train on all."""
-        self.scale_ = list(train.scale)
+        self.learn_unit(train)
         if not 0 < round(self.validation * len(train)) < len(train):
             raise ModelError(
                 f"{self.name} holds out {self.validation:.3g} of the ratings to choose the epoch "
@@ -107,12 +106,19 @@ class EmbeddingModel(NeuralModel):
             )
         parts = split(train, "random", test=self.validation, seed=engine.seed)
         # rows of the whole of train, so that every user and item has its place in the network
-        fit_columns, valid_columns = (_columns(part, train) for part in (parts.train, parts.test))
+        fit_columns, valid_columns = (
+            self._columns(part, train) for part in (parts.train, parts.test)
+        )
         network, chosen = self._train("choose", train, fit_columns, valid_columns, engine)
         self.curve_ = chosen.curve
         if self.refit and not chosen.interrupted:
             again, run = self._train(
-                "refit", train, _columns(train, train), None, engine, epochs=chosen.best_epoch + 1
+                "refit",
+                train,
+                self._columns(train, train),
+                None,
+                engine,
+                epochs=chosen.best_epoch + 1,
             )
             if not run.interrupted:
                 network = again
@@ -132,7 +138,7 @@ class EmbeddingModel(NeuralModel):
         batches = ShuffledBatches(columns, size, engine)
         validate = None
         if valid_columns is not None:
-            validate = _validation_error(network, valid_columns, self.scale_, engine)
+            validate = self._validation_error(network, valid_columns, engine)
         loop = Loop(
             network=network,
             optimizer=self._optimizer(network),
@@ -149,13 +155,38 @@ class EmbeddingModel(NeuralModel):
         )
         return network, loop.run()
 
+    def _columns(self, part: Dataset, train: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+        """Return users and items of a part, as rows of `train`, and standardised ratings: (R,)."""
+        x = part.interactions
+        user_r = train.users.find(part.users.values)[x.user_r]
+        item_r = train.items.find(part.items.values)[x.item_r]
+        value_r = self.standardised(torch.from_numpy(x.value_r))
+        return torch.from_numpy(user_r), torch.from_numpy(item_r), value_r
+
+    def _validation_error(
+        self, network: RatingNet, columns: tuple[Tensor, ...], engine: Engine
+    ) -> Callable[[], float]:
+        """Return a function that measures the RMSE of clipped predictions."""
+        user_p, item_p, y_p = (column.to(engine.torch_device) for column in columns)
+
+        def error() -> float:
+            user_ud, item_id = network.vectors()
+            rated = [
+                network.rate(user_ud[user_c], item_id[item_c])
+                for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
+            ]
+            return root_mean_square(self.clipped(torch.cat(rated)) - self.in_ratings(y_p))
+
+        return error
+
     def _network_for(self, train: Dataset, pairs: tuple[Tensor, ...], engine: Engine) -> RatingNet:
         """Return a network that has learned nothing, for the columns it will be trained on."""
         n_users, n_items = len(train.users), len(train.items)
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
             low, high, half = *train.scale, train.step / 2
-            reach = (low - half, high + half)
+            low, high = self.standardised(torch.tensor([low - half, high + half])).tolist()
+            reach = (low, high)
             return self._empty(n_users, n_items, reach=reach, generator=rng).to(device)
         network = self._empty(n_users, n_items, mean=float(pairs[2].mean()), generator=rng)
         network.incidence = Incidence.of(pairs[0], pairs[1], n_users, n_items).to(device)
@@ -223,6 +254,7 @@ class EmbeddingModel(NeuralModel):
         """
         network, user_h = self.network_, histories.user_h
         item_hd = network.item.weight.detach()[histories.item_h]
+        value_h = self.standardised(histories.value_h)
         with torch.no_grad():
             prior_bd = network.prior(
                 histories.item_h, histories.pointer_b, self.mean_user_, self.fold_in_prior
@@ -231,9 +263,7 @@ class EmbeddingModel(NeuralModel):
         optimizer = torch.optim.Adam([own_bd], lr=self.fold_in_rate)
         for step in range(self.fold_in_steps):
             optimizer.param_groups[0]["lr"] = self.fold_in_rate * (1 - step / self.fold_in_steps)
-            error_h = (
-                network.rate((own_bd + prior_bd)[user_h], item_hd) - histories.value_h
-            ).square()
+            error_h = (network.rate((own_bd + prior_bd)[user_h], item_hd) - value_h).square()
             pull_b = (
                 self.l2
                 * histories.length_b.float()
@@ -248,7 +278,7 @@ class EmbeddingModel(NeuralModel):
         """Return expected ratings, before they are clipped to the scale: (B, items)."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            return self.network_.rate_all(user_bd)
+            return self.in_ratings(self.network_.rate_all(user_bd))
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
@@ -262,7 +292,7 @@ class EmbeddingModel(NeuralModel):
                 for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
             ]
         return RatingPrediction(
-            torch.cat(rated or [torch.empty(0, dtype=torch.float32)]).clamp(*self.scale_)
+            self.clipped(torch.cat(rated or [torch.empty(0, dtype=torch.float32)]))
         )
 
     @cached_property
@@ -294,28 +324,3 @@ class EmbeddingModel(NeuralModel):
             seconds=1 + self.epochs * (1 + self.refit) * 1.875e-6 * n * (layers + sums),
             memory_bytes=5 * 4 * 1.5 * d * (shape.users + shape.items) + 80 * n,
         )
-
-
-def _columns(part: Dataset, train: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the users and items of a part, as rows of `train`, and its ratings: (R,) each."""
-    x = part.interactions
-    user_r = train.users.find(part.users.values)[x.user_r]
-    item_r = train.items.find(part.items.values)[x.item_r]
-    return torch.from_numpy(user_r), torch.from_numpy(item_r), torch.from_numpy(x.value_r)
-
-
-def _validation_error(
-    network: RatingNet, columns: tuple[Tensor, ...], scale: list[float], engine: Engine
-) -> Callable[[], float]:
-    """Return a function that measures the RMSE of clipped predictions, as an evaluation does."""
-    user_p, item_p, rating_p = (column.to(engine.torch_device) for column in columns)
-
-    def error() -> float:
-        user_ud, item_id = network.vectors()
-        rated = [
-            network.rate(user_ud[user_c], item_id[item_c])
-            for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
-        ]
-        return root_mean_square(torch.cat(rated).clamp(*scale) - rating_p)
-
-    return error

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foretaste.data.dataset import Dataset
 from foretaste.models.bayesian import factor_rows
 
 NO_FACTORS = 1e6  # a penalty of factors, in standard deviations, that leaves the biases alone
@@ -20,6 +21,7 @@ L2_PATH = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # tried on held-out ratings, each from
 FIRST_ITERATIONS, NEXT_ITERATIONS = 5, 2  # of the first of them, and of each of the others
 NU = 0.5  # with factors, on MovieLens and most synthetic shapes better than the same penalty
 HELD_OUT = 0.1  # of the ratings
+SURE = 2.0  # standard errors by which factors must beat the biases there
 FEWEST = 10  # ratings of which a tenth can be held out
 NOISE_ITERATIONS = 15
 
@@ -107,6 +109,18 @@ class Ratings:
         """
         kept = (x[kept_n] for x in (self.user_n, self.item_n, self.y_n))
         return Ratings(*kept, self.n_users, self.n_items)
+
+
+def ratings_of(train: Dataset, y_n: Tensor) -> Ratings:
+    """Return the ratings of a Dataset, laid out.
+
+    Args:
+        train: Whose ratings they are.
+        y_n: The ratings less their mean, in standard deviations: (n,), single.
+    """
+    x = train.interactions
+    user_n, item_n = torch.from_numpy(x.user_r).long(), torch.from_numpy(x.item_r).long()
+    return Ratings(user_n, item_n, y_n, len(train.users), len(train.items))
 
 
 def solve(
@@ -208,8 +222,8 @@ def best_l2(ratings: Ratings, n_factors: int) -> float:
     """Return the penalty of factors that is best on a held-out tenth of the ratings.
 
     The path goes from the weakest penalty to the strongest, each from the vectors of the one
-    before.  Where the best is not better than the biases alone by more than a standard error, over
-    users, it is NO_FACTORS.
+    before.  Where the best is not better than the biases alone by SURE standard errors, over users,
+    it is NO_FACTORS.
 
     Args:
         ratings: The ratings.
@@ -246,4 +260,5 @@ def best_l2(ratings: Ratings, n_factors: int) -> float:
     gain_u = torch.zeros(ratings.n_users, dtype=torch.double).index_add_(
         0, test.user_n, tried[best]
     )
-    return best if float(gain_u.sum()) > float(gain_u.square().sum().sqrt()) else NO_FACTORS
+    error = float(gain_u.square().sum().sqrt())
+    return best if float(gain_u.sum()) > SURE * error else NO_FACTORS
