@@ -17,21 +17,27 @@ from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
 from foretaste.errors import ModelError
 from foretaste.models.base import RatingPrediction, Shape, searched
+from foretaste.models.baselines import shrunk_mean
 from foretaste.models.learning_ratings import LearnsFromRatings
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.models.neural import NeuralModel
+from foretaste.models.penalties import Ratings, biases, ratings_of
 from foretaste.training.batches import ShuffledBatches
 from foretaste.training.engine import Engine
 from foretaste.training.loop import Loop, Progress, cosine_restarts, one_cycle
 from foretaste.training.losses import root_mean_square, squared_error
+
+Columns = tuple[Tensor, Tensor, Tensor]  # rows of users and of items, and standardised ratings
 
 
 @dataclass(eq=False)
 class EmbeddingModel(LearnsFromRatings, NeuralModel):
     """Rates pairs of a user and an item by a network, trained by Adam on squared error.
 
-    It does not know when a rating was given, nor the columns of users and items: a new item is the
-    mean item. The vector of a new user is fitted to the history while the network stays as it is.
+    Its predictions are a weighted mean of the network's and of the biases', by weights that
+    held-out ratings decide. It does not know when a rating was given, nor the columns of users and
+    items: a new item is the mean item. The vector of a new user is fitted to the history while the
+    network stays as it is.
 
     Args:
         architecture: "history" for our own network (`HistoryNet`), "article" for `EmbeddingNet`.
@@ -93,6 +99,10 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
     fold_in_pull: float = 5.0
     network_: RatingNet = field(init=False, repr=False)
     mean_user_: Tensor = field(init=False, repr=False)
+    # The share of the network in predictions, whose rest is of biases; bundles of 0.1.0 lack both.
+    share_: float = field(init=False, repr=False, default=1.0)
+    l2_user_: float = field(init=False, repr=False, default=0.0)
+    bias_i_: Tensor = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
@@ -111,6 +121,8 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         )
         network, chosen = self._train("choose", train, fit_columns, valid_columns, engine)
         self.curve_ = chosen.curve
+        self.share_ = self._share(network, fit_columns, valid_columns, train)
+        _, self.bias_i_, self.l2_user_ = biases(ratings_of(train, self.learn_unit(train)))
         if self.refit and not chosen.interrupted:
             again, run = self._train(
                 "refit",
@@ -129,8 +141,8 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         return self
 
     def _train(
-        self, phase: str, train: Dataset, columns: tuple[Tensor, ...],
-        valid_columns: tuple[Tensor, ...] | None, engine: Engine, epochs: int | None = None,
+        self, phase: str, train: Dataset, columns: Columns,
+        valid_columns: Columns | None, engine: Engine, epochs: int | None = None,
     ) -> tuple[RatingNet, Progress]:  # fmt: skip
         """Train once over the columns; without validation data, keep the last epoch's weights."""
         network = self._network_for(train, columns, engine)
@@ -155,7 +167,7 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         )
         return network, loop.run()
 
-    def _columns(self, part: Dataset, train: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+    def _columns(self, part: Dataset, train: Dataset) -> Columns:
         """Return users and items of a part, as rows of `train`, and standardised ratings: (R,)."""
         x = part.interactions
         user_r = train.users.find(part.users.values)[x.user_r]
@@ -163,19 +175,39 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         value_r = self.standardised(torch.from_numpy(x.value_r))
         return torch.from_numpy(user_r), torch.from_numpy(item_r), value_r
 
+    def _share(
+        self, network: RatingNet, fit_columns: Columns, valid_columns: Columns, train: Dataset
+    ) -> float:
+        """Return the share of the network in predictions, the rest of which is biases.
+
+        It is that of least squares on held-out ratings less its standard error, between 0 and 1: a
+        network that has learned little is no worse than the biases, one that has learned much is
+        left alone.
+        """
+        user_u, item_i, _ = biases(Ratings(*fit_columns, len(train.users), len(train.items)))
+        user_p, item_p, y_p = valid_columns
+        bias_p = user_u[user_p] + item_i[item_p]
+        with torch.no_grad():
+            device = network.output.weight.device
+            network_p = _rated(network, *network.vectors(), user_p.to(device), item_p.to(device))
+            network_p = network_p.cpu()
+        apart_p, rest_p = (network_p - bias_p).double(), (y_p - bias_p).double()
+        information = float(apart_p.square().sum())
+        if not information:
+            return 0.0
+        share = float(apart_p @ rest_p) / information
+        error = float((apart_p * (rest_p - share * apart_p)).square().sum().sqrt()) / information
+        return min(1.0, max(0.0, share - error))
+
     def _validation_error(
-        self, network: RatingNet, columns: tuple[Tensor, ...], engine: Engine
+        self, network: RatingNet, columns: Columns, engine: Engine
     ) -> Callable[[], float]:
         """Return a function that measures the RMSE of clipped predictions."""
         user_p, item_p, y_p = (column.to(engine.torch_device) for column in columns)
 
         def error() -> float:
-            user_ud, item_id = network.vectors()
-            rated = [
-                network.rate(user_ud[user_c], item_id[item_c])
-                for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
-            ]
-            return root_mean_square(self.clipped(torch.cat(rated)) - self.in_ratings(y_p))
+            rated_p = _rated(network, *network.vectors(), user_p, item_p)
+            return root_mean_square(self.clipped(rated_p) - self.in_ratings(y_p))
 
         return error
 
@@ -278,7 +310,11 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         """Return expected ratings, before they are clipped to the scale: (B, items)."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            return self.in_ratings(self.network_.rate_all(user_bd))
+            score_bi = self.network_.rate_all(user_bd)
+        if self.share_ < 1:
+            bias_bi = self._user_bias(histories)[:, None] + self.bias_i_
+            score_bi = torch.lerp(bias_bi, score_bi, self.share_)
+        return self.in_ratings(score_bi)
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
@@ -286,14 +322,18 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         """Predict the ratings of pairs; an item that training did not have is the mean item."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            item_id = self._with_mean_item
-            rated = [
-                self.network_.rate(user_bd[user_c], item_id[item_c])
-                for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
-            ]
-        return RatingPrediction(
-            self.clipped(torch.cat(rated or [torch.empty(0, dtype=torch.float32)]))
-        )
+            rated_p = _rated(self.network_, user_bd, self._with_mean_item, user_p, item_p)
+        if self.share_ < 1:
+            item_bias_p = torch.where(item_p >= 0, self.bias_i_[item_p], 0.0)
+            rated_p = torch.lerp(
+                self._user_bias(histories)[user_p] + item_bias_p, rated_p, self.share_
+            )
+        return RatingPrediction(self.clipped(rated_p))
+
+    def _user_bias(self, histories: Histories) -> Tensor:
+        """Return the standardised bias of each history: (B,)."""
+        rest_h = self.standardised(histories.value_h) - self.bias_i_[histories.item_h]
+        return shrunk_mean(rest_h, histories.user_h, len(histories), self.l2_user_)
 
     @cached_property
     def _with_mean_item(self) -> Tensor:
@@ -324,3 +364,14 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
             seconds=1 + self.epochs * (1 + self.refit) * 1.875e-6 * n * (layers + sums),
             memory_bytes=5 * 4 * 1.5 * d * (shape.users + shape.items) + 80 * n,
         )
+
+
+def _rated(
+    network: RatingNet, user_bd: Tensor, item_id: Tensor, user_p: Tensor, item_p: Tensor
+) -> Tensor:
+    """Return the standardised ratings of pairs of rows of two tables, in chunks: (P,)."""
+    rated = [
+        network.rate(user_bd[user_c], item_id[item_c])
+        for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
+    ]
+    return torch.cat(rated or [torch.empty(0, dtype=torch.float32)])

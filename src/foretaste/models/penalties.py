@@ -23,7 +23,7 @@ NU = 0.5  # with factors, on MovieLens and most synthetic shapes better than the
 HELD_OUT = 0.1  # of the ratings
 SURE = 2.0  # standard errors by which factors must beat the biases there
 FEWEST = 10  # ratings of which a tenth can be held out
-NOISE_ITERATIONS = 15
+NOISE_ITERATIONS, BIAS_ITERATIONS = 15, 10
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,22 @@ def variance_components(ratings: Ratings) -> tuple[float, float, float]:
     return noise, variance[0], variance[1]
 
 
+def biases(ratings: Ratings) -> tuple[Tensor, Tensor, float]:
+    """Return biases alone, with penalties from the variances in the ratings.
+
+    Args:
+        ratings: The ratings.
+
+    Returns:
+        Biases of users (users,) and of items (items,), and the penalty of a user's bias.
+    """
+    ridge = Ridge(NO_FACTORS, *bias_ridges(ratings, 0.0), 0.0)
+    item_ik = torch.zeros(ratings.n_items, 1)
+    for _ in range(BIAS_ITERATIONS):
+        item_ik = ratings.items(ratings.users(item_ik, ridge), ridge)
+    return ratings.users(item_ik, ridge)[:, 0], item_ik[:, 0], ridge.l2_user
+
+
 def best_l2(ratings: Ratings, n_factors: int) -> float:
     """Return the penalty of factors that is best on a held-out tenth of the ratings.
 
@@ -237,25 +253,22 @@ def best_l2(ratings: Ratings, n_factors: int) -> float:
         return NO_FACTORS
     low, high = float(ratings.y_n.min()), float(ratings.y_n.max())
 
-    def errors(item_ik: Tensor, ridge: Ridge) -> Tensor:
+    def errors(fit_n: Tensor) -> Tensor:
         """Return squared errors of the held-out ratings: (n,)."""
-        user_uk = rest.users(item_ik, ridge)
-        fit_n = factor_rows.dot(user_uk[test.user_n], item_ik[test.item_n])
         return (fit_n.clamp(low, high) - test.y_n).square().double()
 
     rng = torch.Generator().manual_seed(0)
-    item_ik = start(rest.n_items, 0, rng)
-    ridge = Ridge(NO_FACTORS, *bias_ridges(rest, 0.0), 0.0)
-    for _ in range(FIRST_ITERATIONS):
-        item_ik = rest.items(rest.users(item_ik, ridge), ridge)
-    baseline_n = errors(item_ik, ridge)
+    user_u, item_i, _ = biases(rest)
+    baseline_n = errors(user_u[test.user_n] + item_i[test.item_n])
     item_ik, tried = start(rest.n_items, n_factors, rng), dict[float, Tensor]()
     l2_user, l2_item = bias_ridges(rest, NU)
     for l2 in L2_PATH:
         ridge = Ridge(l2, l2_user, l2_item, NU)
         for _ in range(NEXT_ITERATIONS if tried else FIRST_ITERATIONS):
             item_ik = rest.items(rest.users(item_ik, ridge), ridge)
-        tried[l2] = baseline_n - errors(item_ik, ridge)
+        user_uk = rest.users(item_ik, ridge)
+        fit_n = factor_rows.dot(user_uk[test.user_n], item_ik[test.item_n])
+        tried[l2] = baseline_n - errors(fit_n)
     best = max(tried, key=lambda l2: float(tried[l2].sum()))
     gain_u = torch.zeros(ratings.n_users, dtype=torch.double).index_add_(
         0, test.user_n, tried[best]
