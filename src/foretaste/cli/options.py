@@ -74,6 +74,13 @@ def reader(
         str,
         typer.Option(help="What to keep of rows with one user and item: last, mean, sum or error."),
     ] = "last",
+    values: Annotated[
+        str,
+        typer.Option(
+            help="What values mean: auto, ratings, rated (ratings without marks for 'not rated'), "
+            "or clicks."
+        ),
+    ] = "auto",
 ) -> Reader:
     """Return what reads the Dataset of a file, folder, URL or catalogue name.
 
@@ -89,6 +96,7 @@ def reader(
         ratings = _read(
             source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
             value=rating_column, time=time_column, separator=separator, query=query,
+            values=values,
         )  # fmt: skip
         if items is None:
             return ratings

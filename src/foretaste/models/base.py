@@ -21,6 +21,7 @@ from foretaste import __version__
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
+from foretaste.data.values import liked_from
 from foretaste.errors import UsageError, did_you_mean
 from foretaste.training.engine import Engine
 
@@ -285,8 +286,7 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
     if positive_threshold is not None:
         return positive_threshold
     if train.explicit:
-        low, high = train.scale
-        return low + 0.75 * (high - low)
+        return liked_from(train.scale)
     above_zero = train.levels[train.levels > 0]
     return float(above_zero[0] if len(above_zero) else np.finfo(np.float32).tiny)
 

@@ -11,9 +11,10 @@ import polars as pl
 
 from foretaste import bundle
 from foretaste.data.dataset import Dataset, from_tables
+from foretaste.data.values import liked_note
 from foretaste.errors import BundleError, ModelError, UsageError, refuse_fork
 from foretaste.models import MODELS
-from foretaste.models.base import Model, configure
+from foretaste.models.base import Model, configure, default_threshold
 from foretaste.recommending.recommender import Recommender
 from foretaste.training.engine import Engine
 
@@ -89,7 +90,11 @@ def fit(
     curve = getattr(fitted, "curve_", [])
     if curve and curve[-1].get("interrupted"):
         training["interrupted"] = True
-    if notes := getattr(fitted, "notes_", []):
+    notes = [*getattr(fitted, "notes_", [])]
+    if hasattr(fitted, "positive_threshold"):
+        note = liked_note(train, default_threshold(train, fitted.positive_threshold))
+        notes += [note] if note else []
+    if notes:
         training["notes"] = notes
     return Recommender(fitted, train, training)
 

@@ -21,6 +21,7 @@ from foretaste.data.reading.frames import as_polars
 from foretaste.data.reading.movielens import attach_tables, ratings_file, read_adjacency
 from foretaste.data.reading.sources import Chunk, NotUtf8Error, Progress, TextFile, check_file
 from foretaste.data.reading.sql import read_query
+from foretaste.data.values import judged
 from foretaste.errors import DataError, UsageError
 
 __all__ = ["from_frame", "read", "read_adjacency"]
@@ -33,6 +34,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     value: str | None = None, time: str | None = None, separator: str | None = None,
     encoding: str = "auto", query: str | None = None, bad_rows: str = "error",
     duplicates: str = "last", name: str | None = None, progress: Progress | None = None,
+    values: str = "auto",
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a text or Parquet file, a MovieLens folder, or a query.
 
@@ -51,6 +53,9 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
             "sum" give it the mean or the sum of the values, "keep" keeps all, "error" refuses.
         name: What messages and reports call the Dataset; None for the name of the file.
         progress: Called with the bytes done and the bytes in all.
+        values: "auto" leaves out marks for "not rated", and takes counts as clicks of such weights;
+            "ratings" keeps all values as ratings, "rated" those that are no marks; "clicks" takes
+            every row as a click.
 
     Raises:
         DataError: There is no such file, or it cannot be read; says which line and what to do.
@@ -68,7 +73,8 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     if "://" in str(source):
         table, shown = read_query(str(source), query)
         name = name or Path(urlsplit(shown).path).stem
-        return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, shown)
+        ratings = _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, shown)
+        return judged(ratings, values)
     if query is not None:
         raise UsageError(
             "query= needs a database URL.", fix="Give one such as sqlite:///ratings.db."
@@ -90,12 +96,13 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
             clean = _read_text(text, wanted, separator, bad_rows)
             clean.notes.append("not UTF-8, so read as latin-1")
         ratings = clean.build(duplicates=duplicates, name=name, encoding=text.encoding)
-    return attach_tables(ratings, path)
+    return attach_tables(judged(ratings, values), path)
 
 
-def from_frame(
+def from_frame(  # noqa: PLR0913 -- the public door, as `read`
     frame: Any, *, user: str | None = None, item: str | None = None, value: str | None = None,
     time: str | None = None, duplicates: str = "last", bad_rows: str = "error", name: str = "frame",
+    values: str = "auto",
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a table in memory.
 
@@ -108,6 +115,7 @@ def from_frame(
         duplicates: What to do with several rows of one user and one item, as in `read`.
         bad_rows: "error" refuses rows that cannot be read; "drop" leaves them out and counts them.
         name: What messages and reports call the Dataset.
+        values: What values mean, as in `read`.
 
     Raises:
         DataError: A column cannot be read; says which row and what to do.
@@ -121,7 +129,8 @@ def from_frame(
     _check_rule(duplicates)
     wanted = {"user": user, "item": item, "value": value, "time": time}
     table = as_polars(frame, name)
-    return _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, name)
+    ratings = _from_polars(table, table.columns, wanted, bad_rows, duplicates, name, name)
+    return judged(ratings, values)
 
 
 def _check_rule(duplicates: str) -> None:

@@ -31,6 +31,10 @@ NAMES = {
     "time": "timestamp time date datetime ts unixtime unixreviewtime reviewtime unixtimestamp "
             "timestampms createdat ratedat eventtime ratingtime ratingtimestamp invoicedate",
 }  # fmt: skip
+LIKES = {  # of true and false, where no column has the name of a rating
+    "liked", "like", "isliked", "thumb", "thumbs", "thumbsup", "upvoted", "recommended",
+    "isrecommended",
+}  # fmt: skip
 KNOWN = {role: frozenset(names.split()) for role, names in NAMES.items()}
 OPTION = {"user": "user", "item": "item", "value": "rating", "time": "time"}  # --OPTION-column
 NEEDED = ("user", "item")
@@ -199,6 +203,8 @@ def guess_roles(
             chosen[role] = name
         elif name is None:
             fitting = [c for c in columns if plain(c) in names and c not in taken]
+            if role == "value" and not fitting:
+                fitting = [c for c in columns if plain(c) in LIKES and c not in taken]
             if len(fitting) > 1:
                 either = " or ".join(repr(c) for c in fitting)
                 raise _unclear(f"the {role} column could be {either}.", role, columns, where)
