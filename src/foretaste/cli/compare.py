@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.cli.options import Device, Json, Length, Reader, Share, reads_ratings
+from foretaste.cli.options import Device, Json, Length, Reader, Relevance, Share, reads_ratings
 from foretaste.cli.show import console, emit, say
 from foretaste.data.splitting import split
 from foretaste.evaluation.evaluate import K
@@ -42,6 +42,7 @@ def compare(
             help="Also on new users and new items (default: with models that are quick to fit).",
         ),
     ] = None,
+    relevance_threshold: Relevance = None,
     device: Device = Engine.device,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +61,7 @@ def compare(
     found = compare_models(
         split(ratings, how, test=test), names, cold_start="all" if cold else cold is None, k=k,
         seeds=seeds, device=device, folder=out, say=progress,
+        relevance_threshold=relevance_threshold,
     )  # fmt: skip
     pages = write_report(found, out)
     if as_json:

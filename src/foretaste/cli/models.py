@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from foretaste.cli.options import (
     Json,
     Length,
     Reader,
+    Relevance,
     Seed,
     Share,
     fields_from,
@@ -143,6 +145,7 @@ def evaluate(
     test: Share = 0.2,
     k: Length = 10,
     diversity: Diversity = 0.0,
+    relevance_threshold: Relevance = None,
     settings: Fields = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -163,28 +166,31 @@ def evaluate(
     chosen = [configure(model_named(name), fields_from(settings)) for name in names]
     ratings = read_ratings()
     parts = split(ratings, how, test=test, seed=seed)
-    reports = baselines(parts, k)
+    measured = partial(measure, k=k, relevance_threshold=relevance_threshold)
+    reports = baselines(parts, k, relevance_threshold)
     for candidate in chosen:
         recommender = fit(candidate, parts.train, seed=seed, device=device, progress=True)
-        reports[candidate.name] = measure(recommender, parts, k=k)
+        reports[candidate.name] = measured(recommender, parts)
         if diversity:  # what it costs, beside the plain lists
             label = f"{candidate.name}, diversity {diversity:g}"
-            reports[label] = measure(recommender, parts, k=k, ratings=False, diversity=diversity)
+            reports[label] = measured(recommender, parts, ratings=False, diversity=diversity)
     if as_json:
         emit({"reports": {name: report.summary() for name, report in reports.items()}})
         return
     show_comparison(parts, reports)
 
 
-def baselines(parts: Split, k: int) -> dict[str, Report]:
+def baselines(parts: Split, k: int, relevance_threshold: float | None = None) -> dict[str, Report]:
     """Return reports of the baselines that suit the data.
 
     Args:
         parts: The split.
         k: Length of the lists.
+        relevance_threshold: Lowest rating that a list should find; None for the default.
     """
+    measured = partial(measure, k=k, relevance_threshold=relevance_threshold)
     return {
-        label: measure(fit(model, parts.train, progress=False), parts, k=k)
+        label: measured(fit(model, parts.train, progress=False), parts)
         for label, model in baselines_of(parts.train).items()
     }
 

@@ -36,6 +36,13 @@ Fields = Annotated[
     list[str] | None,
     typer.Option("--set", help="A hyperparameter of the model, as name=value; repeatable."),
 ]
+Relevance = Annotated[
+    float | None,
+    typer.Option(
+        "--relevance-threshold",
+        help="Lowest rating that a list should find (default: three quarters up the scale).",
+    ),
+]
 Diversity = Annotated[
     float, typer.Option(help="From 0 to 1: how much relevance to trade for variety in a list.")
 ]
