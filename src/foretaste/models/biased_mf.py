@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
@@ -68,6 +68,10 @@ class BiasedMF(LearnsFromRatings):
         ratings = ratings_of(train, self.learn_unit(train))
         ridge = self._chosen(ratings)
         self.ridge_ = asdict(ridge)
+        if ridge.l2 == NO_FACTORS and not ridge.nu:  # the same, in closed form for each bias
+            _, item_i, _ = penalties.biases(ratings, (ridge.l2_user, ridge.l2_item))
+            self.item_ik_ = nn.functional.pad(item_i[:, None], (self.n_factors, 0))
+            return self
         item_ik = penalties.start(ratings.n_items, self.n_factors, engine.generator("items"))
         with engine.meter("als", self.iterations) as meter:
             for _ in range(self.iterations):
@@ -79,7 +83,9 @@ class BiasedMF(LearnsFromRatings):
     def auto_fields(self, train: Dataset) -> dict[str, float]:
         """Return what the penalties that are "auto" come to; `l2_bias` has one for each side."""
         model = self.unfitted()
-        chosen = asdict(model._chosen(ratings_of(train, model.learn_unit(train))))
+        chosen = getattr(self, "ridge_", None) or asdict(
+            model._chosen(ratings_of(train, model.learn_unit(train)))
+        )
         given = {"l2": self.l2, "l2_user": self.l2_bias, "l2_item": self.l2_bias, "nu": self.nu}
         return {name: chosen[name] for name, value in given.items() if value == "auto"}
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from foretaste.data.dataset import Dataset
+from foretaste.models.baselines import shrunk_mean
 from foretaste.models.bayesian import factor_rows
 
 NO_FACTORS = 1e6  # a penalty of factors, in standard deviations, that leaves the biases alone
-L2_PATH = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # tried on held-out ratings, each from the one before
+L2_PATH = (0.7, 1.0, 1.4, 2.0, 2.8)  # tried on held-out ratings, each from the one before
 FIRST_ITERATIONS, NEXT_ITERATIONS = 5, 2  # of the first of them, and of each of the others
 NU = 0.5  # with factors, on MovieLens and most synthetic shapes better than the same penalty
 HELD_OUT = 0.1  # of the ratings
@@ -80,6 +81,11 @@ class Ratings:
     def count_i(self) -> Tensor:
         """How many ratings each item has: (items,)."""
         return torch.bincount(self.item_n, minlength=self.n_items)
+
+    @cached_property
+    def variances(self) -> tuple[float, float, float]:
+        """Variances of the noise, of the biases of users and of those of items."""
+        return variance_components(self)
 
     def users(self, item_ik: Tensor, ridge: Ridge) -> Tensor:
         """Return the vectors of users given those of items: (users, k).
@@ -175,7 +181,7 @@ def bias_ridges(ratings: Ratings, nu: float) -> tuple[float, float]:
         ratings: The ratings.
         nu: The exponent.
     """
-    noise, *variances = variance_components(ratings)
+    noise, *variances = ratings.variances
     found = []
     for variance, count_r in zip(variances, (ratings.count_u, ratings.count_i), strict=True):
         # A variance of nothing, or noise of nothing, is one of too few ratings to tell.
@@ -218,28 +224,35 @@ def variance_components(ratings: Ratings) -> tuple[float, float, float]:
     return noise, variance[0], variance[1]
 
 
-def biases(ratings: Ratings) -> tuple[Tensor, Tensor, float]:
-    """Return biases alone, with penalties from the variances in the ratings.
+def biases(
+    ratings: Ratings, l2_sides: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor, float]:
+    """Return biases alone.
 
     Args:
         ratings: The ratings.
+        l2_sides: Penalties of the biases of users and of items; None for those of `bias_ridges`.
 
     Returns:
         Biases of users (users,) and of items (items,), and the penalty of a user's bias.
     """
-    ridge = Ridge(NO_FACTORS, *bias_ridges(ratings, 0.0), 0.0)
-    item_ik = torch.zeros(ratings.n_items, 1)
+    user_n, item_n, y_n = ratings.user_n, ratings.item_n, ratings.y_n
+    l2_user, l2_item = l2_sides or bias_ridges(ratings, 0.0)
+    user_u = item_i = torch.zeros(0)
+    item_of_n = torch.zeros_like(y_n)
     for _ in range(BIAS_ITERATIONS):
-        item_ik = ratings.items(ratings.users(item_ik, ridge), ridge)
-    return ratings.users(item_ik, ridge)[:, 0], item_ik[:, 0], ridge.l2_user
+        user_u = shrunk_mean(y_n - item_of_n, user_n, ratings.n_users, l2_user)
+        item_i = shrunk_mean(y_n - user_u[user_n], item_n, ratings.n_items, l2_item)
+        item_of_n = item_i[item_n]
+    return shrunk_mean(y_n - item_of_n, user_n, ratings.n_users, l2_user), item_i, l2_user
 
 
 def best_l2(ratings: Ratings, n_factors: int) -> float:
     """Return the penalty of factors that is best on a held-out tenth of the ratings.
 
     The path goes from the weakest penalty to the strongest, each from the vectors of the one
-    before.  Where the best is not better than the biases alone by SURE standard errors, over users,
-    it is NO_FACTORS.
+    before, and ends where one is worse than the one before.  Where the best is not better than the
+    biases alone by SURE standard errors, over users, it is NO_FACTORS.
 
     Args:
         ratings: The ratings.
@@ -260,18 +273,19 @@ def best_l2(ratings: Ratings, n_factors: int) -> float:
     rng = torch.Generator().manual_seed(0)
     user_u, item_i, _ = biases(rest)
     baseline_n = errors(user_u[test.user_n] + item_i[test.item_n])
-    item_ik, tried = start(rest.n_items, n_factors, rng), dict[float, Tensor]()
+    item_ik, best, best_n = start(rest.n_items, n_factors, rng), NO_FACTORS, None
     l2_user, l2_item = bias_ridges(rest, NU)
     for l2 in L2_PATH:
         ridge = Ridge(l2, l2_user, l2_item, NU)
-        for _ in range(NEXT_ITERATIONS if tried else FIRST_ITERATIONS):
+        for _ in range(FIRST_ITERATIONS if best_n is None else NEXT_ITERATIONS):
             item_ik = rest.items(rest.users(item_ik, ridge), ridge)
         user_uk = rest.users(item_ik, ridge)
         fit_n = factor_rows.dot(user_uk[test.user_n], item_ik[test.item_n])
-        tried[l2] = baseline_n - errors(fit_n)
-    best = max(tried, key=lambda l2: float(tried[l2].sum()))
-    gain_u = torch.zeros(ratings.n_users, dtype=torch.double).index_add_(
-        0, test.user_n, tried[best]
-    )
+        gain_n = baseline_n - errors(fit_n)
+        if best_n is not None and gain_n.sum() <= best_n.sum():
+            break
+        best, best_n = l2, gain_n
+    assert best_n is not None
+    gain_u = torch.zeros(ratings.n_users, dtype=torch.double).index_add_(0, test.user_n, best_n)
     error = float(gain_u.square().sum().sqrt())
     return best if float(gain_u.sum()) > SURE * error else NO_FACTORS

@@ -182,7 +182,11 @@ class BayesianMF(LearnsFromRatings):
 
     def auto_fields(self, train: Dataset) -> dict[str, float]:
         """Return how many factors there are: none where they do not beat the biases."""
-        return {"n_factors": self._chosen_factors(train)} if self.factors == "auto" else {}
+        if self.factors == "always":
+            return {}
+        if hasattr(self, "item_sik_"):  # fitted
+            return {"n_factors": self.item_sik_.shape[-1] - 1}
+        return {"n_factors": self.unfitted()._chosen_factors(train)}
 
     def _chosen_factors(self, train: Dataset) -> int:
         """Return the number of factors, 0 where the ratings say that none are worth having.
