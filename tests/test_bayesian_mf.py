@@ -689,7 +689,7 @@ def test_factors_that_do_not_beat_the_biases_are_left_out_and_the_mean_stays_rig
     fitted = ft.fit(ft.BayesianMF(**small), parts.train, progress=False)
     assert fitted.model.auto_fields(parts.train) == {"n_factors": 0}
     assert ft.BayesianMF(**small).auto_fields(parts.train) == {"n_factors": 0}
-    always = ft.BayesianMF(**small, factors="always")
+    always = ft.BayesianMF(**small, keep_factors="always")
     assert always.auto_fields(parts.train) == {}
     bias = ft.fit(ft.Bias(), parts.train, progress=False)
     rmse, of_biases = (ft.evaluate(m, parts, ranking=False).metrics["rmse"] for m in (fitted, bias))

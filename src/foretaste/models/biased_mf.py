@@ -137,7 +137,8 @@ class BiasedMF(LearnsFromRatings):
         """Put back what `state` returned; a bundle of 0.1.0 has its penalties in the fields."""
         super().restore(tensors, values)
         if "ridge_" not in values:
-            self.ridge_ = asdict(Ridge(self.l2, self.l2_bias, self.l2_bias, self.nu))
+            l2, l2_bias, nu = (float(x) for x in (self.l2, self.l2_bias, self.nu))
+            self.ridge_ = asdict(Ridge(l2, l2_bias, l2_bias, nu))
         return self
 
     def cost(self, shape: Shape) -> Cost:

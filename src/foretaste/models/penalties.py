@@ -113,8 +113,8 @@ class Ratings:
         Args:
             kept_n: The marks: (n,), bool.
         """
-        kept = (x[kept_n] for x in (self.user_n, self.item_n, self.y_n))
-        return Ratings(*kept, self.n_users, self.n_items)
+        user_n, item_n, y_n = (x[kept_n] for x in (self.user_n, self.item_n, self.y_n))
+        return Ratings(user_n, item_n, y_n, self.n_users, self.n_items)
 
 
 def ratings_of(train: Dataset, y_n: Tensor) -> Ratings:

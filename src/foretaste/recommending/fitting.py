@@ -91,8 +91,9 @@ def fit(
     if curve and curve[-1].get("interrupted"):
         training["interrupted"] = True
     notes = [*getattr(fitted, "notes_", [])]
-    if hasattr(fitted, "positive_threshold"):
-        note = liked_note(train, default_threshold(train, fitted.positive_threshold))
+    fields = fitted.hyperparameters()
+    if "positive_threshold" in fields:
+        note = liked_note(train, default_threshold(train, fields["positive_threshold"]))
         notes += [note] if note else []
     if notes:
         training["notes"] = notes

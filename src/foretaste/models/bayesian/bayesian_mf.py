@@ -64,8 +64,8 @@ class BayesianMF(LearnsFromRatings):
         tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
             which the chain stops; 0 never stops it.
         likelihood: "gaussian", or "probit" for the levels of a discrete scale.
-        factors: "auto" to leave all factors out where none beat the biases by two standard errors
-            on a held-out tenth of the ratings (`penalties.best_l2`), or "always".
+        keep_factors: "auto" to leave all factors out where none beat the biases by two standard
+            errors on a held-out tenth of the ratings (`penalties.best_l2`), or "always".
 
     Example:
         >>> import foretaste as ft
@@ -91,7 +91,7 @@ class BayesianMF(LearnsFromRatings):
     keep_every: int = 3
     tolerance: float = 0.08
     likelihood: Literal["gaussian", "probit"] = searched("gaussian", choices=["gaussian", "probit"])
-    factors: Literal["auto", "always"] = "auto"
+    keep_factors: Literal["auto", "always"] = "auto"
     mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat
     notes_: list[str] = field(init=False, repr=False)
     n_trained_: int = field(init=False, repr=False)  # items; later rows are at their prior means
@@ -182,7 +182,7 @@ class BayesianMF(LearnsFromRatings):
 
     def auto_fields(self, train: Dataset) -> dict[str, float]:
         """Return how many factors there are: none where they do not beat the biases."""
-        if self.factors == "always":
+        if self.keep_factors == "always":
             return {}
         if hasattr(self, "item_sik_"):  # fitted
             return {"n_factors": self.item_sik_.shape[-1] - 1}
@@ -194,7 +194,7 @@ class BayesianMF(LearnsFromRatings):
         Where users have few ratings, and those are skewed, products of factors fit the tails of the
         noise: on Amazon's instruments (by time) 32 factors had an RMSE of 0.918, biases of 0.904.
         """
-        if self.factors == "always" or not self.n_factors:
+        if self.keep_factors == "always" or not self.n_factors:
             return self.n_factors
         l2 = penalties.best_l2(penalties.ratings_of(train, self.learn_unit(train)), TRIED_FACTORS)
         return 0 if l2 == penalties.NO_FACTORS else self.n_factors
