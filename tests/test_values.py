@@ -54,6 +54,7 @@ SCALES = {
     "jester": np.round(np.clip(draw().normal(1, 5, N), -10, 10), 2),
     "one to a hundred": np.round(np.clip(draw().normal(55, 25, N), 1, 100)),
     "yahoo": stars([0, 30, 50, 70, 90, 100], [0.3, 0.05, 0.15, 0.1, 0.2, 0.2]),
+    "a hundred with zeros": stars([0, 1, *range(10, 101, 10)], [0.3, 0.002, *[0.0698] * 10]),
     "percent": np.round(draw().random(N) * 100, 1),
     "thumbs": stars([0, 1]),
     "signs": stars([-1, 1]),
@@ -64,6 +65,7 @@ SCALES = {
 BOOKS = [0.62, 0.002, 0.003, 0.005, 0.008, 0.045, 0.033, 0.066, 0.092, 0.06, 0.066]
 MARKED = {
     "Book-Crossing": (stars(range(11), BOOKS), 0.0, "0"),
+    "books of the good": (stars([0, *range(5, 11)], [0.58, *[0.07] * 6]), 0.0, "0"),
     "Jester": (np.where(draw().random(N) < 0.4, 99, SCALES["jester"]), 99.0, "99"),
     "anime": (stars([-1, *range(1, 11)], [0.2, *[0.08] * 10]), -1.0, "-1"),
     "stars": (np.where(draw().random(N) < 0.1, 99, SCALES["five stars"]), 99.0, "99"),

@@ -106,11 +106,12 @@ def _marks(level_l: FloatArray, count_l: IntArray) -> list[float]:
     rest_l = ~np.isin(level_l, found)
     level_l, count_l = level_l[rest_l], count_l[rest_l]
     # Zeros in excess: the rest of the scale is not a falling tail that begins at 1, as counts have.
-    if len(level_l) > 4 and (level_l[:2] == [0, 1]).all() and level_l[-1] <= 100:
-        others_l = count_l[1:]
-        falling = others_l.argmax() == 0
-        common = count_l[0] >= COMMON * count_l.sum() and count_l[0] >= ZEROS * others_l[0]
-        if common and not falling and count_l[0] > others_l.max():
+    steps_l = np.diff(level_l[1:])
+    if len(steps_l) > 2 and level_l[0] == 0 and level_l[-1] <= STAR_LEVELS and steps_l.min() == 1:
+        ones = int(count_l[level_l == 1].sum())
+        falling = count_l[1:].argmax() == 0
+        common = count_l[0] >= COMMON * count_l.sum() and count_l[0] >= ZEROS * ones
+        if common and not falling and count_l[0] > count_l[1:].max():
             found.append(0.0)
     return found
 

@@ -64,8 +64,9 @@ class BayesianMF(LearnsFromRatings):
         tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
             which the chain stops; 0 never stops it.
         likelihood: "gaussian", or "probit" for the levels of a discrete scale.
-        keep_factors: "auto" to leave all factors out where none beat the biases by two standard
-            errors on a held-out tenth of the ratings (`penalties.best_l2`), or "always".
+        keep_factors: "auto" to leave all factors out, and the noise of users and items, where no
+            factors beat the biases by two standard errors on a held-out tenth of the ratings
+            (`penalties.best_l2`), or "always".
 
     Example:
         >>> import foretaste as ft
@@ -156,8 +157,8 @@ class BayesianMF(LearnsFromRatings):
         time_n = None if x.time_r is None else torch.from_numpy(x.time_r).to(device)
         sides: list[Side] = []
         for row_n, partner_n, sizes, table, freedom in (
-            (user_n, item_n, (n_users, n_items), train.user_table, self.user_noise),
-            (item_n, user_n, (n_items, n_users), train.item_table, self.item_noise),
+            (user_n, item_n, (n_users, n_items), train.user_table, self._noise(k)[0]),
+            (item_n, user_n, (n_items, n_users), train.item_table, self._noise(k)[1]),
         ):
             F_rc = side_information.implicit_features(row_n, partner_n, *sizes)
             implicit_cf = side_information.principal_basis(F_rc, self.implicit_rank, rng)
@@ -181,12 +182,23 @@ class BayesianMF(LearnsFromRatings):
         return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds, n_levels)
 
     def auto_fields(self, train: Dataset) -> dict[str, float]:
-        """Return how many factors there are: none where they do not beat the biases."""
+        """Return how many factors there are, none and one noise where they beat no biases."""
         if self.keep_factors == "always":
             return {}
-        if hasattr(self, "item_sik_"):  # fitted
-            return {"n_factors": self.item_sik_.shape[-1] - 1}
-        return {"n_factors": self.unfitted()._chosen_factors(train)}
+        fitted = hasattr(self, "item_sik_")
+        k = self.item_sik_.shape[-1] if fitted else self.unfitted()._chosen_factors(train) + 1
+        if k > self.n_factors:
+            return {"n_factors": self.n_factors}
+        return {"n_factors": 0, "user_noise": 0.0, "item_noise": 0.0}
+
+    def _noise(self, k: int) -> tuple[float, float]:
+        """Return degrees of freedom of the noise of users and of items, 0 for one noise.
+
+        Where the ratings say nothing of factors, they say too little of noise that is a user's own:
+        one noise had the lower RMSE and the higher density on three sets of three.
+        """
+        left_out = k <= self.n_factors
+        return (0.0, 0.0) if left_out else (self.user_noise, self.item_noise)
 
     def _chosen_factors(self, train: Dataset) -> int:
         """Return the number of factors, 0 where the ratings say that none are worth having.
@@ -238,7 +250,7 @@ class BayesianMF(LearnsFromRatings):
 
     def _new_noise(self, items: int) -> Tensor:
         """Return noise precisions of new items, 1 over the expected variance: (s, i)."""
-        nu = self.item_noise
+        nu = self._noise(self.item_mu_sk_.shape[1])[1]
         return torch.full((len(self.alpha_s_), items), 1 - 2 / nu if nu > 2 else 1.0)
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
@@ -296,7 +308,9 @@ class BayesianMF(LearnsFromRatings):
     ) -> Iterator[tuple[Tensor, FoldIn, int]]:
         """Yield chunks of users folded in, and how many draws to take at once for each."""
         names = [f.name for f in dataclasses.fields(Draws)]
-        draws = Draws(**{n: getattr(self, n if hasattr(self, n) else f"{n}_") for n in names})
+        values = {n: getattr(self, n if hasattr(self, n) else f"{n}_") for n in names}
+        values["user_noise"] = self._noise(self.item_sik_.shape[-1])[0]
+        draws = Draws(**values)
         for users_b, at_once in chunks(histories, pairs_b, self.item_sik_.shape[-1]):
             part = histories.take(users_b)
             yield users_b, FoldIn(draws, part, self.user_features(part)), at_once
