@@ -39,6 +39,18 @@ UserFeatures = Annotated[
         help="What else is known of a new user, by column: gender=F,age=25; formerly --about.",
     ),
 ]
+IncludeSeen = Annotated[
+    bool | None,
+    typer.Option(
+        "--include-seen/--exclude-seen",
+        help="Whether items of the history are listed too; by default only where the data "
+        "repeat, as purchases of groceries do.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Ids of items that are not listed, with commas; repeatable."),
+]
 
 
 def recommend(
@@ -51,18 +63,8 @@ def recommend(
     where: Annotated[
         str | None, typer.Option(help="A condition on the item columns: year >= 1990")
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Ids of items that are not listed, with commas; repeatable."),
-    ] = None,
-    include_seen: Annotated[
-        bool | None,
-        typer.Option(
-            "--include-seen/--exclude-seen",
-            help="Whether items of the history are listed too; by default only where the data "
-            "repeat, as purchases of groceries do.",
-        ),
-    ] = None,
+    exclude: Exclude = None,
+    include_seen: IncludeSeen = None,
     diversity: Diversity = 0.0,
     all_users: Annotated[
         bool, typer.Option("--all-users", help="Make a list for every user, into the file --out.")

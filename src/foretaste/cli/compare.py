@@ -9,7 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.cli.options import Device, EventWeights, Json, Length, Reader, Share, reads_ratings
+from foretaste.cli.options import (
+    Device,
+    EventWeights,
+    Json,
+    Length,
+    Reader,
+    Relevance,
+    Share,
+    reads_ratings,
+)
 from foretaste.cli.show import console, emit, say, say_progress
 from foretaste.cli.values import LEARN
 from foretaste.data.splitting import split
@@ -45,6 +54,7 @@ def compare(
         ),
     ] = None,
     event_weights: EventWeights = None,
+    relevance_threshold: Relevance = None,
     device: Device = Engine.device,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +74,7 @@ def compare(
     found = compare_models(
         parts, names, cold_start="all" if cold else cold is None, k=k,
         seeds=seeds, device=device, folder=out, say=say_progress,
+        relevance_threshold=relevance_threshold,
     )  # fmt: skip
     pages = write_report(found, out)
     if as_json:

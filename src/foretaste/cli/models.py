@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from foretaste.cli.options import (
     Json,
     Length,
     Reader,
+    Relevance,
     Seed,
     Share,
     reads_ratings,
@@ -154,6 +156,7 @@ def evaluate(
     test: Share = 0.2,
     k: Length = 10,
     diversity: Diversity = 0.0,
+    relevance_threshold: Relevance = None,
     settings: Fields = None,
     event_weights: EventWeights = None,
     seed: Seed = 0,
@@ -178,13 +181,14 @@ def evaluate(
     if event_weights == LEARN:
         learned = learn_event_weights(parts.train, chosen[0], seed=seed, progress=say_progress)
         parts = reweighed(parts, learned.weights, learned.target)
-    reports = baselines(parts, k)
+    measured = partial(measure, k=k, relevance_threshold=relevance_threshold)
+    reports = baselines(parts, k, relevance_threshold)
     for candidate in chosen:
         recommender = fit(candidate, parts.train, seed=seed, device=device, progress=True)
-        reports[candidate.name] = measure(recommender, parts, k=k)
+        reports[candidate.name] = measured(recommender, parts)
         if diversity:  # what it costs, beside the plain lists
             label = f"{candidate.name}, diversity {diversity:g}"
-            reports[label] = measure(recommender, parts, k=k, ratings=False, diversity=diversity)
+            reports[label] = measured(recommender, parts, ratings=False, diversity=diversity)
     if as_json:
         more = {} if learned is None else {"event_weights": learned.summary()}
         emit({"reports": {name: report.summary() for name, report in reports.items()}} | more)
@@ -194,15 +198,17 @@ def evaluate(
         say(learned.sentence)
 
 
-def baselines(parts: Split, k: int) -> dict[str, Report]:
+def baselines(parts: Split, k: int, relevance_threshold: float | None = None) -> dict[str, Report]:
     """Return reports of the baselines that suit the data.
 
     Args:
         parts: The split.
         k: Length of the lists.
+        relevance_threshold: Lowest rating that a list should find; None for the default.
     """
+    measured = partial(measure, k=k, relevance_threshold=relevance_threshold)
     return {
-        label: measure(fit(model, parts.train, progress=False), parts, k=k)
+        label: measured(fit(model, parts.train, progress=False), parts)
         for label, model in baselines_of(parts.train).items()
     }
 

@@ -38,6 +38,13 @@ Fields = Annotated[
     list[str] | None,
     typer.Option("--set", help="A hyperparameter of the model, as name=value; repeatable."),
 ]
+Relevance = Annotated[
+    float | None,
+    typer.Option(
+        "--relevance-threshold",
+        help="Lowest rating that a list should find (default: three quarters up the scale).",
+    ),
+]
 Diversity = Annotated[
     float, typer.Option(help="From 0 to 1: how much relevance to trade for variety in a list.")
 ]
@@ -67,54 +74,71 @@ EventWeights = Annotated[
 Reader = Callable[[], Dataset]
 
 
+EventColumn = Annotated[
+    str | None, typer.Option(help="Column of kinds of events (view, cart, purchase).")
+]
+TargetEvent = Annotated[
+    str | None,
+    typer.Option(help="Kind of event to be predicted (default: of the highest weight)."),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What a line of text is: {', '.join(LAYOUTS)}; guessed if not given (see "
+        "docs/reading.md)."
+    ),
+]
+ItemTable = Annotated[
+    str | None,
+    typer.Option(
+        help="A table of items to join by id: a file of any kind that ratings may have, or the "
+        "name of a public data set (tmdb-5000)."
+    ),
+]
+Links = Annotated[
+    Path | None,
+    typer.Option(
+        help="A table from the ids of the ratings to those of --items (MovieLens links.csv)."
+    ),
+]
+BadRows = Annotated[
+    str, typer.Option(help="What to do with rows that cannot be read: error or drop.")
+]
+Duplicates = Annotated[
+    str,
+    typer.Option(
+        help="What to keep of rows with one user and item: last, mean, sum, keep or error; "
+        "auto keeps all where events repeat, else the last."
+    ),
+]
+Values = Annotated[
+    str,
+    typer.Option(
+        help="What values mean: auto, ratings, rated (ratings without marks for 'not rated'), "
+        "or clicks."
+    ),
+]
+
+
 def reader(
     source: Source,
     user_column: Annotated[str | None, typer.Option(help="Column of user ids.")] = None,
     item_column: Annotated[str | None, typer.Option(help="Column of item ids.")] = None,
     rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
-    event_column: Annotated[
-        str | None, typer.Option(help="Column of kinds of events (view, cart, purchase).")
-    ] = None,
+    event_column: EventColumn = None,
     event_weights: EventWeights = None,
-    target_event: Annotated[
-        str | None,
-        typer.Option(help="Kind of event to be predicted (default: of the highest weight)."),
-    ] = None,
+    target_event: TargetEvent = None,
     separator: Separator = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What a line of text is: {', '.join(LAYOUTS)}; guessed if not given (see "
-            "docs/reading.md)."
-        ),
-    ] = None,
+    layout: Layout = None,
     encoding: Encoding = "auto",
     time_format: TimeFormat = None,
     query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
-    items: Annotated[
-        str | None,
-        typer.Option(
-            help="A table of items to join by id: a file of any kind that ratings may have, or the "
-            "name of a public data set (tmdb-5000)."
-        ),
-    ] = None,
-    links: Annotated[
-        Path | None,
-        typer.Option(
-            help="A table from the ids of the ratings to those of --items (MovieLens links.csv)."
-        ),
-    ] = None,
-    bad_rows: Annotated[
-        str, typer.Option(help="What to do with rows that cannot be read: error or drop.")
-    ] = "error",
-    duplicates: Annotated[
-        str,
-        typer.Option(
-            help="What to keep of rows with one user and item: last, mean, sum, keep or error; "
-            "auto keeps all where events repeat, else the last."
-        ),
-    ] = "auto",
+    items: ItemTable = None,
+    links: Links = None,
+    bad_rows: BadRows = "error",
+    duplicates: Duplicates = "auto",
+    values: Values = "auto",
 ) -> Reader:
     """Return what reads the Dataset of a file, folder, URL or catalogue name.
 
@@ -132,6 +156,7 @@ def reader(
             value=rating_column, time=time_column, separator=separator, layout=layout,
             query=query, event=event_column, event_weights=event_weights_from(event_weights),
             target_event=target_event, encoding=encoding, time_format=time_format,
+            values=values,
         )  # fmt: skip
         if items is None:
             return ratings

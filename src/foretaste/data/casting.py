@@ -175,6 +175,10 @@ class CleanColumns:
             raise self._wrong_type("value", column, "Give numbers, or no value column for clicks.")
         if column.dtype.is_integer() and not column.null_count():
             return column.cast(pl.Float32), None
+        if column.dtype == pl.String and len(column):
+            truth = column.str.strip_chars().str.to_lowercase()
+            if truth.is_in(["true", "false"]).all():  # a thumb up or down
+                column = truth == "true"
         read = column.cast(pl.Float64, strict=False)
         if column.dtype == pl.String and read.null_count() > column.null_count():
             read = self._with_comma(column, read)

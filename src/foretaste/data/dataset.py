@@ -38,6 +38,7 @@ class ReadReport:
         encoding: The encoding that a text file was read in.
         columns: Name of the column in the source by role: user, item, value and time.
         notes: Sentences about what was assumed, for example the unit of times.
+        unrated: Rows that were left out as their value stands for "not rated".
     """
 
     source: str = ""
@@ -48,6 +49,7 @@ class ReadReport:
     encoding: str = "utf-8"
     columns: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unrated: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ import torch
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import Split
+from foretaste.data.values import liked_note
 from foretaste.errors import DataError, UsageError, takes_old_names
 from foretaste.evaluation import metrics
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
@@ -145,17 +146,20 @@ def evaluate(
     started = time.monotonic()
     rows = parts.history.users.find(parts.test.users.values)
     batch = histories_of(train if parts.history is parts.train else parts.history, rows, train)
-    tallies, served = dict[str, Tally](), None
+    tallies, served, notes = dict[str, Tally](), None, list[str]()
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
         tallies |= _rating_tallies(recommender, batch, parts, rows)
     if ranking:
         relevant = _relevant(parts, relevance_threshold)
+        border = default_threshold(parts.train, relevance_threshold)
+        note = liked_note(parts.train, border, "relevance_threshold")
+        notes += [note] if note else []
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
     return Report(
         recommender.model.name, parts.protocol, intervals(tallies), _per_user(parts, tallies),
         recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(),
-        (*_unseen(parts), *recommender.training.get("notes", ())), tallies, served,
+        (*_unseen(parts), *notes, *recommender.training.get("notes", ())), tallies, served,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from foretaste import __version__
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
+from foretaste.data.values import liked_from
 from foretaste.errors import UsageError, did_you_mean
 from foretaste.training.engine import Engine
 
@@ -127,6 +128,16 @@ class Model(metaclass=_TakesOldNames):
     def hyperparameters(self) -> dict[str, Any]:
         """Return the init fields, and their values, by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    def auto_fields(self, train: Dataset) -> dict[str, float]:
+        """Return what the fields whose value is "auto" come to on some data, by name.
+
+        Fields that were given a value are left out.  `fit` uses these values and nothing else.
+
+        Args:
+            train: The interactions whose figures decide: density, likes of a user and of an item.
+        """
+        return {}
 
     def unfitted(self) -> Self:
         """Return a model with the same hyperparameters that has learned nothing."""
@@ -276,8 +287,7 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
     if positive_threshold is not None:
         return positive_threshold
     if train.explicit:
-        low, high = train.scale
-        return low + 0.75 * (high - low)
+        return liked_from(train.scale)
     above_zero = train.levels[train.levels > 0]
     known = train.kinds is None and len(above_zero)
     return float(above_zero[0] if known else np.finfo(np.float32).tiny)

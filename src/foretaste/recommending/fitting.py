@@ -12,9 +12,10 @@ import polars as pl
 from foretaste import bundle
 from foretaste.data.building import from_tables
 from foretaste.data.dataset import Dataset
+from foretaste.data.values import liked_note
 from foretaste.errors import BundleError, ModelError, UsageError, refuse_fork
 from foretaste.models import MODELS
-from foretaste.models.base import Model, configure
+from foretaste.models.base import Model, configure, default_threshold
 from foretaste.recommending.recommender import Recommender
 from foretaste.training.engine import Engine
 
@@ -90,7 +91,12 @@ def fit(
     curve = getattr(fitted, "curve_", [])
     if curve and curve[-1].get("interrupted"):
         training["interrupted"] = True
-    if notes := getattr(fitted, "notes_", []):
+    notes = [*getattr(fitted, "notes_", [])]
+    fields = fitted.hyperparameters()
+    if "positive_threshold" in fields:
+        note = liked_note(train, default_threshold(train, fields["positive_threshold"]))
+        notes += [note] if note else []
+    if notes:
         training["notes"] = notes
     return Recommender(fitted, train, training)
 

@@ -34,6 +34,7 @@ from foretaste.data.reading.tables import kind_of, parquet_files, read_columns
 from foretaste.data.reading.text import read_rows, with_encoding
 from foretaste.data.reading.text.sources import Chunk, Progress, TextFile, check_file
 from foretaste.data.reading.text.streams import reads_anything
+from foretaste.data.values import judged
 from foretaste.errors import RatingsFileError, UsageError
 
 __all__ = ["from_frame", "read"]
@@ -50,7 +51,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     bad_rows: str = "error", duplicates: str = "auto", name: str | None = None,
     progress: Progress | None = None, event: str | None = None,
     event_weights: Mapping[str, float] | None = None, target_event: str | None = None,
-    time_format: str | None = None,
+    time_format: str | None = None, values: str = "auto",
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a file, a folder (MovieLens, Parquet files), or a query.
 
@@ -85,6 +86,9 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         time_format: How times are written: "seconds", "milliseconds", "microseconds", "nanoseconds"
             (since 1970), "excel", "day-first", "month-first" or a pattern of strptime; None to
             judge by the cells, as `foretaste.data.time_columns` explains.
+        values: "auto" leaves out marks for "not rated", and takes counts as clicks of such weights;
+            "ratings" keeps all values as ratings, "rated" those that are no marks; "clicks" takes
+            every row as a click.
 
     Raises:
         DataError: There is no such file, or it cannot be read; says which line and what to do.
@@ -107,7 +111,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
         table, shown = read_query(str(source), query)
         name = name or Path(urlsplit(shown).path).stem
         clean = _clean_table(table, table.columns, wanted, shown, cleaner)
-        return clean.build(duplicates=duplicates, name=name)
+        return judged(clean.build(duplicates=duplicates, name=name), values)
     if query is not None:
         raise UsageError(
             "query= needs a database URL.", fix="Give one such as sqlite:///ratings.db."
@@ -120,7 +124,8 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     if kind := "Parquet" if parts else kind_of(path):
         table, names, notes = _read_typed(path, kind, wanted, parts)
         clean = _clean_table(table, names, wanted, str(path), cleaner, notes)
-        return attach_tables(clean.build(duplicates=duplicates, name=name), path)
+        ratings = clean.build(duplicates=duplicates, name=name)
+        return attach_tables(judged(ratings, values), path)
     check_file(path)
 
     def read_text(text: TextFile) -> CleanColumns:
@@ -129,7 +134,7 @@ def read(  # noqa: PLR0913 -- the public door; every argument has a default
     clean, found, notes = with_encoding(TextFile(path, encoding, progress), read_text)
     clean.notes += notes
     ratings = clean.build(duplicates=duplicates, name=name, encoding=found)
-    return attach_tables(ratings, path)
+    return attach_tables(judged(ratings, values), path)
 
 
 def from_frame(  # noqa: PLR0913 -- the public door; every argument has a default
@@ -137,6 +142,7 @@ def from_frame(  # noqa: PLR0913 -- the public door; every argument has a defaul
     time: str | None = None, users: Any = None, items: Any = None, duplicates: str = "auto",
     bad_rows: str = "error", name: str = "frame", event: str | None = None,
     event_weights: Mapping[str, float] | None = None, target_event: str | None = None,
+    values: str = "auto",
 ) -> Dataset:  # fmt: skip
     """Return the ratings or clicks of a table in memory.
 
@@ -155,6 +161,7 @@ def from_frame(  # noqa: PLR0913 -- the public door; every argument has a defaul
         event: The column of kinds of events, likewise; "" for none.
         event_weights: What an event of each kind weighs, by name; None for 1 each.
         target_event: The kind to be predicted; None for the one of the highest weight.
+        values: What values mean, as in `read`.
 
     Raises:
         DataError: A column cannot be read; says which row and what to do.
@@ -173,7 +180,7 @@ def from_frame(  # noqa: PLR0913 -- the public door; every argument has a defaul
     table = matrix_table(frame, users, items) if given else as_polars(frame, name)
     cleaner = partial(CleanColumns, bad_rows=bad_rows, events=rules)
     clean = _clean_table(table, table.columns, wanted, name, cleaner)
-    return clean.build(duplicates=duplicates, name=name)
+    return judged(clean.build(duplicates=duplicates, name=name), values)
 
 
 def _check_rule(duplicates: str) -> None:

@@ -27,6 +27,10 @@ NAMES = {
     "event": "event eventtype eventname action actiontype behavior behaviour behaviortype "
              "behaviourtype interaction interactiontype feedback feedbacktype",
 }  # fmt: skip
+LIKES = {  # of true and false, where no column has the name of a rating
+    "liked", "like", "isliked", "thumb", "thumbs", "thumbsup", "upvoted", "recommended",
+    "isrecommended",
+}  # fmt: skip
 KNOWN = {role: frozenset(names.split()) for role, names in NAMES.items()}
 OPTION = {role: role for role in KNOWN} | {"value": "rating"}  # --OPTION-column
 AMOUNTS = frozenset(["value", "count", "plays", "playcount", "weight", "quantity"])  # beside kinds
@@ -93,6 +97,8 @@ def guess_roles(
             fitting = [c for c in columns if plain(c) in names and c not in taken]
             if role == "event" and (len(fitting) > 1 or _rated(chosen)):
                 continue  # ratings stay ratings, and nothing says which of two columns it is
+            if role == "value" and not fitting:
+                fitting = [c for c in columns if plain(c) in LIKES and c not in taken]
             if len(fitting) > 1:
                 either = " or ".join(repr(c) for c in fitting)
                 raise _unclear(f"the {role} column could be {either}.", role, columns, where)
