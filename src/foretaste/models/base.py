@@ -128,6 +128,16 @@ class Model(metaclass=_TakesOldNames):
         """Return the init fields, and their values, by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
+    def auto_fields(self, train: Dataset) -> dict[str, float]:
+        """Return what the fields whose value is "auto" come to on some data, by name.
+
+        Fields that were given a value are left out.  `fit` uses these values and nothing else.
+
+        Args:
+            train: The interactions whose figures decide: density, likes of a user and of an item.
+        """
+        return {}
+
     def unfitted(self) -> Self:
         """Return a model with the same hyperparameters that has learned nothing."""
         return type(self)(**copy.deepcopy(self.hyperparameters()))
