@@ -34,12 +34,16 @@ class LearnsFromLikes(Model):
         activity_power: Exponent p of the weight (n / m)^-p that each like of a user with n likes
             has, where m is the mean of n in training; 0 weighs all likes equally, and 1 weighs all
             users equally.
+        fallback: "popularity" where lists for users of few likes lean on what is popular, by
+            weights that training learns from a second fit (`models/newcomers.py`); "none" for the
+            scores of the model alone, however short the history.
     """
 
     positive_threshold: float | None = field(default=None, kw_only=True)
     weighting: Literal["uniform", "graded", "log"] = field(default="uniform", kw_only=True)
     half_life_days: float | None = field(default=None, kw_only=True)
     activity_power: float = field(default=0.0, kw_only=True)
+    fallback: Literal["popularity", "none"] = field(default="popularity", kw_only=True)
     border_: float = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
     newest_: int | None = field(init=False, repr=False)

@@ -1,0 +1,95 @@
+"""NDCG@10 of models over grids of fields, on validation parts carved from train, as JSON lines.
+
+    python -m bench.defaults OUT.jsonl als ml-100k gowalla ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import foretaste as ft
+from bench.shapes import dataset
+from foretaste.models.base import Model
+
+USERS = 1_500  # who are scored, at most
+
+
+def validation(data: ft.Dataset, *, part: str = "validation") -> ft.Split:
+    """Return a split of a fifth at random: of the data, or of what such a split trains on.
+
+    Args:
+        data: The interactions.
+        part: "test" or "validation".
+    """
+    parts = ft.split(data, "random", test=0.2, seed=0)
+    if part == "validation":
+        parts = ft.split(parts.train, "random", test=0.2, seed=1)
+    users = np.random.default_rng(0).permutation(len(parts.test.users))[:USERS]
+    kept_r = np.isin(parts.test.interactions.user_r, users)
+    return dataclasses.replace(parts, test=parts.test.take(kept_r))
+
+
+def figures(train: ft.Dataset) -> dict[str, float]:
+    """Return what rules may read of the data.
+
+    Args:
+        train: What is learned from.
+    """
+    X_ui = ft.EASE().learn_likes(train)
+    return {
+        "users": X_ui.shape[0], "items": X_ui.shape[1], "likes": X_ui.nnz,
+        "density": X_ui.nnz / (X_ui.shape[0] * X_ui.shape[1]),
+    }  # fmt: skip
+
+
+def grid(model: str, train: ft.Dataset) -> Iterator[tuple[str, Model, dict[str, Any]]]:
+    """Yield models to try: a label, the model, and what to note beside it.
+
+    Args:
+        model: The name of a grid.
+        train: What is learned from.
+    """
+    density = figures(train)["density"]
+    yield "popularity", ft.Popularity(), {}
+    if model == "als":
+        tried = [(c, l2, 64) for c in (1, 4, 12, 40) for l2 in (0.003, 0.01, 0.03)]
+        tried += [(c, l2, 256) for c in (4, 12, 40) for l2 in (0.003, 0.01)]
+        yield "old", ft.ALS(unseen=0.1, l2=0.01, n_factors=64), {}
+        for c, l2, n_factors in [*tried, (12, 0.003, 128)]:
+            fields = {"unseen": c * density, "l2": l2, "n_factors": n_factors}
+            yield "als", ft.ALS(**fields), {**fields, "c": c}
+    elif model == "ease":
+        for l2 in (5, 15, 50, 150, 500, 1500):
+            yield "ease", ft.EASE(l2=l2), {"l2": l2}
+    elif model == "sparse-ease":
+        for l2 in (2, 6, 20, 60, 200):
+            yield "sparse-ease", ft.SparseEASE(l2=l2, neighbours=100), {"l2": l2}
+
+
+def main(out: str, model: str, *names: str) -> None:
+    """Append a line for each fit."""
+    for name in names:
+        parts = validation(dataset(name))
+        about = figures(parts.train)
+        for label, tried, fields in grid(model, parts.train):
+            started = time.perf_counter()
+            recommender = ft.fit(tried, parts.train, progress=False)
+            seconds = time.perf_counter() - started
+            report = ft.evaluate(recommender, parts, k=10, ratings=False)
+            found = {"data": name, "model": label, **fields, **about, "seconds": seconds}
+            found["ndcg"] = report.metrics["ndcg@10"].value
+            with Path(out).open("a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(name, label, fields, f"{found['ndcg']:.4f} {seconds:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
