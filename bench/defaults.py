@@ -60,18 +60,21 @@ def grid(model: str, train: ft.Dataset) -> Iterator[tuple[str, Model, dict[str, 
     density = figures(train)["density"]
     yield "popularity", ft.Popularity(), {}
     if model == "als":
-        tried = [(c, l2, 64) for c in (1, 4, 12, 40) for l2 in (0.003, 0.01, 0.03)]
-        tried += [(c, l2, 256) for c in (4, 12, 40) for l2 in (0.003, 0.01)]
-        yield "old", ft.ALS(unseen=0.1, l2=0.01, n_factors=64), {}
-        for c, l2, n_factors in [*tried, (12, 0.003, 128)]:
-            fields = {"unseen": c * density, "l2": l2, "n_factors": n_factors}
-            yield "als", ft.ALS(**fields), {**fields, "c": c}
+        tried = [(c, r, 64) for c in (20, 40) for r in (0.1, 0.2, 0.4)]
+        tried += [(20, 0.2, 256), (40, 0.2, 256)]
+        if figures(train)["items"] < 10_000:
+            tried += [(c, r, 64) for c in (10, 80) for r in (0.1, 0.2, 0.4)]
+            tried += [(20, 0.1, 256), (20, 0.4, 256), (20, 0.2, 128), (10, 0.2, 128)]
+        yield "old", ft.ALS(unseen=0.1, l2=0.01, n_factors=64, fallback="none"), {}
+        for c, r, n_factors in tried:
+            fields = {"unseen": c * density, "l2": r / (1 + c), "n_factors": n_factors}
+            yield "als", ft.ALS(**fields, fallback="none"), {**fields, "c": c, "r": r}
     elif model == "ease":
         for l2 in (5, 15, 50, 150, 500, 1500):
-            yield "ease", ft.EASE(l2=l2), {"l2": l2}
+            yield "ease", ft.EASE(l2=l2, fallback="none"), {"l2": l2}
     elif model == "sparse-ease":
         for l2 in (2, 6, 20, 60, 200):
-            yield "sparse-ease", ft.SparseEASE(l2=l2, neighbours=100), {"l2": l2}
+            yield "sparse-ease", ft.SparseEASE(l2=l2, neighbours=100, fallback="none"), {"l2": l2}
 
 
 def main(out: str, model: str, *names: str) -> None:

@@ -79,7 +79,25 @@ class LearnsFromLikes(Model):
                 f"{self.border_:g} (weighting={self.weighting!r}).",
                 fix="Lower positive_threshold, or choose another weighting.",
             )
+        rules = self.rules(X_ui)
+        self.auto_ = {name: v for name, v in rules.items() if getattr(self, name) == "auto"}
         return X_ui
+
+    def rules(self, X_ui: Any) -> dict[str, float]:
+        """Return what fields come to where they are "auto", by rules of the likes.
+
+        Args:
+            X_ui: Weights of likes, CSR: (users, items).
+        """
+        return {}
+
+    def auto_fields(self, train: Dataset) -> dict[str, float]:
+        """Return what the fields whose value is "auto" come to on some data, by name."""
+        fresh = self.unfitted()
+        if "auto" not in fresh.hyperparameters().values():
+            return {}
+        fresh.learn_likes(train)
+        return fresh.auto_
 
     def likes(self, histories: Histories, n_items: int) -> Any:
         """Return the weights of what each history likes; a like without a time counts as new.
