@@ -47,6 +47,8 @@ def figures(train: ft.Dataset) -> dict[str, float]:
     return {
         "users": X_ui.shape[0], "items": X_ui.shape[1], "likes": X_ui.nnz,
         "density": X_ui.nnz / (X_ui.shape[0] * X_ui.shape[1]),
+        "met": float(np.square(X_ui.sum(axis=0)).sum() / X_ui.nnz),  # likes of the item of a like
+        "active": float(np.square(X_ui.sum(axis=1)).sum() / X_ui.nnz),  # of the user of a like
     }  # fmt: skip
 
 
@@ -60,20 +62,18 @@ def grid(model: str, train: ft.Dataset) -> Iterator[tuple[str, Model, dict[str, 
     density = figures(train)["density"]
     yield "popularity", ft.Popularity(), {}
     if model == "als":
-        tried = [(c, r, 64) for c in (20, 40) for r in (0.1, 0.2, 0.4)]
-        tried += [(20, 0.2, 256), (40, 0.2, 256)]
-        if figures(train)["items"] < 10_000:
-            tried += [(c, r, 64) for c in (10, 80) for r in (0.1, 0.2, 0.4)]
-            tried += [(20, 0.1, 256), (20, 0.4, 256), (20, 0.2, 128), (10, 0.2, 128)]
+        about = figures(train)
+        c = 2.4 * (about["users"] * about["items"]) ** 0.125
+        tried = [(c, r, 64) for r in (0.07, 0.2, 0.4)] + [(c, r, 256) for r in (0.2, 0.1)]
         yield "old", ft.ALS(unseen=0.1, l2=0.01, n_factors=64, fallback="none"), {}
         for c, r, n_factors in tried:
             fields = {"unseen": c * density, "l2": r / (1 + c), "n_factors": n_factors}
             yield "als", ft.ALS(**fields, fallback="none"), {**fields, "c": c, "r": r}
     elif model == "ease":
-        for l2 in (5, 15, 50, 150, 500, 1500):
+        for l2 in (5, 15, 50, 100, 200, 400, 800):
             yield "ease", ft.EASE(l2=l2, fallback="none"), {"l2": l2}
     elif model == "sparse-ease":
-        for l2 in (2, 6, 20, 60, 200):
+        for l2 in (10, 40, 160):
             yield "sparse-ease", ft.SparseEASE(l2=l2, neighbours=100, fallback="none"), {"l2": l2}
 
 

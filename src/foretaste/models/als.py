@@ -20,7 +20,7 @@ from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
-UNSEEN, PENALTY = 20.0, 0.2  # chosen on validation parts of 12 data sets: python -m bench.defaults
+UNSEEN, PENALTY = 2.4, 0.2  # chosen on validation parts of 12 data sets: python -m bench.defaults
 BATCH_FLOATS = 1 << 20  # gathered factors at a time: 4 MiB stay near the cores
 
 
@@ -43,7 +43,8 @@ class ALS(LearnsFromLikes):
         n_factors: Factors of a user and of an item.  "auto": 4 for the root of each item, from 64
             to 256, and no more than there are users or items.
         unseen: Weight of every pair of user and item, liked or not, beside 1 of a like.  "auto":
-            UNSEEN times the density, so that all pairs weigh UNSEEN times what all likes do.
+            UNSEEN (users items)^(1/8) times the density, so that all pairs together weigh 14 to 35
+            times what all likes do, the more the larger the data.
         l2: Ridge penalty of the factors.  "auto": PENALTY / (1 + unseen / density), so that the
             penalty of a mean user and of a mean item is PENALTY times their likes.
         nu: Exponent of the number of likes in the penalty, 0 for the same penalty everywhere.
@@ -98,8 +99,10 @@ class ALS(LearnsFromLikes):
 
     def rules(self, X_ui: Any) -> dict[str, float]:
         """Return factors by the number of items, and weight and penalty by the density."""
-        density = X_ui.nnz / (X_ui.shape[0] * X_ui.shape[1])
-        unseen = UNSEEN * density if self.unseen == "auto" else self.unseen
+        n_pairs = X_ui.shape[0] * X_ui.shape[1]
+        density = X_ui.nnz / n_pairs
+        given = self.unseen
+        unseen = UNSEEN * n_pairs**0.125 * density if given == "auto" else given
         return {
             "n_factors": n_factors_for(*X_ui.shape), "unseen": unseen,
             "l2": PENALTY / (1 + unseen / density),
