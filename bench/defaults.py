@@ -1,6 +1,6 @@
 """NDCG@10 of models over grids of fields, on validation parts carved from train, as JSON lines.
 
-    python -m bench.defaults OUT.jsonl als ml-100k gowalla ...
+python -m bench.defaults OUT.jsonl als ml-100k gowalla ...
 """
 
 from __future__ import annotations

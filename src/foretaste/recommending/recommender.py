@@ -26,7 +26,7 @@ from foretaste.models.base import (
     PredictsRatings,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
-from foretaste.models.prior import Prior, with_prior
+from foretaste.models.prior import Prior
 from foretaste.recommending.answering import Answer, Answerer, Conditions
 from foretaste.recommending.explaining import Place, place, reasons, shares
 from foretaste.recommending.export import write_lists
