@@ -60,7 +60,8 @@ def learn_prior(model: LearnsFromLikes, train: Dataset, engine: Engine) -> Learn
     """
     if model.fallback == "none" or not len(train):
         return None
-    bare = Prior(threshold=model.border_)
+    columns = model.reads_users and train.user_table is not None
+    bare = Prior(threshold=model.border_, columns=columns)
     # a seed of its own: a model without chance in it stays the same whatever the seed
     quiet = Engine(device=engine.device, precision=engine.precision)
     found = newcomers(train, model.border_, quiet.rng("newcomers"))
@@ -83,6 +84,7 @@ def learn_prior(model: LearnsFromLikes, train: Dataset, engine: Engine) -> Learn
             weights.insert(0, best_weight(second, shown, wanted, popularity_i, lowest))
     lengths = LENGTHS[: len(weights)]
     prior = replace(prior, likes=lengths, weights=tuple(weights))
+    prior = replace(prior, columns=columns and _columns_help(second, prior, likes, popularity_i))
     return Learned(prior, _below(model, second, prior, likes, popularity_i))
 
 
@@ -222,6 +224,15 @@ def _half_life(rest: Dataset, likes: Histories, bare: Prior) -> float | None:
     }
     best = max(found, key=lambda days: found[days].mean())
     return best if surely_better(found[best], found[None], errors=2 * SURE) else None
+
+
+def _columns_help(model: Model, prior: Prior, likes: Histories, popularity_i: Tensor) -> bool:
+    """Return whether users without a like are served as well by their columns as by popularity."""
+    shown, wanted = shown_and_wanted(likes, 0)
+    if len(shown) < FEWEST:
+        return True
+    ours_b = ndcg_of(WithPrior(model, prior, popularity_i).score(shown).float(), shown, wanted)
+    return bool(ours_b.mean() >= _of_popularity(popularity_i, shown, wanted).mean())
 
 
 def _of_popularity(popularity_i: Tensor, shown: Histories, wanted: Histories) -> np.ndarray:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -34,12 +35,14 @@ class Prior:
         weights: The weight at each of those.
         half_life_days: Of recent popularity; None where all interactions count equally.
         threshold: The lowest value that counts as liked.
+        columns: Whether the model scores users without a like too, where their columns are known.
     """
 
     likes: Sequence[int] = ()
     weights: Sequence[float] = ()
     half_life_days: float | None = None
     threshold: float = 0.0
+    columns: bool = False
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Self | None:
@@ -76,15 +79,31 @@ class Prior:
         liked_h = histories.value_h >= self.threshold
         return torch.bincount(histories.user_h[liked_h], minlength=len(histories))
 
-    def share(self, histories: Histories) -> Tensor:
-        """Return the share of popularity in the spread of the scores: (B,), 1 without a like.
+    def mixed(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """Return of whom the model knows something, and what popularity weighs: (B,) each.
 
         Args:
             histories: Histories of B users.
         """
         n_b = self.n_likes(histories)
-        weight_b = self.weight(n_b)
-        return torch.where(n_b > 0, weight_b / (1 + weight_b), 1.0)
+        known_b = n_b > 0
+        if self.columns:
+            known_b |= histories.train_row_b >= 0
+            if histories.user_features is not None:
+                filled = pl.any_horizontal(pl.all().is_not_null())
+                known_b |= torch.tensor(
+                    histories.user_features.select(filled).to_series().to_list()
+                )
+        return known_b, self.weight(n_b)
+
+    def share(self, histories: Histories) -> Tensor:
+        """Return the share of popularity in the spread of the scores: (B,), 1 for the unknown.
+
+        Args:
+            histories: Histories of B users.
+        """
+        known_b, weight_b = self.mixed(histories)
+        return torch.where(known_b, weight_b / (1 + weight_b), 1.0)
 
     def popularity(self, train: Dataset) -> Tensor:
         """Return the popularity of items with mean 0 and standard deviation 1: (items,).
@@ -126,11 +145,10 @@ class WithPrior:
             histories: Histories of B users.
         """
         score_bi = self.model.score(histories)
-        n_b = self.prior.n_likes(histories)
-        weight_b = self.prior.weight(n_b)
-        mixed_b = ((weight_b > 0) | (n_b == 0)).nonzero()[:, 0]
+        known_b, weight_b = self.prior.mixed(histories)
+        mixed_b = ((weight_b > 0) | ~known_b).nonzero()[:, 0]
         if len(mixed_b):
-            score_ci, known_c = score_bi[mixed_b].float(), n_b[mixed_b] > 0
+            score_ci, known_c = score_bi[mixed_b].float(), known_b[mixed_b]
             spread_c = score_ci.std(dim=1, correction=0) * weight_b[mixed_b]
             score_ci[~known_c], spread_c[~known_c] = 0.0, 1.0
             score_bi[mixed_b] = score_ci.addcmul_(spread_c[:, None], self.popularity_i)
@@ -157,10 +175,10 @@ class DotsWithPrior(WithPrior):
             histories: Histories of B users.
         """
         user_bd = self.model.user_factors(histories)
-        n_b = self.prior.n_likes(histories)
+        known_b, weight_b = self.prior.mixed(histories)
         spread_b = ((user_bd @ self._covariance_dd) * user_bd).sum(dim=1).clamp(min=0).sqrt()
-        last_b = torch.where(n_b > 0, spread_b * self.prior.weight(n_b), 1.0)
-        return torch.cat([user_bd * (n_b > 0)[:, None], last_b[:, None]], dim=1)
+        last_b = torch.where(known_b, spread_b * weight_b, 1.0)
+        return torch.cat([user_bd * known_b[:, None], last_b[:, None]], dim=1)
 
     def item_factors(self) -> Tensor:
         """Return the factors of the items, then their popularity: (items, d + 1)."""
