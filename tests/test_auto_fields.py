@@ -10,6 +10,7 @@ from bench.shapes import synthetic as of_shape
 import foretaste as ft
 from foretaste.cli.data import checked
 from foretaste.models import MODELS
+from foretaste.models.base import configure
 from tests.conftest import synthetic
 
 OF_LIKES = ["ease", "sparse-ease", "aligned-ease", "als", "aligned-als"]
@@ -36,7 +37,7 @@ def test_a_bundle_keeps_what_the_data_decided(name, ratings, tmp_path):
 
 @pytest.mark.parametrize("name", OF_LIKES)
 def test_a_field_that_is_given_is_not_decided(name, ratings):
-    model = MODELS[name](l2=0.5)
+    model = configure(MODELS[name], {"l2": 0.5})
     assert "l2" not in model.auto_fields(ratings)
     assert model.decided("l2") == 0.5
 

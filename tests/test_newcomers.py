@@ -144,8 +144,13 @@ def test_a_deterministic_model_has_the_same_prior_whatever_the_seed():
 
 def test_where_there_are_times_the_newest_users_are_held_out():
     data = shop()
-    rest, held = newcomers(data, 1e-9, np.random.default_rng(0))
-    assert rest.interactions.time_r.max() < held.interactions.time_r.min()
+    found = newcomers(data, 1e-9, np.random.default_rng(0))
+    assert found is not None
+    rest, held = found
+    newest, oldest = rest.interactions.time_r, held.interactions.time_r
+    assert newest is not None
+    assert oldest is not None
+    assert newest.max() < oldest.min()
     assert not set(rest.users.values) & set(held.users.values)
 
 
@@ -188,5 +193,5 @@ def test_what_is_shown_comes_before_what_is_wanted():
 
 
 def test_data_without_interactions_have_no_prior():
-    model = ft.fit(ft.EASE(), shop(100), progress=False).model
+    model = ft.EASE().fit(shop(100), ft.Engine())
     assert learn_prior(model, shop(100).take(np.zeros(600, dtype=bool)), ft.Engine()) is None
