@@ -20,7 +20,7 @@ from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
-UNSEEN, PENALTY = 2.4, 0.2  # chosen on validation parts of 12 data sets: python -m bench.defaults
+UNSEEN, PENALTY, HIGHEST = 2.4, 1.25, 0.28  # chosen on validation parts: python -m bench.defaults
 BATCH_FLOATS = 1 << 20  # gathered factors at a time: 4 MiB stay near the cores
 
 
@@ -45,8 +45,9 @@ class ALS(LearnsFromLikes):
         unseen: Weight of every pair of user and item, liked or not, beside 1 of a like.  "auto":
             UNSEEN (users items)^(1/8) times the density, so that all pairs together weigh 14 to 35
             times what all likes do, the more the larger the data.
-        l2: Ridge penalty of the factors.  "auto": PENALTY / (1 + unseen / density), so that the
-            penalty of a mean user and of a mean item is PENALTY times their likes.
+        l2: Ridge penalty of the factors.  "auto": min(HIGHEST, PENALTY / n^(1/2)) / (1 + unseen /
+            density), with n the geometric mean of the likes of a mean user and of a mean item, so
+            that the penalty of either grows with the root of their likes, as noise does.
         nu: Exponent of the number of likes in the penalty, 0 for the same penalty everywhere.
         iterations: Alternations between users and items.
         steps: Steps of conjugate gradients in each solve.
@@ -100,12 +101,12 @@ class ALS(LearnsFromLikes):
     def rules(self, X_ui: Any) -> dict[str, float]:
         """Return factors by the number of items, and weight and penalty by the density."""
         n_pairs = X_ui.shape[0] * X_ui.shape[1]
-        density = X_ui.nnz / n_pairs
+        density, n = X_ui.nnz / n_pairs, X_ui.nnz / n_pairs**0.5
         given = self.unseen
         unseen = UNSEEN * n_pairs**0.125 * density if given == "auto" else given
         return {
             "n_factors": n_factors_for(*X_ui.shape), "unseen": unseen,
-            "l2": PENALTY / (1 + unseen / density),
+            "l2": min(HIGHEST, PENALTY / n**0.5) / (1 + unseen / density),
         }  # fmt: skip
 
     def solve(
