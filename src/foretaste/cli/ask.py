@@ -108,6 +108,10 @@ def recommend(
         ]
     )  # fmt: skip
     show_frame(recommender.frame(answer), as_json, unknown=answer.unknown)
+    if not as_json and max(answer.fallback_b, default=0.0) > 0:
+        say(
+            f"Popularity has {max(answer.fallback_b):.0%} of the say: little is known of this user."
+        )
 
 
 def _left_out(include_seen: bool | None) -> bool | None:

@@ -9,7 +9,7 @@ import typing
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -73,6 +73,8 @@ class Model(metaclass=_TakesOldNames):
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
     needs_interactions: ClassVar[bool] = True  # False: a catalogue, items alone, will do
     reads_users: ClassVar[bool] = False  # True: scores depend on the columns of users too
+
+    auto_: dict[str, float] = field(init=False, repr=False)  # what fields that are "auto" came to
 
     @abstractmethod
     def fit(self, train: Dataset, engine: Engine) -> Self:
@@ -138,6 +140,15 @@ class Model(metaclass=_TakesOldNames):
             train: The interactions whose figures decide: density, likes of a user and of an item.
         """
         return {}
+
+    def decided(self, name: str) -> Any:
+        """Return the value of a field: what was given, or what the data decided where it is "auto".
+
+        Args:
+            name: Name of the field.
+        """
+        value = getattr(self, name)
+        return self.auto_[name] if value == "auto" else value
 
     def unfitted(self) -> Self:
         """Return a model with the same hyperparameters that has learned nothing."""

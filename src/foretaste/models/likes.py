@@ -42,12 +42,16 @@ class LearnsFromLikes(Model):
         activity_power: Exponent p of the weight (n / m)^-p that each like of a user with n likes
             has, where m is the mean of n in training; 0 weighs all likes equally, and 1 weighs all
             users equally.
+        fallback: "popularity" where lists for users of few likes lean on what is popular, by
+            weights that training learns from a second fit (`models/newcomers/learning.py`); "none" for the
+            scores of the model alone, however short the history.
     """
 
     positive_threshold: float | None = field(default=None, kw_only=True)
     weighting: Literal["uniform", "graded", "log"] = field(default="uniform", kw_only=True)
     half_life_days: float | None = field(default=None, kw_only=True)
     activity_power: float = field(default=0.0, kw_only=True)
+    fallback: Literal["popularity", "none"] = field(default="popularity", kw_only=True)
     border_: float = field(init=False, repr=False)
     scale_: list[float] = field(init=False, repr=False)
     newest_: int | None = field(init=False, repr=False)
@@ -85,7 +89,25 @@ class LearnsFromLikes(Model):
                 f"{self.border_:g} (weighting={self.weighting!r}).",
                 fix="Lower positive_threshold, or choose another weighting.",
             )
+        rules = self.rules(X_ui)
+        self.auto_ = {name: v for name, v in rules.items() if getattr(self, name) == "auto"}
         return X_ui
+
+    def rules(self, X_ui: Any) -> dict[str, float]:
+        """Return what fields come to where they are "auto", by rules of the likes.
+
+        Args:
+            X_ui: Weights of likes, CSR: (users, items).
+        """
+        return {}
+
+    def auto_fields(self, train: Dataset) -> dict[str, float]:
+        """Return what the fields whose value is "auto" come to on some data, by name."""
+        fresh = self.unfitted()
+        if "auto" not in fresh.hyperparameters().values():
+            return {}
+        fresh.learn_likes(train)
+        return fresh.auto_
 
     def likes(self, histories: Histories, n_items: int) -> Any:
         """Return the weights of what each history likes; a like without a time counts as new.

@@ -26,6 +26,7 @@ from foretaste.models.base import (
     PredictsRatings,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
+from foretaste.models.newcomers.prior import Prior
 from foretaste.recommending.answering import Answer, Answerer, Conditions
 from foretaste.recommending.arguments import one_id
 from foretaste.recommending.explaining import Place, place, reasons, shares
@@ -44,7 +45,7 @@ class Recommender:
     Attributes:
         model: The fitted model.
         dataset: What it learned from: ids, histories, columns of items and users.
-        training: How it was fitted: seconds, seed, notes.
+        training: How it was fitted: seconds, seed, notes, and the prior (`models/newcomers/prior.py`).
         metrics: What `evaluate` found, kept with the bundle.
 
     Example:
@@ -88,9 +89,8 @@ class Recommender:
 
     @cached_property
     def _answerer(self) -> Answerer:
-        return Answerer(
-            self.model, self.dataset, Conditions(self.dataset), lambda: self.item_vectors
-        )
+        conditions, prior = Conditions(self.dataset), Prior.of(self.training)
+        return Answerer(self.model, self.dataset, conditions, lambda: self.item_vectors, prior)
 
     @takes_old_names(about="user_features")
     def recommend(  # noqa: PLR0913 -- a public door: every way to narrow a list, by name
@@ -281,7 +281,7 @@ class Recommender:
         row = int(self.dataset.items.rows([one_id(item, "item")])[0])
         allowed_i, _ = self._answerer.candidates(request)
         seen_h = histories.seen(self.dataset.target_kind).item_h
-        return place(self.model.score(histories)[0], row, seen_h, allowed_i)
+        return place(self._answerer.ranker.score(histories)[0], row, seen_h, allowed_i)
 
     # -- items
 
