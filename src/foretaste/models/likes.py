@@ -43,8 +43,8 @@ class LearnsFromLikes(Model):
             has, where m is the mean of n in training; 0 weighs all likes equally, and 1 weighs all
             users equally.
         fallback: "popularity" where lists for users of few likes lean on what is popular, by
-            weights that training learns from a second fit (`models/newcomers/learning.py`); "none" for the
-            scores of the model alone, however short the history.
+            weights that training learns from a second fit (`models/newcomers/learning.py`); "none"
+            for the scores of the model alone, however short the history.
     """
 
     positive_threshold: float | None = field(default=None, kw_only=True)
