@@ -16,7 +16,7 @@ WRONG_ARGUMENTS = {
     "diversity": ("0.3", None, [0.1], True),
     "exclude": (5, "50", b"50", [3.5], [["a"]], [None], np.zeros((2, 2)), [("a", 4.0)]),
     "candidates": (5, "50", [3.5], [["a"]], np.zeros((2, 2)), pl.DataFrame({"a": [1]})),
-    "exclude_seen": ("no", 1, None),
+    "exclude_seen": ("no", 1),
     "where": (5, ["year > 3"], True),
     "users": (5, "u1", [3.5], [["u1"]], np.zeros((2, 2)), sparse.eye(2).tocsr()),
     "user": (["u1"], 3.5, ("u1",), {"u1": 1}, np.array(["u1"])),
