@@ -45,7 +45,7 @@ class Recommender:
     Attributes:
         model: The fitted model.
         dataset: What it learned from: ids, histories, columns of items and users.
-        training: How it was fitted: seconds, seed, notes, and the prior (`models/newcomers/prior.py`).
+        training: How it was fitted: seconds, seed, notes, the prior (`models/newcomers/prior.py`).
         metrics: What `evaluate` found, kept with the bundle.
 
     Example:

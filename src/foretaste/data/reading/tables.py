@@ -84,16 +84,11 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _refuse_foreign_kind(path: Path, content: bytes, packed: bool = False) -> None:
-    """Refuse content that is of a known kind and no text; if packed, files of columns as well."""
+    """Refuse content that is of a known kind and no text."""
     inside = " (compressed)" if packed else ""
     for pattern, what, fix in FOREIGN:
         if re.match(pattern, content, re.IGNORECASE | re.DOTALL):
             raise DataError(f"this is {what}{inside}.", where=path, fix=fix)
-    for start, kind in KINDS.items() if packed else ():
-        if content.startswith(start):
-            raise DataError(
-                f"this is {kind} inside of another compression.", where=path, fix="Unpack it first."
-            )
 
 
 def _kind_in_zip(path: Path) -> str:
