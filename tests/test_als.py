@@ -28,7 +28,9 @@ def test_enough_steps_are_the_ridge_regression_written_out():
 
 
 def test_the_prior_stands_for_so_many_likes_of_what_everybody_likes(ratings):
-    model = ft.fit(ALS(n_factors=4, steps=50, prior=2.0), ratings, progress=False).model
+    model = ft.fit(
+        ALS(n_factors=4, unseen=0.1, l2=0.01, steps=50, prior=2.0), ratings, progress=False
+    ).model
     assert isinstance(model, ALS)
     X_ui, Y_id = model.learn_likes(ratings), model.item_id_.double()
     popular_i = torch.from_numpy(X_ui.sum(axis=0).A1).double()
@@ -82,14 +84,16 @@ def test_rows_come_out_the_same_in_any_batches(monkeypatch, ratings):
     other = torch.randn(len(ratings.items), 5, generator=torch.Generator().manual_seed(0))
     turned, start, square_d = principal_axes(other, torch.zeros(len(ratings.users), 5), 0.1)
     args = X_ui, turned, square_d, start
-    whole = ALS(n_factors=5).solve(*args)
+    whole = ALS(n_factors=5, unseen=0.1, l2=0.01).solve(*args)
     monkeypatch.setattr("foretaste.models.als.BATCH_FLOATS", 300)
-    torch.testing.assert_close(ALS(n_factors=5).solve(*args), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ALS(n_factors=5, unseen=0.1, l2=0.01).solve(*args), whole, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_three_steps_from_nothing_come_close_to_the_exact_factors(ratings):
-    few: Any = ft.fit(ALS(n_factors=8), ratings, progress=False).model
-    many = ALS(n_factors=8, steps=50)
+    few: Any = ft.fit(ALS(n_factors=8, unseen=0.1, l2=0.01), ratings, progress=False).model
+    many = ALS(n_factors=8, unseen=0.1, l2=0.01, steps=50)
     args = few.learn_likes(ratings), few.item_id_, few.square_d_, torch.zeros(60, 8)
     near_ud, exact_ud = (m.solve(*args) for m in (few, many))
     assert (near_ud - exact_ud).norm() < 0.05 * exact_ud.norm()

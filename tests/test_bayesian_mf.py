@@ -670,3 +670,38 @@ def test_each_part_can_be_left_out(parts, part):
     rated = model.predict(*pairs(parts.train))
     assert rated.std_p is not None
     assert torch.isfinite(rated.std_p).all()
+
+
+def skewed(seed=0):
+    """Ratings of users with five each: biases, and noise with a long lower tail."""
+    draw = np.random.default_rng(seed)
+    user = np.repeat(np.arange(500), 5)
+    item = np.concatenate([draw.choice(120, 5, replace=False) for _ in range(500)])
+    value = draw.normal(size=500)[user] * 0.3 + draw.normal(size=120)[item] * 0.3
+    value += draw.normal(size=2500) * 0.5 - (draw.random(2500) < 0.12) * 3
+    frame = pl.DataFrame({"user": user, "item": item, "rating": (4.4 + value).round().clip(1, 5)})
+    return ft.split(ft.from_frame(frame), "random", test=0.25, seed=seed)
+
+
+def test_factors_that_do_not_beat_the_biases_are_left_out_and_the_mean_stays_right():
+    parts = skewed()
+    small = {"n_factors": 8, "implicit_rank": 8, "burn_in": 20, "samples": 20}
+    fitted = ft.fit(ft.BayesianMF(**small), parts.train, progress=False)
+    alone = {"n_factors": 0, "user_noise": 0.0, "item_noise": 0.0}
+    assert fitted.model.auto_fields(parts.train) == alone
+    assert ft.BayesianMF(**small).auto_fields(parts.train) == alone
+    assert (fitted.model.item_noise_si_ == 1).all()
+    always = ft.BayesianMF(**small, keep_factors="always")
+    assert always.auto_fields(parts.train) == {}
+    bias = ft.fit(ft.Bias(), parts.train, progress=False)
+    rmse, of_biases = (ft.evaluate(m, parts, ranking=False).metrics["rmse"] for m in (fitted, bias))
+    assert rmse.value < 1.005 * of_biases.value
+    x = parts.test.interactions
+    users, items = (parts.test.users[x.user_r].to_list(), parts.test.items[x.item_r].to_list())
+    rated = fitted.predict(users=users, items=items, unknown="fallback")["rating"].to_numpy()
+    assert abs(float((rated - x.value_r).mean())) < 0.05
+    assert fitted.similar(items[0], k=3)["score"].is_finite().all()
+
+
+def test_factors_that_beat_the_biases_are_kept(parts):
+    assert ft.BayesianMF(n_factors=4).auto_fields(parts.train) == {"n_factors": 4}

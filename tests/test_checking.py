@@ -32,8 +32,8 @@ def columns(n: int = N, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def dataset(**changed: object) -> Dataset:
-    return from_frame(pl.DataFrame({**columns(), **changed}))
+def dataset(values: str = "ratings", **changed: object) -> Dataset:
+    return from_frame(pl.DataFrame({**columns(), **changed}), values=values)
 
 
 def codes(ratings: Dataset) -> dict[str, str]:

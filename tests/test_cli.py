@@ -14,6 +14,7 @@ import typer
 
 import foretaste as ft
 from foretaste import cli
+from foretaste.cli.values import listed
 from foretaste.data.catalog import CATALOG
 from foretaste.experiments.recipes import recipe_names
 from foretaste.models import MODELS
@@ -522,7 +523,8 @@ def test_the_demo_ends_by_itself_and_every_command_it_suggests_works(run, home):
     assert "global-mean" in out
     assert (home / "my demo.training" / "curve.svg").is_file()
     _, _, following = out.partition("Try next\n")
-    suggested = [line.strip() for line in following.splitlines() if line.startswith("  foretaste ")]
+    lines = [line.strip() for line in following.splitlines() if "foretaste " in line]
+    suggested = [line for line in lines if " serve " not in line]
     assert len(suggested) == 5
     for line in suggested:
         ours = line.replace("your-ratings.csv", "ratings.csv").removeprefix("foretaste ")
@@ -645,3 +647,97 @@ def test_long_cells_are_cut_and_columns_without_room_are_named(films, run, home)
     assert len(rows) == 3
     assert all(row.rstrip().endswith("Film") for row in rows)
     assert left_out == "Not shown, --json has them: a, b, c, d."
+
+
+# Ids with commas and equals signs
+
+
+ODD = ["a,b", "x=5", 'say "hi"', " blank ", "plain", "é", "1e3"]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A bundle whose items have commas, equals signs, quotes and blanks in their ids."""
+    bundle = tmp_path_factory.mktemp("odd") / "bundle"
+    rows = [(u, i, 1 + (u + n) % 5) for u in range(6) for n, i in enumerate(ODD)]
+    ratings = ft.from_frame(pl.DataFrame(rows, ["user", "item", "rating"], orient="row"))
+    ft.fit(ft.Bias(), ratings, progress=False).save(bundle)
+    return bundle
+
+
+@pytest.mark.parametrize("item", ODD)
+def test_any_id_can_be_excluded_and_be_a_history_on_the_command_line(answer, odd, item, tmp_path):
+    def items(*options: str) -> list[str]:
+        line = ["recommend", str(odd), "--user", "1", "--include-seen", *options]
+        asked = answer(shlex.join(line))
+        assert "unknown" not in asked
+        return [row["item"] for row in asked["rows"]]
+
+    quoted = listed([item])
+    assert sorted(items("--exclude", quoted)) == sorted(set(ODD) - {item})
+    assert sorted(items("--exclude", listed([item, "plain"]))) == sorted({*ODD} - {item, "plain"})
+    twice = items("--exclude", quoted, "--exclude", "plain")
+    assert sorted(twice) == sorted({*ODD} - {item, "plain"})
+    for history in (quoted, f"{quoted}=4"):
+        rows = answer(shlex.join(["recommend", str(odd), "--history", history]))
+        assert "unknown" not in rows
+        assert sorted(row["item"] for row in rows["rows"]) == sorted(set(ODD) - {item})
+    rows = answer(shlex.join(["predict", str(odd), "--user", "1", "--items", quoted]))["rows"]
+    assert [row["item"] for row in rows] == [item]
+    table = tmp_path / "history.csv"
+    for frame in (pl.DataFrame({"item": [item]}), pl.DataFrame({"item": [item], "rating": [4]})):
+        frame.write_csv(table)
+        rows = answer(shlex.join(["recommend", str(odd), "--history-file", str(table)]))
+        assert "unknown" not in rows
+        assert sorted(row["item"] for row in rows["rows"]) == sorted(set(ODD) - {item})
+
+
+def test_an_equals_sign_in_an_exclusion_is_part_of_the_id(answer, odd):
+    asked = answer(f"recommend {odd} --user 1 --include-seen --exclude plain=5")
+    assert asked["unknown"] == {"exclude": ["plain=5"]}
+    assert "plain" in [row["item"] for row in asked["rows"]]
+
+
+def test_a_history_file_of_an_id_a_line_and_one_option_too_many(run, answer, odd, tmp_path):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("plain\nx=5\n")
+    rows = answer(f"recommend {odd} --history-file {ids}")["rows"]
+    assert {"plain", "x=5"} & {row["item"] for row in rows} == set()
+    assert len(rows) == len(ODD) - 2
+    code, _, err = run(f"recommend {odd} --history-file {ids} --history plain")
+    assert (code, "--history and --history-file. Give one of them." in err) == (2, True)
+    code, _, err = run(f"recommend {odd} --history-file {tmp_path / 'none.csv'}")
+    assert (code, "there is no such file" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--history 'x=a'", "--history: got 'x=a'. Write ids, or id=rating for each"),
+        ("""--history '"x"y'""", "--history: got 'y' behind a quote. An id with a comma"),
+        ("""--user 1 --exclude '"x" y'""", "--exclude: got 'y' behind a quote. An id with a comma"),
+    ],
+)
+def test_a_list_of_ids_that_cannot_be_read_shows_the_quotes(run, odd, option, said):
+    code, _, err = run(f"recommend {odd} {option}")
+    assert code == 2
+    assert said in " ".join(err.split())
+
+
+def test_the_layout_of_a_file_is_an_option_of_every_command_that_reads_data(run, home):
+    (home / "sessions.txt").write_text("5,7,9\n5,9\n7,5,2\n")
+    code, out, _ = run("check sessions.txt --layout sessions")
+    assert (code, "3 users, 4 items" in out) == (0, True)
+    for command in ("check", "train", "evaluate", "compare"):
+        code, _, err = run(f"{command} sessions.txt --layout list")
+        assert (code, "layout='list'. Use one of table, wide, lists" in " ".join(err.split())) == (
+            2, True,
+        )  # fmt: skip
+
+
+def test_a_join_that_loses_items_is_said_on_the_terminal(run, home):
+    (home / "films.csv").write_text("item,title\ni1,A\ni2,B\nx9,C\n")
+    code, out, err = run("check ratings.csv --items films.csv")
+    assert code == 0
+    for text in (out, err):
+        assert "18 of 20 items have no line in the table of items" in " ".join(text.split())

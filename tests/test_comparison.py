@@ -220,6 +220,18 @@ def test_a_model_that_is_too_large_for_the_data_stays_out_with_what_it_would_tak
     assert "ease (about 4 s and 17,166 MiB to fit)" in left_out
 
 
+def test_sparse_ease_takes_part_in_place_of_ease_where_items_are_many():
+    rng = np.random.default_rng(0)
+    pairs = pl.DataFrame({"user": rng.integers(20_000, size=60_000)})
+    few, many = (pairs.with_columns(item=rng.integers(n, size=60_000)) for n in (500, 11_000))
+    chosen, _ = entrants(ft.from_frame(few))
+    assert "ease" in chosen
+    assert "sparse-ease" not in chosen
+    chosen, left_out = entrants(ft.from_frame(many))
+    assert "sparse-ease" in chosen
+    assert "ease (sparse-ease makes much the same lists in less time here)" in left_out
+
+
 def test_a_model_with_fields_of_its_own_is_labelled_by_them(ratings):
     chosen, _ = entrants(ratings, ["ease", ft.EASE(l2=5.0), "recent-popularity"])
     assert list(chosen)[-2:] == ["ease", "ease(l2=5.0)"]

@@ -73,7 +73,7 @@ def test_without_vote_columns_the_chart_is_of_the_ratings():
 
 
 def test_scores_are_the_mean_cosine_to_what_was_liked():
-    fitted = ft.fit(ft.PlotSimilarity(), ratings_of())
+    fitted = ft.fit(ft.PlotSimilarity(fallback="none"), ratings_of())
     X_if = fitted.model.features_if().toarray()
     np.testing.assert_allclose(np.linalg.norm(X_if, axis=1), [1, 1, 1, 1, 0], rtol=1e-6)
     cosine_ij = X_if @ X_if.T

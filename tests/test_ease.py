@@ -48,7 +48,7 @@ def test_only_what_was_liked_counts():
     frame = pl.DataFrame(
         {"user": [1, 1, 2, 2, 3, 3], "item": list("ababac"), "rating": [5, 4, 5, 5, 1, 5]}
     )
-    model = ft.fit(EASE(l2=0.5), ft.from_frame(frame), progress=False)
+    model = ft.fit(EASE(l2=0.5, fallback="none"), ft.from_frame(frame), progress=False)
     scores = model.recommend(history=["a"], k=2)
     assert scores["item"].to_list() == ["b", "c"]  # user 3 did not like a
     assert scores["score"][1] == pytest.approx(0.0, abs=1e-6)

@@ -130,8 +130,24 @@ def test_the_article_networks_ratings_reach_half_a_step_beyond_the_scale():
 def test_the_step_of_the_ratings_sets_the_reach(step, reach, ratings):
     frame = ratings.frame().with_columns(pl.col("value") * step)
     model = small_model(architecture="article", epochs=1)
-    network = model.fit(ft.from_frame(frame), Engine()).network_
-    assert network.get_buffer("reach").tolist() == reach
+    model = model.fit(ft.from_frame(frame), Engine())
+    reached = model.in_ratings(model.network_.get_buffer("reach"))
+    torch.testing.assert_close(reached, torch.tensor(reach), atol=1e-5, rtol=0)
+
+
+def test_a_network_that_learned_nothing_leaves_the_say_to_the_biases():
+    draw = np.random.default_rng(0)
+    pair = draw.permutation(300 * 60)[:1500]
+    value = draw.normal(size=300)[pair // 60] + draw.normal(size=1500)
+    frame = pl.DataFrame({"user": pair // 60, "item": pair % 60, "rating": value})
+    parts = ft.split(ft.from_frame(frame), "random", test=0.3, seed=0)
+    model = small_model(epochs=8, learning_rate=0.05, validation=0.1)
+    fitted = ft.fit(model, parts.train, progress=False)
+    bias = ft.fit(ft.Bias(), parts.train, progress=False)
+    rmse, of_biases = (ft.evaluate(m, parts, ranking=False).metrics["rmse"] for m in (fitted, bias))
+    assert fitted.model.share_ < 0.5
+    assert rmse.value < of_biases.high
+    assert rmse.value < 1.01 * of_biases.value
 
 
 # -- ours

@@ -137,6 +137,26 @@ def test_three_ratings_change_the_list_which_says_why_and_a_reload_keeps_them(pa
     expect(page.locator("#liststate")).to_have_text("from 2 of your ratings")
 
 
+def test_the_page_starts_with_what_many_people_know_until_three_are_rated(page):
+    popular = page.locator("#popular li")
+    expect(popular).to_have_count(6)
+    shot(page, "start")
+    counts = synthetic().frame()["item"].value_counts(sort=True)["count"]
+    named = popular.locator(".name").all_inner_texts()
+    assert len(set(named)) == 6
+    least = counts[5]
+    every = synthetic().frame()["item"].value_counts()
+    of = dict(zip(every["item"], every["count"], strict=True))
+    assert all(of["i" + n.removeprefix("Film ")] >= least for n in named if n.startswith("Film"))
+    for left in (5, 4):
+        popular.first.locator(".stars label").last.click()
+        expect(popular).to_have_count(left)
+    popular.first.locator(".stars label").last.click()
+    expect(page.locator("#popular")).to_be_hidden()
+    expect(page.locator("#rated li")).to_have_count(3)
+    expect(page.locator("#liststate")).to_have_text("from 3 of your ratings")
+
+
 def test_the_keyboard_alone_finds_and_rates(page):
     field = page.get_by_label("Find something you know")
     field.press_sequentially("film 2")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -223,3 +223,27 @@ def test_a_model_with_spreads_fills_the_column_of_standard_deviations():
     spread = ft.fit(Spread(), synthetic(n_users=9, n_rows=80), progress=False)
     items = spread.dataset.items.values[:3].to_list()
     assert spread.predict(["u1"], items)["std"].to_list() == [0.0, 0.5, 1.0]
+
+
+SCALES = {"hundredths": (0.01, 0.0), "twenties": (20.0, 0.0), "ten thousands": (1e4, 0.0),
+          "shifted": (1.0, 500.0), "percent": (25.0, -25.0)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("times", "plus"), SCALES.values(), ids=list(SCALES))
+@pytest.mark.parametrize("name", RATERS)
+def test_ratings_times_c_give_predictions_times_c(name, times, plus, ratings):
+    x = ratings.interactions
+    value_r = (x.value_r * np.float32(times) + np.float32(plus)).astype(np.float32)
+    scaled = replace(ratings, interactions=replace(x, value_r=value_r))
+    rows = np.append(np.arange(9), -1)
+    rated = []
+    for data in (ratings, scaled):
+        model = ft.fit(small(name), data, seed=3, progress=False).model
+        user_p, item_p = torch.arange(10).repeat_interleave(26), torch.arange(-1, 25).repeat(10)
+        rated.append(rate(model, histories_of(data, rows, data), user_p, item_p))
+    plain, other = rated
+    apart = (other.mean_p - plus) / times - plain.mean_p
+    assert float(apart.abs().max()) < 0.02  # stars
+    assert (plain.std_p is None) == (other.std_p is None)
+    if plain.std_p is not None:
+        assert float((other.std_p / times - plain.std_p).abs().max()) < 0.02

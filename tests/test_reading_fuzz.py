@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from foretaste.data.reading import read, sources
+from foretaste.data.reading import read
+from foretaste.data.reading.text import sources
 from foretaste.errors import ForetasteError
 
 FILES = 1_000
@@ -184,8 +185,12 @@ def test_a_malformed_file_is_refused_or_read_as_the_oracle_reads_it(tmp_path, mo
             said = str(error)
         else:
             outcomes["read"] += 1
-            if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            if content[:4] == b"\xff\xfe\0\0":
+                content = content.decode("utf-32").encode()
+            elif content[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 content = content.decode("utf-16").encode()
+            elif b"\0" in content[:2]:
+                content = content.decode("utf-16-le").encode()
             expected = oracle(content, separator)
             assert (got, rows) == (as_text(expected), len(expected)), f"seed {seed}"
             continue

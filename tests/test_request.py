@@ -221,8 +221,10 @@ def check_reasons(person: Known, listed: list[int], weight_hk: torch.Tensor) -> 
 
 ITEMS = st.sampled_from([*FILMS["item"], "10", "50", 11, "film", "010"])
 TIMES = st.integers(0, 9).map(lambda day: 1000 * day)
-ENTRIES = st.builds(Entry, ITEMS, st.sampled_from([None, 1, 2.0, 5.0]), TIMES)
-UNTIMED = st.builds(Entry, ITEMS, st.sampled_from([None, 3.0]), st.one_of(st.none(), TIMES))
+ENTRIES = st.builds(Entry, ITEMS, st.sampled_from([None, 1, 2.0, 5.0]), TIMES, st.none())
+UNTIMED = st.builds(
+    Entry, ITEMS, st.sampled_from([None, 3.0]), st.one_of(st.none(), TIMES), st.none()
+)
 HISTORIES = st.one_of(
     st.lists(ITEMS, max_size=6),
     st.dictionaries(ITEMS, st.sampled_from([1, 2.0, 4.0]), max_size=6),

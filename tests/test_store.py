@@ -316,3 +316,29 @@ def test_every_acknowledged_event_survives_a_kill(url, tmp_path):
 @pytest.mark.slow
 def test_every_acknowledged_event_survives_twenty_kills(url, tmp_path):
     kill_writers(url, tmp_path, 20)
+
+
+def test_the_kind_of_an_event_is_kept_and_overwriting_replaces_the_same_kind(store):
+    def kinds() -> list[tuple[str | None, float | None]]:
+        return [(e.kind, e.value) for e in store.past_of(["u"])["u"].events]
+
+    view, buy = (Event("u", "i", 1.0, 5, kind=kind) for kind in ("view", "buy"))
+    store.add([view, buy, event(at=1)])
+    assert kinds() == [(None, 4.0), ("view", 1.0), ("buy", 1.0)]
+    assert [e.kind for e in store.all_events()] == [None, "view", "buy"]
+    assert store.all_events()[0].request_id is None
+    store.add([Event("u", "i", 9.0, 6, kind="view"), event(value=2.0, at=2)], overwrite=True)
+    assert kinds() == [(None, 2.0), ("buy", 1.0), ("view", 9.0)]
+
+
+def test_a_store_without_kinds_keeps_its_events_and_grows(url):
+    store = Store(url)
+    with store._writing() as db:
+        config = Config(attributes={"connection": db})
+        config.set_main_option("script_location", "foretaste.service:migrations")
+        command.upgrade(config, "0003")
+        db.execute(sa.text("INSERT INTO events VALUES (1, 'u', 'i', 4.0, 7, 'r')"))
+    store.close()
+    store = Store.open(url)
+    assert store.all_events() == [Event("u", "i", 4.0, 7)]
+    store.close()

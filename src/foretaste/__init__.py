@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         run_comparison,
     )
     from foretaste.experiments.cross_validation import cross_validate
+    from foretaste.experiments.event_weights import learn_event_weights
     from foretaste.models import MODELS
     from foretaste.models.aligned_ease import AlignedEASE
     from foretaste.models.als import ALS, AlignedALS
@@ -68,8 +69,8 @@ if TYPE_CHECKING:
     from foretaste.models.two_tower import TwoTower
     from foretaste.recommending.export import recommend_all
     from foretaste.recommending.fitting import fit, load
-    from foretaste.recommending.recommender import IgnoredIdsWarning, Recommender
-    from foretaste.recommending.request import Entry, Request
+    from foretaste.recommending.recommender import Recommender
+    from foretaste.recommending.request import Entry, IgnoredIdsWarning, Request
     from foretaste.training.engine import Engine
 
 PUBLIC = {  # module below foretaste -> the public names that it has
@@ -87,6 +88,7 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "evaluation.evaluate": ["Report", "compare", "evaluate"],
     "experiments.comparison": ["Comparison", "add_cold_starts", "compare_models", "run_comparison"],
     "experiments.cross_validation": ["cross_validate"],
+    "experiments.event_weights": ["learn_event_weights"],
     "models": ["MODELS"],
     "models.aligned_ease": ["AlignedEASE"],
     "models.als": ["ALS", "AlignedALS"],
@@ -105,8 +107,8 @@ PUBLIC = {  # module below foretaste -> the public names that it has
     "models.two_tower": ["TwoTower"],
     "recommending.export": ["recommend_all"],
     "recommending.fitting": ["fit", "load"],
-    "recommending.recommender": ["IgnoredIdsWarning", "Recommender"],
-    "recommending.request": ["Entry", "Request"],
+    "recommending.recommender": ["Recommender"],
+    "recommending.request": ["Entry", "IgnoredIdsWarning", "Request"],
     "training.engine": ["Engine"],
 }
 PARTS = (
@@ -172,6 +174,7 @@ __all__ = [
     "fit",
     "from_frame",
     "items_only",
+    "learn_event_weights",
     "load",
     "load_dataset",
     "read",

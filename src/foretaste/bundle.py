@@ -118,6 +118,8 @@ def atomic_write(path: Path, content: bytes | str | Callable[[Path], object]) ->
     Raises:
         OSError: The file cannot be written. The old one is as it was.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # /dev/full would be replaced
+        raise FileExistsError(errno.EEXIST, "this is a device or a pipe, not a file", str(path))
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}.new")
     fresh.touch(exist_ok=False)  # a folder that cannot be written to is found before the work
     try:
@@ -126,6 +128,9 @@ def atomic_write(path: Path, content: bytes | str | Callable[[Path], object]) ->
         else:
             fresh.write_bytes(content.encode() if isinstance(content, str) else content)
         put_in_place(fresh, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no file
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ The module of a command is imported when it is invoked: `foretaste --help` loads
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -15,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from foretaste import __version__
+from foretaste.cli.terminal import close_streams, explained, use_plain_characters
 from foretaste.errors import ForetasteError, UsageError
 
 COMMANDS = {  # name -> module and function below this package, line in the list of commands
@@ -153,23 +155,39 @@ def _all_commands(
 def main() -> None:
     """Run the command and exit with 0 (done), 1 (failed) or 2 (wrong usage).
 
-    A deliberate error is printed without a traceback.
+    A deliberate error is printed without a traceback, and so is a full disk.
     """
+    use_plain_characters()
+    code = 0
     try:
-        app()
-    except ForetasteError as error:
-        if "--json" in sys.argv:
-            answer = {"what": error.what, "where": error.where, "fix": error.fix}
-            typer.echo(json.dumps({"error": answer}))
-        else:
-            typer.secho("error: ", fg="red", nl=False, err=True)
-            typer.echo(str(error), err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        try:
+            app()
+        except ForetasteError as error:
+            code = 2 if isinstance(error, UsageError) else 1
+            _print_error(error)
+        except MemoryError:
+            code = 1
+            typer.echo(
+                "error: out of memory. Try a smaller model; `foretaste check` estimates.", err=True
+            )
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # `foretaste ... | head`
-        sys.stderr.close()
-        sys.exit(1)
-    except MemoryError:
-        typer.echo(
-            "error: out of memory. Try a smaller model; `foretaste check` estimates.", err=True
-        )
-        sys.exit(1)
+        code = 1
+    except OSError as error:  # a full disk, also where standard output goes
+        code = 1
+        with contextlib.suppress(OSError):
+            typer.echo(f"error: {explained(error)}", err=True)
+    finally:
+        close_streams()
+    sys.exit(code)
+
+
+def _print_error(error: ForetasteError) -> None:
+    """Print a deliberate error: as JSON to standard output, or as text to standard error."""
+    if "--json" in sys.argv:
+        answer = {"what": error.what, "where": error.where, "fix": error.fix}
+        typer.echo(json.dumps({"error": answer}))
+    else:
+        typer.secho("error: ", fg="red", nl=False, err=True)
+        typer.echo(str(error), err=True)

@@ -10,16 +10,25 @@ from typing import Annotated
 import typer
 
 from foretaste.bundle import refuse_foreign
-from foretaste.cli.options import Bundle, Diversity, Json, history_from, user_features_from
+from foretaste.cli.options import Bundle, Diversity, Json
 from foretaste.cli.show import emit, say, seconds, show_frame
+from foretaste.cli.values import history_of, ids_from, user_features_from
 from foretaste.errors import UsageError
 from foretaste.recommending.fitting import load
-from foretaste.recommending.request import Request
+from foretaste.recommending.request import Entry, Request
 
 User = Annotated[str | None, typer.Option(help="A user of the training data.")]
 HistoryText = Annotated[
-    str | None,
-    typer.Option("--history", help="History of a new user: ids (liked) or id=rating, with commas."),
+    list[str] | None,
+    typer.Option(
+        "--history",
+        help="History of a new user: ids (liked) or id=rating, with commas; repeatable. An id with "
+        "a comma or an equals sign stands in quotes.",
+    ),
+]
+HistoryFile = Annotated[
+    Path | None,
+    typer.Option(help="History of a new user: a table of items, with ratings, or an id a line."),
 ]
 
 UserFeatures = Annotated[
@@ -30,23 +39,32 @@ UserFeatures = Annotated[
         help="What else is known of a new user, by column: gender=F,age=25; formerly --about.",
     ),
 ]
+IncludeSeen = Annotated[
+    bool | None,
+    typer.Option(
+        "--include-seen/--exclude-seen",
+        help="Whether items of the history are listed too; by default only where the data "
+        "repeat, as purchases of groceries do.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Ids of items that are not listed, with commas; repeatable."),
+]
 
 
 def recommend(
     bundle: Bundle,
     user: User = None,
     history: HistoryText = None,
+    history_file: HistoryFile = None,
     user_features: UserFeatures = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Length of the list.")] = 10,
     where: Annotated[
         str | None, typer.Option(help="A condition on the item columns: year >= 1990")
     ] = None,
-    exclude: Annotated[
-        str | None, typer.Option(help="Ids of items that are not listed, with commas.")
-    ] = None,
-    include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="List items of the history too.")
-    ] = False,
+    exclude: Exclude = None,
+    include_seen: IncludeSeen = None,
     diversity: Diversity = 0.0,
     all_users: Annotated[
         bool, typer.Option("--all-users", help="Make a list for every user, into the file --out.")
@@ -60,7 +78,7 @@ def recommend(
 
     Example: foretaste recommend bundle --history "50,172,181"
     """
-    if all_users != (out is not None) or (all_users and (user or history)):
+    if all_users != (out is not None) or (all_users and (user or history or history_file)):
         raise UsageError(
             "--all-users and --out go together, without --user and --history.",
             fix="Write --all-users --out recommendations.parquet.",
@@ -68,8 +86,8 @@ def recommend(
     if out is not None:
         recommender, started = load(bundle), time.monotonic()
         recommender.export(
-            out, k, where=where, exclude=list(history_from(exclude or "")),
-            exclude_seen=not include_seen, diversity=diversity, progress=True,
+            out, k, where=where, exclude=ids_from(exclude, "--exclude"),
+            exclude_seen=_left_out(include_seen), diversity=diversity, progress=True,
         )  # fmt: skip
         users, took = len(recommender.dataset.users), time.monotonic() - started
         if as_json:
@@ -77,26 +95,38 @@ def recommend(
         else:
             say(f"{out}: lists of {users:,} users in {seconds(took)}.")
         return
-    _one_asked(user, history)
+    past = _asked(user, history, history_file)
     recommender = load(bundle)
     (answer,) = recommender.answer(
         [
             Request(
-                user, history=None if history is None else history_from(history),
+                user, history=past,
                 user_features=user_features_from(user_features) or None, k=k, where=where,
-                exclude=list(history_from(exclude or "")), exclude_seen=not include_seen,
+                exclude=ids_from(exclude, "--exclude"), exclude_seen=_left_out(include_seen),
                 diversity=diversity,
             )
         ]
     )  # fmt: skip
     show_frame(recommender.frame(answer), as_json, unknown=answer.unknown)
+    if not as_json and max(answer.fallback_b, default=0.0) > 0:
+        say(
+            f"Popularity has {max(answer.fallback_b):.0%} of the say: little is known of this user."
+        )
+
+
+def _left_out(include_seen: bool | None) -> bool | None:
+    """Return whether seen items are left out; None where nobody said, and the data decide."""
+    return None if include_seen is None else not include_seen
 
 
 def predict(
     bundle: Bundle,
-    items: Annotated[str, typer.Option("--items", "--item", help="Item ids, with commas.")],
+    items: Annotated[
+        list[str], typer.Option("--items", "--item", help="Item ids, with commas; repeatable.")
+    ],
     user: User = None,
     history: HistoryText = None,
+    history_file: HistoryFile = None,
     user_features: UserFeatures = None,
     as_json: Json = False,
 ) -> None:
@@ -104,8 +134,8 @@ def predict(
 
     Example: foretaste predict bundle --user 42 --items 50,172
     """
-    _one_asked(user, history)
-    asked = list(history_from(items))
+    past = _asked(user, history, history_file)
+    asked = ids_from(items, "--items")
     if user is not None:
         frame = load(bundle).predict(
             [user], asked, user_features=user_features_from(user_features) or None
@@ -113,19 +143,22 @@ def predict(
     else:
         frame = load(bundle).predict(
             items=asked,
-            history=history_from(str(history)),
+            history=past,
             user_features=user_features_from(user_features),
         )
     show_frame(frame, as_json)
 
 
-def _one_asked(user: str | None, history: str | None) -> None:
-    """Refuse a question that names no user, or two."""
-    if (user is None) == (history is None):
+def _asked(
+    user: str | None, history: list[str] | None, file: Path | None
+) -> list[str] | dict[str, float] | list[Entry] | None:
+    """Return the history that is asked about; refuse a question that names no user, or two."""
+    if (user is None) == (history is None and file is None):
         raise UsageError(
             "give either --user or --history.",
             fix="Describe a new user: --history 50=5,172=3.",
         )
+    return history_of(history, file)
 
 
 def similar(
@@ -170,6 +203,7 @@ def explain(
     item: Annotated[str, typer.Option(help="The item to be explained.")],
     user: User = None,
     history: HistoryText = None,
+    history_file: HistoryFile = None,
     user_features: UserFeatures = None,
     as_json: Json = False,
 ) -> None:
@@ -177,8 +211,7 @@ def explain(
 
     Example: foretaste explain bundle --user 42 --item 181
     """
-    _one_asked(user, history)
-    past = None if history is None else history_from(history)
+    past = _asked(user, history, history_file)
     features = user_features_from(user_features)
     recommender = load(bundle)
     carried = recommender.explain(user, history=past, item=item, user_features=features)

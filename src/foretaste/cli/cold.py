@@ -8,17 +8,9 @@ from typing import Annotated, Literal
 import polars as pl
 import typer
 
-from foretaste.cli.options import (
-    Device,
-    Fields,
-    Json,
-    Length,
-    Reader,
-    Seed,
-    fields_from,
-    reads_ratings,
-)
+from foretaste.cli.options import Device, Fields, Json, Length, Reader, Seed, reads_ratings
 from foretaste.cli.show import emit, say, show_frame
+from foretaste.cli.values import fields_from
 from foretaste.data.dataset import Dataset
 from foretaste.evaluation.cold_start import evaluate_cold_items, evaluate_cold_users
 from foretaste.evaluation.evaluate import K

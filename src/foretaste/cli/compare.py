@@ -9,12 +9,23 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from foretaste.cli.options import Device, Json, Length, Reader, Share, reads_ratings
-from foretaste.cli.show import console, emit, say
+from foretaste.cli.options import (
+    Device,
+    EventWeights,
+    Json,
+    Length,
+    Reader,
+    Relevance,
+    Share,
+    reads_ratings,
+)
+from foretaste.cli.show import console, emit, say, say_progress
+from foretaste.cli.values import LEARN
 from foretaste.data.splitting import split
 from foretaste.evaluation.evaluate import K
 from foretaste.experiments.comparison import SEEDS, Comparison, compare_models
 from foretaste.experiments.conclusion import conclusion, metric_name
+from foretaste.experiments.event_weights import learn_event_weights, reweighed
 from foretaste.experiments.report.page import summary, write_report
 from foretaste.training.engine import Engine
 
@@ -42,6 +53,8 @@ def compare(
             help="Also on new users and new items (default: with models that are quick to fit).",
         ),
     ] = None,
+    event_weights: EventWeights = None,
+    relevance_threshold: Relevance = None,
     device: Device = Engine.device,
     as_json: Json = False,
 ) -> None:
@@ -54,18 +67,23 @@ def compare(
     ratings = read_ratings()
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
 
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
+    parts, learned = split(ratings, how, test=test), None
+    if event_weights == LEARN:  # by ItemKNN: one set of weights for all that are compared
+        learned = learn_event_weights(parts.train, progress=say_progress)
+        parts = reweighed(parts, learned.weights, learned.target)
     found = compare_models(
-        split(ratings, how, test=test), names, cold_start="all" if cold else cold is None, k=k,
-        seeds=seeds, device=device, folder=out, say=progress,
+        parts, names, cold_start="all" if cold else cold is None, k=k,
+        seeds=seeds, device=device, folder=out, say=say_progress,
+        relevance_threshold=relevance_threshold,
     )  # fmt: skip
     pages = write_report(found, out)
     if as_json:
-        emit(summary(found) | {"report": pages[0]})
+        more = {} if learned is None else {"event_weights": learned.summary()}
+        emit(summary(found) | more | {"report": pages[0]})
         return
     _show(found)
+    if learned is not None:
+        say(learned.sentence)
     say(f"Report: {pages[0]}")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +25,7 @@ from foretaste.data.checking import check as examine
 from foretaste.data.dataset import Dataset
 from foretaste.data.fetching import data_folder, entry
 from foretaste.data.fetching import fetch as fetch_files
+from foretaste.errors import ModelError
 from foretaste.models import MODELS
 from foretaste.models.base import Shape
 
@@ -105,14 +108,19 @@ def check(
 
 
 def checked(ratings: Dataset) -> CheckReport:
-    """Return the report on a Dataset, with the costs of every model that suits it.
+    """Return the report on a Dataset, with costs and defaults of every model that suits it.
 
     Args:
         ratings: The data.
     """
     shape = Shape(len(ratings.users), len(ratings.items), len(ratings))
     able = {n: m for n, m in MODELS.items() if ratings.explicit or not m.needs_ratings}
-    return examine(ratings, {name: model().cost(shape) for name, model in able.items()})
+    report = examine(ratings, {name: model().cost(shape) for name, model in able.items()})
+    decided = {}
+    for name, model in able.items():
+        with contextlib.suppress(ModelError):  # nothing is liked, say: then nothing is decided
+            decided[name] = model().auto_fields(ratings)
+    return replace(report, defaults={name: fields for name, fields in decided.items() if fields})
 
 
 def show_check(report: CheckReport) -> None:
@@ -155,6 +163,10 @@ def show_check(report: CheckReport) -> None:
     headline("What models would take, roughly, on two cores")
     for name, cost in report.costs.items():
         say(f"  {name:<16} {seconds(cost.seconds):>16}  {size(cost.memory_bytes):>12}  {cost.note}")
+    if report.defaults:
+        headline("What these data decide of the defaults")
+    for name, fields in report.defaults.items():
+        say(f"  {name:<16} {', '.join(f'{field} {value:.3g}' for field, value in fields.items())}")
 
 
 def _spread(label: str, spread: Spread) -> str:

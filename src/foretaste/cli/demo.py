@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +17,11 @@ from foretaste.cli.data import checked
 from foretaste.cli.models import baselines, finish, show_comparison, training_folder
 from foretaste.cli.options import Json, reader
 from foretaste.cli.show import emit, headline, say, seconds, show_frame
+from foretaste.cli.values import listed
 from foretaste.data.catalog import CATALOG
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import split
-from foretaste.evaluation.evaluate import evaluate
+from foretaste.evaluation.evaluate import Report, evaluate
 from foretaste.experiments.recipes import load_recipe
 from foretaste.models.base import configure
 from foretaste.models.ease import EASE
@@ -29,6 +31,7 @@ from foretaste.recommending.recommender import Recommender
 
 ARTICLE = "ml-1m-article-embedding-net"
 ADDRESS = "http://127.0.0.1:8000"  # of `foretaste serve`
+SHOWN = "embedding-net (ours)", "ease"  # whose lists are shown
 NEW_USER = ["50", "172", "181"]  # Star Wars, The Empire Strikes Back, Return of the Jedi
 
 
@@ -55,7 +58,7 @@ def demo(
     article = configure(EmbeddingModel, load_recipe(ARTICLE).fields)
     for label, model, folder in (
         ("the article's network", article, training_folder(out) / "article"),
-        ("embedding-net (ours)", EmbeddingModel(), training_folder(out)),
+        (SHOWN[0], EmbeddingModel(), training_folder(out)),
     ):
         _narrate(as_json, None, f"{label}:")
         fitted = fit(model, parts.train, folder=folder, progress=True)
@@ -67,14 +70,19 @@ def demo(
             fitted, out if folder == training_folder(out) else folder / "bundle", folder
         )
         _narrate(as_json, None, f"Learning curve: {pictures[0]}")
-    reports["ease"] = evaluate(fit(EASE(), parts.train, progress=False), parts)
+    lists = fit(EASE(), parts.train, progress=False)
+    reports[SHOWN[1]] = evaluate(lists, parts)
+    lists.metrics = reports[SHOWN[1]].summary()
+    lists.save(training_folder(out) / "ease")
     if as_json:
         emit({"bundle": out, "reports": {name: r.summary() for name, r in reports.items()}})
         return
     headline("3. How good are they? On held-out ratings")
     show_comparison(parts, reports)
-    _recommend(fitted, out)
-    say(f"  make serve    # a page to see them on: {ADDRESS}")
+    _say_whose_lists(reports)
+    _recommend(fitted, lists, out)
+    say(f"  {shlex.join(['foretaste', 'serve', str(training_folder(out) / 'ease')])}")
+    say(f"  make serve    # a page to see the network's lists on: {ADDRESS}")
     say(f"\nDone in {seconds(time.monotonic() - started)}.")
 
 
@@ -100,23 +108,36 @@ def _summary(ratings: Dataset, data: str) -> list[str]:
     return [*lines, f"Licence: {CATALOG[data].licence}"] if data in CATALOG else lines
 
 
-def _recommend(recommender: Recommender, out: Path) -> None:
+def _say_whose_lists(reports: Mapping[str, Report]) -> None:
+    """Say which of the two models makes the better lists, and why that is no wonder."""
+    ndcg = {name: reports[name].summary()["metrics"]["ndcg@10"]["value"] for name in SHOWN}
+    better, other = sorted(SHOWN, key=lambda name: -ndcg[name])
+    say(
+        f"\nFor lists, {better} is the better one here: NDCG@10 {ndcg[better]:.3f} against "
+        f"{ndcg[other]:.3f}. The networks learn what somebody would rate an item; ease learns which "
+        "items somebody picks at all, and that is what a list is asked for. Below both side by side."
+    )
+
+
+def _recommend(network: Recommender, lists: Recommender, out: Path) -> None:
     """Print lists for a user and for a new user, and commands to try next."""
-    user = recommender.dataset.users.values[41 % len(recommender.dataset.users)]
+    dataset = network.dataset
+    user = dataset.users.values[41 % len(dataset.users)]
     headline(f"4. Ten for user {user}, who was in training")
-    show_frame(_readable(recommender.recommend(user)), as_json=False)
-    known = recommender.dataset.items.find(NEW_USER)
+    show_frame(_side_by_side(network.recommend(user), lists.recommend(user)), as_json=False)
+    known = dataset.items.find(NEW_USER)
     named = [i for i, row in zip(NEW_USER, known, strict=True) if row >= 0]
-    named = named or [str(i) for i in recommender.dataset.items.values.head(3)]
-    titles = recommender.dataset.item_table
+    named = named or [str(i) for i in dataset.items.values.head(3)]
+    titles = dataset.item_table
     if titles is not None and "title" in titles.columns:
-        liked = titles[recommender.dataset.items.rows(named)]["title"].to_list()
+        liked = titles[dataset.items.rows(named)]["title"].to_list()
         headline("5. Ten for a new user who likes " + "; ".join(liked))
     else:
         headline("5. Ten for a new user who likes " + ", ".join(named))
-    show_frame(_readable(recommender.recommend(history=named)), as_json=False)
+    ours, best = (r.recommend(history=named) for r in (network, lists))
+    show_frame(_side_by_side(ours, best), as_json=False)
     recent = ["--where", "year >= 1990"] if titles is not None and "year" in titles.columns else []
-    items, bundle = ",".join(named), str(out)
+    items, bundle = listed(named), str(out)
     headline("Try next")
     for command in (
         ["recommend", bundle, "--history", items, *recent],
@@ -128,8 +149,13 @@ def _recommend(recommender: Recommender, out: Path) -> None:
         say(f"  {shlex.join(['foretaste', *command])}")
 
 
-def _readable(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of a list that fit a terminal."""
-    return frame.select(
-        c for c in ("rank", "item", "score", "title", "genres") if c in frame.columns
+def _side_by_side(ours: pl.DataFrame, best: pl.DataFrame) -> pl.DataFrame:
+    """Return the names of two lists beside each other."""
+    name = "title" if "title" in ours.columns else "item"
+    return pl.DataFrame(
+        {
+            "rank": best["rank"],
+            SHOWN[1]: best[name],
+            SHOWN[0]: ours[name].extend_constant(None, len(best) - len(ours)),
+        }
     )

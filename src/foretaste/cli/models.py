@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,22 +16,25 @@ from foretaste.bundle import refuse_foreign
 from foretaste.cli.options import (
     Device,
     Diversity,
+    EventWeights,
     Fields,
     Json,
     Length,
     Reader,
+    Relevance,
     Seed,
     Share,
-    fields_from,
     reads_ratings,
 )
-from foretaste.cli.show import byte_meter, emit, say, seconds, show_reports
+from foretaste.cli.show import byte_meter, emit, say, say_progress, seconds, show_reports
+from foretaste.cli.values import LEARN, fields_from
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split, split
 from foretaste.errors import UsageError
 from foretaste.evaluation.evaluate import Report
 from foretaste.evaluation.evaluate import evaluate as measure
 from foretaste.experiments.entrants import baselines as baselines_of
+from foretaste.experiments.event_weights import learn_event_weights, reweighed
 from foretaste.experiments.recipes import evaluate_recipe, load_recipe
 from foretaste.experiments.report.pictures import learning_curve
 from foretaste.models import MODELS, model_named
@@ -49,6 +53,7 @@ def train(
     model: ModelName = "embedding-net",
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("bundle"),
     settings: Fields = None,
+    event_weights: EventWeights = None,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
@@ -67,17 +72,25 @@ def train(
     chosen = configure(model_named(model), fields_from(settings))
     ratings = read_ratings()
     refuse_foreign(out)  # before the hours of training, not after
+    learned = None
+    if event_weights == LEARN:
+        learned = learn_event_weights(ratings, chosen, seed=seed, progress=say_progress)
+        ratings = ratings.with_event_weights(learned.weights)
     run = training_folder(out)
     if fresh:
         shutil.rmtree(run, ignore_errors=True)
     recommender = fit(
         chosen, ratings, seed=seed, device=device, precision=precision, folder=run, progress=True
     )
+    if learned is not None:
+        recommender.training["event_weights"] = learned.summary()
     pictures = finish(recommender, out, run)
     if as_json:
         emit({"bundle": out, "model": model, **recommender.training, "curve": pictures})
         return
     say(f"{ratings!r}: {model} trained in {seconds(recommender.training['seconds'])}.")
+    if learned is not None:
+        say(learned.sentence)
     if recommender.training.get("interrupted"):
         say(
             "Stopped by Ctrl-C: the best epoch so far is kept; the same command goes on from there."
@@ -143,7 +156,9 @@ def evaluate(
     test: Share = 0.2,
     k: Length = 10,
     diversity: Diversity = 0.0,
+    relevance_threshold: Relevance = None,
     settings: Fields = None,
+    event_weights: EventWeights = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: Json = False,
@@ -162,29 +177,38 @@ def evaluate(
     names = model or ["embedding-net"]
     chosen = [configure(model_named(name), fields_from(settings)) for name in names]
     ratings = read_ratings()
-    parts = split(ratings, how, test=test, seed=seed)
-    reports = baselines(parts, k)
+    parts, learned = split(ratings, how, test=test, seed=seed), None
+    if event_weights == LEARN:
+        learned = learn_event_weights(parts.train, chosen[0], seed=seed, progress=say_progress)
+        parts = reweighed(parts, learned.weights, learned.target)
+    measured = partial(measure, k=k, relevance_threshold=relevance_threshold)
+    reports = baselines(parts, k, relevance_threshold)
     for candidate in chosen:
         recommender = fit(candidate, parts.train, seed=seed, device=device, progress=True)
-        reports[candidate.name] = measure(recommender, parts, k=k)
+        reports[candidate.name] = measured(recommender, parts)
         if diversity:  # what it costs, beside the plain lists
             label = f"{candidate.name}, diversity {diversity:g}"
-            reports[label] = measure(recommender, parts, k=k, ratings=False, diversity=diversity)
+            reports[label] = measured(recommender, parts, ratings=False, diversity=diversity)
     if as_json:
-        emit({"reports": {name: report.summary() for name, report in reports.items()}})
+        more = {} if learned is None else {"event_weights": learned.summary()}
+        emit({"reports": {name: report.summary() for name, report in reports.items()}} | more)
         return
     show_comparison(parts, reports)
+    if learned is not None:
+        say(learned.sentence)
 
 
-def baselines(parts: Split, k: int) -> dict[str, Report]:
+def baselines(parts: Split, k: int, relevance_threshold: float | None = None) -> dict[str, Report]:
     """Return reports of the baselines that suit the data.
 
     Args:
         parts: The split.
         k: Length of the lists.
+        relevance_threshold: Lowest rating that a list should find; None for the default.
     """
+    measured = partial(measure, k=k, relevance_threshold=relevance_threshold)
     return {
-        label: measure(fit(model, parts.train, progress=False), parts, k=k)
+        label: measured(fit(model, parts.train, progress=False), parts)
         for label, model in baselines_of(parts.train).items()
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,18 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from foretaste.cli.show import byte_meter
+from foretaste.cli.values import LEARN, event_weights_from
 from foretaste.data.catalog import ALIASES, CATALOG
 from foretaste.data.dataset import Dataset
 from foretaste.data.fetching import fetch, load_dataset
 from foretaste.data.reading import read
 from foretaste.data.reading.items import read_items
+from foretaste.data.reading.layouts import LAYOUTS
 from foretaste.errors import UsageError
 
 Source = Annotated[
     str,
     typer.Argument(
-        help="A ratings file (CSV, TSV, ::, Parquet, .gz), a MovieLens folder, a database URL with "
-        "--query, or the name of a public data set (see `foretaste fetch`)."
+        help="A ratings file (CSV, TSV, ::, JSON, Parquet, Arrow, Excel, Avro; packed or not), - for "
+        "standard input, a folder of MovieLens or of Parquet files, a database URL with --query, or "
+        "the name of a public data set (see `foretaste fetch`)."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -36,12 +38,86 @@ Fields = Annotated[
     list[str] | None,
     typer.Option("--set", help="A hyperparameter of the model, as name=value; repeatable."),
 ]
+Relevance = Annotated[
+    float | None,
+    typer.Option(
+        "--relevance-threshold",
+        help="Lowest rating that a list should find (default: three quarters up the scale).",
+    ),
+]
 Diversity = Annotated[
     float, typer.Option(help="From 0 to 1: how much relevance to trade for variety in a list.")
 ]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="Separator of the fields, or whitespace for any number of blanks; guessed."),
+]
+Encoding = Annotated[
+    str,
+    typer.Option(help="Encoding of a text file, such as cp1251 or gbk; auto judges by the text."),
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="How times are written, where their cells leave it open: seconds, milliseconds, "
+        "excel, day-first, month-first, or a pattern such as %d/%m/%Y."
+    ),
+]
 
-
+EventWeights = Annotated[
+    str | None,
+    typer.Option(
+        help="What each kind of event weighs, as view=1,cart=3,purchase=5; `learn` finds the "
+        "weights on validation data (train, evaluate and compare)."
+    ),
+]
 Reader = Callable[[], Dataset]
+
+
+EventColumn = Annotated[
+    str | None, typer.Option(help="Column of kinds of events (view, cart, purchase).")
+]
+TargetEvent = Annotated[
+    str | None,
+    typer.Option(help="Kind of event to be predicted (default: of the highest weight)."),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What a line of text is: {', '.join(LAYOUTS)}; guessed if not given (see "
+        "docs/reading.md)."
+    ),
+]
+ItemTable = Annotated[
+    str | None,
+    typer.Option(
+        help="A table of items to join by id: a file of any kind that ratings may have, or the "
+        "name of a public data set (tmdb-5000)."
+    ),
+]
+Links = Annotated[
+    Path | None,
+    typer.Option(
+        help="A table from the ids of the ratings to those of --items (MovieLens links.csv)."
+    ),
+]
+BadRows = Annotated[
+    str, typer.Option(help="What to do with rows that cannot be read: error or drop.")
+]
+Duplicates = Annotated[
+    str,
+    typer.Option(
+        help="What to keep of rows with one user and item: last, mean, sum, keep or error; "
+        "auto keeps all where events repeat, else the last."
+    ),
+]
+Values = Annotated[
+    str,
+    typer.Option(
+        help="What values mean: auto, ratings, rated (ratings without marks for 'not rated'), "
+        "or clicks."
+    ),
+]
 
 
 def reader(
@@ -50,30 +126,19 @@ def reader(
     item_column: Annotated[str | None, typer.Option(help="Column of item ids.")] = None,
     rating_column: Annotated[str | None, typer.Option(help="Column of ratings.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of times.")] = None,
-    separator: Annotated[
-        str | None, typer.Option(help="Separator of the fields; guessed if not given.")
-    ] = None,
+    event_column: EventColumn = None,
+    event_weights: EventWeights = None,
+    target_event: TargetEvent = None,
+    separator: Separator = None,
+    layout: Layout = None,
+    encoding: Encoding = "auto",
+    time_format: TimeFormat = None,
     query: Annotated[str | None, typer.Option(help="SQL query for a database URL.")] = None,
-    items: Annotated[
-        str | None,
-        typer.Option(
-            help="A table of items to join by id: CSV, TSV, Parquet, or the name of a public data "
-            "set (tmdb-5000)."
-        ),
-    ] = None,
-    links: Annotated[
-        Path | None,
-        typer.Option(
-            help="A table from the ids of the ratings to those of --items (MovieLens links.csv)."
-        ),
-    ] = None,
-    bad_rows: Annotated[
-        str, typer.Option(help="What to do with rows that cannot be read: error or drop.")
-    ] = "error",
-    duplicates: Annotated[
-        str,
-        typer.Option(help="What to keep of rows with one user and item: last, mean, sum or error."),
-    ] = "last",
+    items: ItemTable = None,
+    links: Links = None,
+    bad_rows: BadRows = "error",
+    duplicates: Duplicates = "auto",
+    values: Values = "auto",
 ) -> Reader:
     """Return what reads the Dataset of a file, folder, URL or catalogue name.
 
@@ -88,12 +153,18 @@ def reader(
             raise UsageError("--links without --items.", fix="Name the table that they lead to.")
         ratings = _read(
             source, bad_rows=bad_rows, duplicates=duplicates, user=user_column, item=item_column,
-            value=rating_column, time=time_column, separator=separator, query=query,
+            value=rating_column, time=time_column, separator=separator, layout=layout,
+            query=query, event=event_column, event_weights=event_weights_from(event_weights),
+            target_event=target_event, encoding=encoding, time_format=time_format,
+            values=values,
         )  # fmt: skip
         if items is None:
             return ratings
         known = _in_catalog(items)
-        return ratings.join_items(read_items(fetch(items) if known else items, links=links))
+        joined = ratings.join_items(read_items(fetch(items) if known else items, links=links))
+        for note in joined.report.notes[len(ratings.report.notes) :]:
+            typer.echo(f"Note: {note}.", err=True)
+        return joined
 
     return read_ratings
 
@@ -112,6 +183,11 @@ def reads_ratings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        if given.get("event_weights") == LEARN and "event_weights" not in own:
+            raise UsageError(
+                "--event-weights learn: this command trains nothing.",
+                fix="Use it with train, evaluate or compare, or give view=1,purchase=5.",
+            )
         read_ratings = reader(**{name: given[name] for name in theirs})
         command(read_ratings=read_ratings, **{name: given[name] for name in own})
 
@@ -132,9 +208,22 @@ def _read(source: str, **options: Any) -> Dataset:
     if _in_catalog(source):
         given = [
             name
-            for name in ("user", "item", "value", "time", "separator", "query")
+            for name in (
+                "user",
+                "item",
+                "value",
+                "time",
+                "separator",
+                "layout",
+                "query",
+                "event",
+                "event_weights",
+                "target_event",
+                "time_format",
+            )
             if options.get(name)
         ]
+        given += ["encoding"] if options.get("encoding", "auto") != "auto" else []
         if given:
             raise UsageError(
                 f"{source} is a public data set: its columns are known.", fix="Leave them out."
@@ -143,78 +232,3 @@ def _read(source: str, **options: Any) -> Dataset:
             return load_dataset(source, progress=meter)
     with byte_meter(f"reading {source}") as meter:
         return read(source, progress=meter, **options)
-
-
-def fields_from(settings: list[str] | None) -> dict[str, object]:
-    """Return the hyperparameters that --set names.
-
-    Args:
-        settings: Texts such as ``n_factors=64``. Values are TOML (numbers, lists, true); anything
-            else is text.
-
-    Raises:
-        UsageError: A text has no "=".
-    """
-    fields: dict[str, object] = {}
-    for setting in settings or []:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {setting}.", fix="Write --set name=value.")
-        fields[name.strip().replace("-", "_")] = _toml_value(value.strip())
-    return fields
-
-
-def history_from(text: str) -> list[str] | dict[str, float]:
-    """Return a history: a list of ids, or ratings by id.
-
-    Args:
-        text: ``50,172`` for items that were liked, or ``50=5,172=2.5`` for items with ratings.
-
-    Raises:
-        UsageError: A rating is no number, or only some items have one.
-    """
-    entries = [part.strip() for part in text.split(",") if part.strip()]
-    if not any("=" in entry for entry in entries):
-        return entries
-    rated = {}
-    for entry in entries:
-        item, _, value = entry.rpartition("=")
-        try:
-            rated[item.strip()] = float(value)
-        except ValueError:
-            raise UsageError(
-                f"--history: got {entry!r}.", fix="Write ids, or id=rating for each: 50=5,172=2.5."
-            ) from None
-        if not item:
-            raise UsageError(
-                f"--history: {entry!r} has no rating.", fix="Rate all of them, or none."
-            )
-    return rated
-
-
-def user_features_from(text: str | None) -> dict[str, str]:
-    """Return what else is known of a new user, by column of the user table.
-
-    Args:
-        text: ``gender=F,age=25``; None for nothing.
-
-    Raises:
-        UsageError: A part has no "=".
-    """
-    features = {}
-    for part in filter(None, map(str.strip, (text or "").split(","))):
-        name, equals, cell = part.partition("=")
-        if not equals:
-            raise UsageError(
-                f"--user-features: got {part!r}.", fix="Write column=value: gender=F,age=25."
-            )
-        features[name.strip()] = cell.strip()
-    return features
-
-
-def _toml_value(text: str) -> object:
-    """Return the value of a TOML expression, or the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

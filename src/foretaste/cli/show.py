@@ -34,6 +34,15 @@ def say(text: str = "") -> None:
     console.print(Text(text), soft_wrap=True)
 
 
+def say_progress(line: str) -> None:
+    """Print a line of progress on standard error.
+
+    Args:
+        line: The text.
+    """
+    typer.echo(line, err=True)
+
+
 def headline(text: str) -> None:
     """Print the title of a part.
 

@@ -12,23 +12,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from foretaste.data.building import build
+from foretaste.data.building import EventRules, build
 from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.interactions import IntArray
+from foretaste.data.time_columns import TimeReader
 from foretaste.errors import BadRowsError, DataError, RatingsFileError, UsageError
 
 BAD_ROWS = ("error", "drop")
 NAMED = 10  # bad rows that an error names at most
-UNITS = {                      # the sizes of numbers in a unit, up to the year 5138
-    "seconds": (0, 10**11), "milliseconds": (10**11, 10**14),
-    "microseconds": (10**14, 10**17), "nanoseconds": (10**17, 2**63),
-}  # fmt: skip
-PER_MS = {"microseconds": 1_000, "nanoseconds": 1_000_000}
-ISO = (
-    r"^(?<date>\d{4}-\d{2}-\d{2})(?:[T ](?<hour>\d{2}):(?<minute>\d{2})"
-    r"(?::(?<second>\d{2})(?:\.(?<fraction>\d{1,9}))?)?)?"
-    r" ?(?:(?<zulu>Z|UTC)|(?<sign>[+-])(?<zh>\d{2}):?(?<zm>\d{2}))?$"
-)
 
 
 @dataclass
@@ -37,13 +28,16 @@ class CleanColumns:
 
     Args:
         source: The path or the name of the source, for messages.
-        columns: Name of the column by role: user, item, value and time.
+        columns: Name of the column by role: user, item, value, time and event.
         bad_rows: "error" or "drop".
         by_line: Whether rows have numbers of lines; else messages count rows.
         notes: Sentences about what was assumed so far.
+        events: What the caller says of kinds of events.
+        time_format: How times are written: a unit, "excel", "day-first", "month-first" or a pattern
+            of strptime; None to choose by the cells.
 
     Raises:
-        UsageError: `bad_rows` is neither of the two.
+        UsageError: `bad_rows` is neither of the two, or there is no such format of times.
     """
 
     source: str | Path
@@ -51,20 +45,25 @@ class CleanColumns:
     bad_rows: str = "error"
     by_line: bool = True
     notes: list[str] = field(default_factory=list)
+    events: EventRules = field(default_factory=EventRules)
+    time_format: str | None = None
     rows: int = field(default=0, init=False)
     errors: list[RatingsFileError] = field(default_factory=list, init=False)
     n_bad: int = field(default=0, init=False)
     parts: dict[str, list[pl.Series]] = field(default_factory=dict, init=False)
     row_parts: list[IntArray | range] = field(default_factory=list, init=False)
     not_integers: set[str] = field(default_factory=set, init=False)
-    unit: str = field(default="", init=False)  # of times: a key of UNITS, "iso" or "given"
-    unit_line: int = field(default=0, init=False)  # the line from which the unit was judged
+    times: TimeReader = field(init=False)
+    comma: bool = field(default=False, init=False)  # whether values have a decimal comma
     spaced: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
             raise UsageError(f"bad_rows={self.bad_rows!r}.", fix="Use error or drop.")
         self.parts = {role: [] for role in self.columns}
+        self.not_integers.add("event")
+        name = self.columns.get("time", "")
+        self.times = TimeReader(self.source, name, self.time_format, self.by_line)
 
     def integers(self) -> list[str]:
         """Return the roles whose cells have all been integers so far."""
@@ -142,11 +141,19 @@ class CleanColumns:
                 self.not_integers.add(role)
             fix = "Write a number such as 4.5, or name another column with --rating-column."
         elif role == "time":
-            read, bad = self._time(column, line_r)
+            if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Date, pl.Datetime)):
+                raise self._wrong_type("time", column, "Give numbers, dates or text.")
+            read, bad = self.times.read(column, line_r)
+            if self.times.text:
+                self.not_integers.add("time")
             fix = (
                 "Write seconds or milliseconds since 1970, or a date such as 2015-03-01T12:30:00Z, "
                 "or name another column with --time-column."
             )
+        elif role == "event":
+            read = column.cast(pl.String)
+            bad = read.is_null() | (read.str.strip_chars() == "") if self.events.named else None
+            fix = "Give every row a kind, or name no column of events: --event-column ''."
         else:
             read, bad = self._id(role, column)
             fix = f"Give every row {'an' if role == 'item' else 'a'} {role} id."
@@ -168,65 +175,36 @@ class CleanColumns:
             raise self._wrong_type("value", column, "Give numbers, or no value column for clicks.")
         if column.dtype.is_integer() and not column.null_count():
             return column.cast(pl.Float32), None
-        read = column.cast(pl.Float64, strict=False).cast(pl.Float32)
+        if column.dtype == pl.String and len(column):
+            truth = column.str.strip_chars().str.to_lowercase()
+            if truth.is_in(["true", "false"]).all():  # a thumb up or down
+                column = truth == "true"
+        read = column.cast(pl.Float64, strict=False)
+        if column.dtype == pl.String and read.null_count() > column.null_count():
+            read = self._with_comma(column, read)
+        read = read.cast(pl.Float32)
         return read, ~read.is_finite().fill_null(False)
 
-    def _time(
-        self, column: pl.Series, line_r: IntArray | range
-    ) -> tuple[pl.Series, pl.Series | None]:
-        if column.dtype in (pl.Date, pl.Datetime):
-            self.unit = "given"
-            return column.dt.timestamp("ms"), column.is_null()
-        if column.dtype == pl.String:
-            number = _numbers(column)
-            known = number.count()
-            if self.unit == "iso" or (not self.unit and known * 2 < len(column)):
-                read = iso_milliseconds(column)
-                if self.unit or read.count() > known:
-                    self.unit = "iso"
-                    self.not_integers.add("time")
-                    return read, read.is_null()
-            column = number
-        if not column.dtype.is_numeric():
-            raise self._wrong_type("time", column, "Give numbers, dates or text.")
-        if column.dtype.is_float() or column.dtype.is_decimal():
-            column = column.cast(pl.Float64)
-            usable = (column.is_finite() & (column.abs() < 2.0**63)).fill_null(False)
-            column = column.set(~usable, None)
-        bad = column.is_null()
-        return self._milliseconds(column, line_r), bad
+    def _with_comma(self, column: pl.Series, read: pl.Series) -> pl.Series:
+        """Return values with those that have a decimal comma.
 
-    def _milliseconds(self, column: pl.Series, line_r: IntArray | range) -> pl.Series:
-        """Return times in milliseconds; the first that is not 0 gives the unit of all of them."""
-        top, low = column.max(), column.min()
-        largest = max(abs(float(top or 0)), abs(float(low or 0)))  # type: ignore[arg-type]
-        if not self.unit and largest:
-            nonzero = column.filter(column.fill_null(0) != 0)
-            self.unit = _unit_of(float(nonzero[0]))
-            self.unit_line = line_r[int(column.fill_null(0).ne(0).arg_max() or 0)]
-        unit = self.unit or "seconds"
-        least, most = UNITS[unit]
-        if largest >= most or (least and largest):
-            size = column.cast(pl.Float64).abs()
-            strange = (((size < least) & (size > 0)) | (size >= most)).fill_null(False)
-            if strange.any():
-                raise self._mixed_units(column, line_r, int(strange.arg_max() or 0))
-        if column.dtype.is_float():
-            scale = 1000.0 if unit == "seconds" else 1 / PER_MS.get(unit, 1)
-            return (column * scale).round().cast(pl.Int64)
-        if unit == "seconds":
-            return column.cast(pl.Int64) * 1000
-        return column.cast(pl.Int64) // PER_MS.get(unit, 1)
-
-    def _mixed_units(self, column: pl.Series, line_r: IntArray | range, r: int) -> RatingsFileError:
-        other = _unit_of(float(column[r]))
-        place = "line" if self.by_line else "row"
-        return RatingsFileError(
-            self.source, line_r[r] if self.by_line else None, column=self.columns["time"],
-            what=f"got {column[r]}, which looks like {other}, but {place} {self.unit_line} has "
-            f"{self.unit}.",
-            fix="Give all times in one unit.",
-        )  # fmt: skip
+        A comma is one where no value has a point and some value has other than three digits behind
+        its comma, because 1,234 could be a thousand.
+        """
+        comma = column.str.contains(r"^[+-]?\d*,\d+$").fill_null(False)
+        if not comma.any():
+            return read
+        if not self.comma:
+            sure = column.filter(comma).str.contains(r",(\d{1,2}|\d{4,})$").any()
+            points = column.str.contains(".", literal=True).any() or any(
+                bool((part != part.round()).any()) for part in self.parts["value"]
+            )
+            self.comma = bool(sure) and not points
+        if not self.comma:
+            return read
+        pointed = column.str.contains(".", literal=True).fill_null(False)
+        dotted = column.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
+        return dotted.set(pointed, None)
 
     def _wrong_type(self, role: str, column: pl.Series, fix: str) -> DataError:
         name, first = self.columns[role], column.drop_nulls().head(1).to_list()
@@ -273,21 +251,27 @@ class CleanColumns:
         for role, n in self.spaced.items():
             if n:
                 self.notes.append(f"{n:,} {role} ids begin or end with a space; kept as they are")
+        settled: pl.Series | None = None
         if "time" in self.columns:
-            unit = {"iso": "ISO dates, UTC where no zone is given", "given": "dates", "": "seconds"}
-            self.notes.append(f"times read as {unit.get(self.unit, self.unit)}")
+            settled = self.times.settled(self._whole("time"))
+            self.notes.append(self.times.note())
+        if self.comma:
+            self.notes.append("values read with a decimal comma")
+        kinds = self._whole("event") if "event" in self.parts else None
+        events, note = self.events.events(kinds, self.columns.get("event", ""))
+        self.notes.extend([note] if note else [])
+        used = {r: name for r, name in self.columns.items() if r != "event" or events is not None}
         report = ReadReport(
             source=str(self.source), rows=self.rows, dropped=self.n_bad, encoding=encoding,
-            columns=dict(self.columns), notes=tuple(self.notes),
+            columns=used, notes=tuple(self.notes),
         )  # fmt: skip
         order = None
         if self.n_bad:
             order = pl.Series("order", np.concatenate([np.asarray(r) for r in self.row_parts]))
         values = self._whole("value") if "value" in self.parts else None
-        times = self._whole("time") if "time" in self.parts else None
         return build(           # holds no ids itself, so that build can free their memory
-            self._whole("user"), self._whole("item"), values, times,
-            order=order, duplicates=duplicates, name=name, report=report,
+            self._whole("user"), self._whole("item"), values, settled,
+            order=order, events=events, duplicates=duplicates, name=name, report=report,
         )  # fmt: skip
 
     def _whole(self, role: str) -> pl.Series:
@@ -295,36 +279,3 @@ class CleanColumns:
         if len({part.dtype for part in parts}) > 1:
             parts = [part.cast(pl.Int64) for part in parts]
         return pl.concat(parts, rechunk=True)
-
-
-def _numbers(column: pl.Series) -> pl.Series:
-    """Return text as Int64 where every number is whole, else Float64; null for other cells."""
-    whole = column.cast(pl.Int64, strict=False)
-    number = column.cast(pl.Float64, strict=False)
-    number = number.set(~number.is_finite().fill_null(False), None)
-    return whole if whole.count() == number.count() else number
-
-
-def _unit_of(time: float) -> str:
-    return next(unit for unit, (_, most) in UNITS.items() if abs(time) < most)
-
-
-def iso_milliseconds(column: pl.Series) -> pl.Series:
-    """Return ISO dates and times as milliseconds since 1970 UTC, Int64; null for other cells.
-
-    Args:
-        column: Cells of text; without a zone they are UTC.
-    """
-    part = column.str.strip_chars().str.extract_groups(ISO).struct.unnest()
-    number = {name: part[name].cast(pl.Int64).fill_null(0) for name in
-              ("hour", "minute", "second", "zh", "zm")}  # fmt: skip
-    day = part["date"].str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
-    milli = part["fraction"].fill_null("").str.pad_end(3, "0").str.slice(0, 3).cast(pl.Int64)
-    minute = number["hour"] * 60 + number["minute"]
-    offset = (number["zh"] * 60 + number["zm"]) * pl.select(
-        pl.when(part["sign"] == "-").then(-1).otherwise(1)
-    ).to_series()
-    valid = (number["hour"] < 24) & (number["minute"] < 60) & (number["second"] < 60)
-    valid = valid & (number["zh"] < 24) & (number["zm"] < 60)
-    read = (day * 1440 + minute - offset) * 60_000 + number["second"] * 1000 + milli
-    return read.set(~valid, None)

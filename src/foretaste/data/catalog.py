@@ -17,7 +17,7 @@ from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.download import Files, Source, Wheel, Zip, sha256
 from foretaste.data.reading import read
 from foretaste.data.reading.items import read_items
-from foretaste.data.reading.movielens import GENRES_100K, read_adjacency
+from foretaste.data.reading.movielens import GENRES_100K
 from foretaste.data.unpacking import Limits, MiB
 
 _GROUPLENS = "Research only, no redistribution, no commercial use without permission (GroupLens)."
@@ -90,7 +90,7 @@ def _read_ratings_small(path: Path) -> Dataset:
 
 def _read_gowalla(path: Path) -> Dataset:
     """Return train.txt and test.txt as one Dataset, ordered by position in the two files."""
-    parts = [read_adjacency(path / "train.txt"), read_adjacency(path / "test.txt")]
+    parts = [read(path / file, layout="lists") for file in ("train.txt", "test.txt")]
     user, item, order, start = [], [], [], 0
     for part in parts:
         user.append(part.users[part.interactions.user_r])

@@ -168,6 +168,7 @@ class CheckReport:
         findings: What is suspicious, the worst first.
         item_columns: The columns of the item table.
         costs: Estimates by name of a model.
+        defaults: What fields that the data decide come to, by name of a model, then of a field.
     """
 
     name: str
@@ -195,6 +196,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     item_columns: tuple[ColumnReport, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:

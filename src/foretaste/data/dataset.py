@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions
+from foretaste.data.interactions import BoolArray, Ids, IntArray, Interactions, compact
+from foretaste.data.joining import align, find_ids, ids_like, lost_in_join
+from foretaste.data.kinds import Kinds
 from foretaste.errors import DataError, UsageError, refuse_fork
 
 FINGERPRINT_ROWS = 100_000  # rows of a table that are turned into text at a time
+# The share of events that repeat what the user had before, from which repeats are how these data
+# are: shops of consumables and music lie far above it, films and books far below.
+REPEATED = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class ReadReport:
         encoding: The encoding that a text file was read in.
         columns: Name of the column in the source by role: user, item, value and time.
         notes: Sentences about what was assumed, for example the unit of times.
+        unrated: Rows that were left out as their value stands for "not rated".
     """
 
     source: str = ""
@@ -43,6 +49,7 @@ class ReadReport:
     encoding: str = "utf-8"
     columns: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unrated: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,7 @@ class Dataset:
             where nothing is known of the items.
         user_table: The same for users.
         report: What happened when it was read.
+        kinds: The kinds of its events, whose weights are in the values; None without kinds.
 
     Example:
         >>> import foretaste as ft
@@ -80,6 +88,7 @@ class Dataset:
     item_table: pl.DataFrame | None = None
     user_table: pl.DataFrame | None = None
     report: ReadReport = field(default_factory=ReadReport)
+    kinds: Kinds | None = None
 
     def __post_init__(self) -> None:
         """Refuse a process that was forked off one which had used foretaste (ModelError)."""
@@ -112,8 +121,37 @@ class Dataset:
 
     @property
     def liked(self) -> float:
-        """The value of a like that comes without one: the highest rating, or the weight 1."""
+        """The value of a like that comes without one: the highest rating, or a click's weight."""
+        if self.kinds is not None:
+            return self.kinds.value(None, None)
         return self.scale[1] if self.explicit else 1.0
+
+    @property
+    def target_kind(self) -> int | None:
+        """The code of the kind of events that are to be predicted; None without kinds."""
+        return None if self.kinds is None else self.kinds.target_code
+
+    @cached_property
+    def repeats(self) -> float:
+        """The share of the events (of the target kind) that repeat what the user had before."""
+        x = self.interactions
+        target_r = slice(None) if self.kinds is None else x.kind_r == self.kinds.target_code
+        pair_r = x.user_r[target_r].astype(np.int64) * len(self.items) + x.item_r[target_r]
+        return 1 - len(np.unique(pair_r)) / len(pair_r) if len(pair_r) else 0.0
+
+    @property
+    def keeps_repeats(self) -> bool:
+        """Whether every event counts, not the last one of a user and an item alone."""
+        return self.report.duplicates == "keep"
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether lists leave out what a user has had: not where a tenth of the events repeat it.
+
+        Films and books are read once, groceries and music again and again; a request may say
+        otherwise.
+        """
+        return self.explicit or self.repeats < REPEATED
 
     @property
     def step(self) -> float:
@@ -143,6 +181,8 @@ class Dataset:
         x = self.interactions
         for array in (x.user_r, x.item_r, x.value_r, x.time_r):
             sha.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        if self.kinds is not None and x.kind_r is not None:  # else as it was before there were any
+            sha.update(str(replace(self.kinds, amounts=False)).encode() + x.kind_r.tobytes())
         for table in (self.item_table, self.user_table):
             if table is None:
                 sha.update(b"none")
@@ -160,8 +200,8 @@ class Dataset:
             keep_r: The marks, (interactions,) bool.
         """
         kept = self.interactions.take(keep_r)
-        users, user_r, user_rows = _compact(self.users, kept.user_r)
-        items, item_r, item_rows = _compact(self.items, kept.item_r)
+        users, user_r, user_rows = compact(self.users, kept.user_r)
+        items, item_r, item_rows = compact(self.items, kept.item_r)
         return replace(
             self,
             users=users,
@@ -178,20 +218,21 @@ class Dataset:
             table: Its first column is the id. Rows of other ids are left out, and an item without
                 a row gets nulls.
         """
-        return replace(self, item_table=_align(table, self.items))
+        return replace(self, item_table=align(table, self.items))
 
     def join_items(self, table: pl.DataFrame) -> Dataset:
         """Return the Dataset with the columns of a table beside those that its items have.
 
         Args:
             table: Its first column is the id, as `read_items` gives it. A column whose name is
-                taken gets the ending _2.
+                taken gets the ending _2. Ids are compared as text, and a note of the report says
+            what the join loses.
 
         Raises:
             DataError: No item of the Dataset is in the table.
         """
         key = table.columns[0]
-        known = self.items.find(table[key]) >= 0
+        known = find_ids(self.items, table[key]) >= 0
         if not known.any():
             ids, own = (", ".join(map(str, s.head(3))) for s in (table[key], self.items.values))
             raise DataError(
@@ -200,13 +241,16 @@ class Dataset:
                 where=self.name, fix="Name another column of ids, or give links from one to the "
                 "other.",
             )  # fmt: skip
-        more = _align(table, self.items)
+        more = align(table, self.items)
+        lost = lost_in_join(self.items, table[key])
+        notes = (*self.report.notes, lost) if lost else self.report.notes
+        report = replace(self.report, notes=notes)
         if self.item_table is None:
-            return replace(self, item_table=more)
+            return replace(self, item_table=more, report=report)
         joined = self.item_table.join(
             more, on=self.items.kind, how="left", suffix="_2", maintain_order="left"
         )
-        return replace(self, item_table=joined)
+        return replace(self, item_table=joined, report=report)
 
     def add_items(self, table: pl.DataFrame) -> Dataset:
         """Return the Dataset with further items without interactions, in rows after the others.
@@ -221,7 +265,14 @@ class Dataset:
         """
         own = id_table(self.items, self.item_table)
         key, kind = table.columns[0], self.items.kind
-        new = table.rename({key: kind})
+        ids = ids_like(self.items, table[key])
+        misfit = table[key].filter(ids.is_null() & table[key].is_not_null())
+        if len(misfit):
+            raise UsageError(
+                f"the new items do not fit those here: id {misfit[0]!r} is no whole number as it "
+                "is written.", fix=_columns(own.schema),
+            )  # fmt: skip
+        new = table.with_columns(ids).rename({key: kind})
         new = new.select(name for name in own.columns if name in new.columns)
         try:
             new = new.cast({name: own.schema[name] for name in new.columns})  # type: ignore[arg-type]
@@ -248,7 +299,26 @@ class Dataset:
             table: Its first column is the id. Rows of other ids are left out, and a user without
                 a row gets nulls.
         """
-        return replace(self, user_table=_align(table, self.users))
+        return replace(self, user_table=align(table, self.users))
+
+    def with_event_weights(
+        self, weights: Mapping[str, float], target: str | None = None
+    ) -> Dataset:
+        """Return the Dataset with other weights of its kinds of events.
+
+        Args:
+            weights: The weight of every kind by its name.
+            target: The kind to be predicted; None for the same as before.
+
+        Raises:
+            UsageError: There are no kinds, or the weights do not go with them.
+        """
+        x = self.interactions
+        if self.kinds is None or x.kind_r is None:
+            raise UsageError("there are no kinds of events.", fix="Name their column: event=.")
+        kinds = self.kinds.reweighed(weights, target)
+        value_r = kinds.weigh(x.kind_r, self.kinds.amount(x.kind_r, x.value_r))
+        return replace(self, kinds=kinds, interactions=replace(x, value_r=value_r))
 
     def user_frame_of(self, user_features: Mapping[str, Any]) -> pl.DataFrame:
         """Return what is known of a new user as one row with some columns of the user table.
@@ -276,7 +346,8 @@ class Dataset:
     def frame(self) -> pl.DataFrame:
         """Return a row for each interaction: external user, external item, value and time (UTC).
 
-        Without times there is no column of times. `from_frame` makes a Dataset of it again.
+        Without times there is no column of times. With kinds, the kind is the column event, and the
+        value an amount. `from_frame` makes a Dataset of it again.
         """
         x = self.interactions
         columns = {
@@ -284,6 +355,9 @@ class Dataset:
             "item": self.items[x.item_r],
             "value": pl.Series(x.value_r),
         }
+        if self.kinds is not None and x.kind_r is not None:
+            columns["value"] = pl.Series(self.kinds.amount(x.kind_r, x.value_r))
+            columns["event"] = pl.Series(self.kinds.names).gather(x.kind_r)
         if x.time_r is not None:
             columns["time"] = pl.Series(x.time_r).cast(pl.Datetime("ms", "UTC"))
         return pl.DataFrame(columns)
@@ -294,45 +368,19 @@ class Dataset:
         columns = {"user": x.user_r, "item": x.item_r, "value": x.value_r, "order": x.order_r}
         if x.time_r is not None:
             columns["time"] = x.time_r
+        if x.kind_r is not None:
+            columns["kind"] = x.kind_r
         about = {
             "name": self.name,
             "explicit": self.explicit,
             "fingerprint": self.fingerprint,
             "report": asdict(self.report),
-        }
+        } | ({} if self.kinds is None else {"kinds": self.kinds.summary()})
         return about, {
             "interactions": pl.DataFrame(columns),
             "items": id_table(self.items, self.item_table),
             "users": id_table(self.users, self.user_table),
         }
-
-
-def from_tables(about: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Dataset:
-    """Return the Dataset that `Dataset.tables` was called on.
-
-    Args:
-        about: The JSON values.
-        tables: The tables by name: interactions, items and users.
-
-    Raises:
-        KeyError: A value, a table or a column is missing.
-        TypeError: The report has a field that is not known here.
-    """
-    table, items, users = tables["interactions"], tables["items"], tables["users"]
-    return Dataset(
-        Ids(users["user"], "user"),
-        Ids(items["item"], "item"),
-        Interactions(
-            table["user"].to_numpy(), table["item"].to_numpy(), table["value"].to_numpy(),
-            table["time"].to_numpy() if "time" in table.columns else None,
-            table["order"].to_numpy(),
-        ),
-        explicit=about["explicit"],
-        name=about["name"],
-        item_table=items if items.width > 1 else None,
-        user_table=users if users.width > 1 else None,
-        report=ReadReport(**{**about["report"], "notes": tuple(about["report"]["notes"])}),
-    )  # fmt: skip
 
 
 def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
@@ -345,26 +393,6 @@ def id_table(ids: Ids, table: pl.DataFrame | None) -> pl.DataFrame:
     return pl.DataFrame({ids.kind: ids.values}) if table is None else table
 
 
-def _compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
-    """Return the ids still in use, the new row of every cell, and the old rows of the ids."""
-    used = np.zeros(len(ids), dtype=bool)
-    used[row_r] = True
-    old_rows = np.flatnonzero(used)
-    new_row = (np.cumsum(used) - 1).astype(np.int32)
-    return replace(ids, values=ids[old_rows]), new_row[row_r], old_rows
-
-
 def _columns(schema: Mapping[str, Any]) -> str:
     """Return a sentence that names the columns and their types."""
     return f"Columns here: {', '.join(f'{n} ({t})' for n, t in schema.items()) or 'none'}."
-
-
-def _align(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
-    """Return the rows of a table in the order of the ids; an id without a row gets nulls."""
-    key = table.columns[0]
-    table = table.with_columns(pl.col(key).cast(ids.values.dtype, strict=False)).unique(
-        key, keep="first", maintain_order=True
-    )
-    return pl.DataFrame({ids.kind: ids.values}).join(
-        table.rename({key: ids.kind}), on=ids.kind, how="left", maintain_order="left"
-    )

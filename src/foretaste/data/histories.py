@@ -29,6 +29,7 @@ class Histories:
         train_row_b: The user's row in training where the history is the one trained on, else -1.
         user_features: One row of the user table for each of the B users, which is read for users
             without a training row; None where nothing is known.
+        kind_h: Codes of the kinds of events, (entries,) int64; None where there are no kinds.
 
     Example:
         >>> import foretaste as ft
@@ -44,6 +45,7 @@ class Histories:
     time_h: Tensor | None
     train_row_b: Tensor
     user_features: pl.DataFrame | None = None
+    kind_h: Tensor | None = None
 
     @classmethod
     def of_one(
@@ -53,6 +55,7 @@ class Histories:
         time_h: IntArray | Tensor | None = None,
         train_row: int = -1,
         user_features: pl.DataFrame | None = None,
+        kind_h: IntArray | Tensor | None = None,
     ) -> Histories:
         """Return the history of one user from its entries.
 
@@ -62,6 +65,7 @@ class Histories:
             time_h: Milliseconds, (entries,), or None.
             train_row: The user's row in training where this is the history trained on, else -1.
             user_features: One row of a user table, or None.
+            kind_h: Codes of kinds, (entries,), or None.
         """
         return cls(
             torch.tensor([0, len(item_h)]),
@@ -70,12 +74,14 @@ class Histories:
             None if time_h is None else torch.as_tensor(time_h, dtype=torch.int64),
             torch.tensor([train_row]),
             user_features,
+            None if kind_h is None else torch.as_tensor(kind_h, dtype=torch.int64),
         )
 
     @classmethod
     def from_pairs(
-        cls, user_p: Tensor, item_p: Tensor, n_users: int, value_p: Tensor | None = None
-    ) -> Histories:
+        cls, user_p: Tensor, item_p: Tensor, n_users: int, value_p: Tensor | None = None,
+        kind_p: Tensor | None = None,
+    ) -> Histories:  # fmt: skip
         """Return histories from pairs of a user and an item row, without times.
 
         Args:
@@ -83,34 +89,34 @@ class Histories:
             item_p: Item row of each pair, (pairs,).
             n_users: B; users without a pair have an empty history.
             value_p: Values, (pairs,); ones where None.
+            kind_p: Codes of kinds, (pairs,), int64, or None.
         """
         pointer_b = torch.searchsorted(user_p.contiguous(), torch.arange(n_users + 1))
         value_p = torch.ones(len(item_p), dtype=torch.float32) if value_p is None else value_p
-        return cls(pointer_b, item_p.long(), value_p, None, torch.full((n_users,), -1))
+        new_b = torch.full((n_users,), -1)
+        return cls(pointer_b, item_p.long(), value_p, None, new_b, None, kind_p)
 
     @classmethod
     def concat(cls, parts: Sequence[Histories]) -> Histories:
         """Return the users of all parts, one after the other.
 
-        Times are kept where every part with an entry has them. A user without features among
-        users who have some gets a row of nulls.
+        Times and kinds are kept where every part with an entry has them. A user without features
+        among users who have some gets a row of nulls.
 
         Args:
             parts: Histories of any numbers of users; without a part the result has no users.
         """
         if len(parts) == 1:
             return parts[0]
-        # Where one part has no times, none of the rest may pretend to: models read all or nothing.
-        timed = all(part.time_h is not None for part in parts if len(part.item_h))
-        times = [part.time_h for part in parts if part.time_h is not None]
         none = torch.empty(0, dtype=torch.int64)
         return cls(
             nn.functional.pad(torch.cat([none, *(p.length_b for p in parts)]).cumsum(0), (1, 0)),
             torch.cat([none, *(part.item_h for part in parts)]),
             torch.cat([torch.empty(0, dtype=torch.float32), *(part.value_h for part in parts)]),
-            torch.cat(times) if timed and times else None,
+            _joined([part.time_h for part in parts], parts),
             torch.cat([none, *(part.train_row_b for part in parts)]),
             _features_of(parts),
+            _joined([part.kind_h for part in parts], parts),
         )
 
     def __len__(self) -> int:
@@ -137,6 +143,7 @@ class Histories:
             None if self.time_h is None else self.time_h[low:high],
             self.train_row_b[start:stop],
             None if self.user_features is None else self.user_features[start:stop],
+            None if self.kind_h is None else self.kind_h[low:high],
         )
 
     def take(self, users: Tensor) -> Histories:
@@ -146,11 +153,11 @@ class Histories:
             users: Numbers of users b, int64.
         """
         before_b, entry_h = _ragged(self.pointer_b[users].numpy(), self.length_b[users].numpy())
-        time_h = None if self.time_h is None else self.time_h[entry_h]
-        return Histories(
-            before_b, self.item_h[entry_h], self.value_h[entry_h], time_h, self.train_row_b[users],
-            None if self.user_features is None else self.user_features[users.numpy()],
+        whole = replace(
+            self, pointer_b=before_b, train_row_b=self.train_row_b[users],
+            user_features=None if self.user_features is None else self.user_features[users.numpy()],
         )  # fmt: skip
+        return whole._entries(entry_h)
 
     def only(self, kept_h: Tensor) -> Histories:
         """Return the marked entries of each history, in their order.
@@ -159,10 +166,25 @@ class Histories:
             kept_h: (entries,) bool.
         """
         before_h = nn.functional.pad(kept_h.cumsum(0), (1, 0))
-        time_h = None if self.time_h is None else self.time_h[kept_h]
+        return replace(self, pointer_b=before_h[self.pointer_b])._entries(kept_h)
+
+    def seen(self, target: int | None) -> Histories:
+        """Return the entries that count as seen, which a list leaves out.
+
+        With kinds of events only those of the target do: an item that was viewed, and not bought,
+        is the best candidate for a purchase.
+
+        Args:
+            target: The code of the kind that is to be predicted; None where all entries count.
+        """
+        return self if target is None or self.kind_h is None else self.only(self.kind_h == target)
+
+    def _entries(self, entry_h: Tensor) -> Histories:
+        """Return the same users with the entries at some places, or those that are marked."""
         return replace(
-            self, pointer_b=before_h[self.pointer_b], item_h=self.item_h[kept_h],
-            value_h=self.value_h[kept_h], time_h=time_h,
+            self, item_h=self.item_h[entry_h], value_h=self.value_h[entry_h],
+            time_h=None if self.time_h is None else self.time_h[entry_h],
+            kind_h=None if self.kind_h is None else self.kind_h[entry_h],
         )  # fmt: skip
 
     def sorted_by(self, key_h: Tensor | np.ndarray) -> Histories:
@@ -172,10 +194,7 @@ class Histories:
             key_h: (entries,) numbers.
         """
         order_h = torch.from_numpy(np.lexsort((np.asarray(key_h), self.user_h.numpy())))
-        time_h = None if self.time_h is None else self.time_h[order_h]
-        return replace(
-            self, item_h=self.item_h[order_h], value_h=self.value_h[order_h], time_h=time_h
-        )
+        return self._entries(order_h)
 
     def first(self, n: int) -> Histories:
         """Return the first entries of each history as the histories of new users.
@@ -199,25 +218,42 @@ class Histories:
         """Return the same histories as those of new users, who have no row in training."""
         return replace(self, train_row_b=torch.full_like(self.train_row_b, -1))
 
-    def with_events(self, item_n: Tensor, value_n: Tensor, time_n: Tensor | None) -> Histories:
+    def with_events(
+        self, item_n: Tensor, value_n: Tensor, time_n: Tensor | None,
+        kind_n: Tensor | None = None, keep: bool = False,
+    ) -> Histories:  # fmt: skip
         """Return the history of one user with newer entries in place of those of the same items.
 
         Args:
-            item_n: Item rows of the newer entries, each once, oldest first, (n,) int64.
+            item_n: Item rows of the newer entries, oldest first, (n,) int64; each once, or once
+                for each kind.
             value_n: Their values, (n,) float32.
             time_n: Their times in milliseconds, (n,) int64, or None. Where both sides have times,
                 entries are sorted by time; else the newer entries come last.
+            kind_n: Codes of their kinds, (n,) int64, or None. Where both sides have kinds, an
+                entry takes the place of one of the same item and the same kind.
+            keep: Whether entries of the same items stay too, as repeats.
         """
         assert len(self) == 1, "events belong to one user"
-        kept_h = ~torch.isin(self.item_h, item_n)
-        item_h = torch.cat([self.item_h[kept_h], item_n])
-        value_h = torch.cat([self.value_h[kept_h], value_n])
-        time_h = None
-        if time_n is not None and (self.time_h is not None or not len(self.item_h)):
-            old_h = time_n[:0] if self.time_h is None else self.time_h[kept_h]
-            time_h = torch.cat([old_h, time_n])
-        grown = Histories.of_one(item_h, value_h, time_h, -1, self.user_features)
-        return grown if time_h is None else grown.sorted_by(time_h)
+        none = not len(self.item_h)
+        if keep:
+            old = self
+        elif kind_n is not None and self.kind_h is not None:
+            pair_h, pair_n = self.item_h << 16 | self.kind_h, item_n << 16 | kind_n
+            old = self.only(~torch.isin(pair_h, pair_n))
+        else:
+            old = self.only(~torch.isin(self.item_h, item_n))
+
+        def after(old_h: Tensor | None, new_n: Tensor) -> Tensor:
+            return new_n if old_h is None else torch.cat([old_h, new_n])
+
+        timed, kinds = self.time_h is not None or none, self.kind_h is not None or none
+        grown = Histories.of_one(
+            after(old.item_h, item_n), after(old.value_h, value_n),
+            after(old.time_h, time_n) if timed and time_n is not None else None, -1,
+            self.user_features, after(old.kind_h, kind_n) if kinds and kind_n is not None else None,
+        )  # fmt: skip
+        return grown if grown.time_h is None else grown.sorted_by(grown.time_h)
 
     def features(self, known_uf: Tensor, read: Callable[[pl.DataFrame], Tensor]) -> Tensor:
         """Return features of the users, (B, f); zeros where nothing is known.
@@ -279,7 +315,19 @@ def histories_of(histories: Dataset, user_rows: IntArray, known: Dataset) -> His
         None if x.time_r is None else torch.from_numpy(x.time_r[entry_h]),
         torch.from_numpy(train_row_b),
         user_features,
+        _kinds_of(histories, entry_h, known),
     )
+
+
+def _kinds_of(histories: Dataset, entry_h: IntArray, known: Dataset) -> Tensor | None:
+    """Return the codes of kinds of entries as another Dataset has them; None without kinds."""
+    kind_r, own, theirs = histories.interactions.kind_r, histories.kinds, known.kinds
+    if kind_r is None or own is None or theirs is None:
+        return None
+    kind_h = kind_r[entry_h].astype(np.int64)
+    if own.names != theirs.names:
+        kind_h = np.array([theirs.code(name) for name in own.names], np.int64)[kind_h]
+    return torch.from_numpy(kind_h)
 
 
 def _ragged(start_b: IntArray, length_b: IntArray) -> tuple[Tensor, Tensor]:
@@ -287,6 +335,15 @@ def _ragged(start_b: IntArray, length_b: IntArray) -> tuple[Tensor, Tensor]:
     before_b = np.concatenate([[0], np.cumsum(length_b)])
     entry_h = np.arange(before_b[-1]) + np.repeat(start_b - before_b[:-1], length_b)
     return torch.from_numpy(before_b), torch.from_numpy(entry_h)
+
+
+def _joined(columns: Sequence[Tensor | None], parts: Sequence[Histories]) -> Tensor | None:
+    """Return a column of all parts; None where a part with an entry lacks it."""
+    known = [column for column in columns if column is not None]
+    lacking = any(
+        column is None and len(part.item_h) for column, part in zip(columns, parts, strict=True)
+    )
+    return None if lacking or not known else torch.cat(known)
 
 
 def _features_of(parts: Sequence[Histories]) -> pl.DataFrame | None:

@@ -6,7 +6,7 @@ The module does not know where ids come from, nor what a value means.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -119,6 +119,20 @@ def map_ids(column: pl.Series, kind: str) -> tuple[Ids, IntArray]:
     return Ids(values, kind), rows
 
 
+def compact(ids: Ids, row_r: IntArray) -> tuple[Ids, IntArray, IntArray]:
+    """Return the ids still in use, the new row of every cell, and the old rows of the ids.
+
+    Args:
+        ids: The ids before.
+        row_r: Their rows in the cells that are left, (cells,) int32.
+    """
+    used = np.zeros(len(ids), dtype=bool)
+    used[row_r] = True
+    old_rows = np.flatnonzero(used)
+    new_row = (np.cumsum(used) - 1).astype(np.int32)
+    return replace(ids, values=ids[old_rows]), new_row[row_r], old_rows
+
+
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """Parallel arrays over interactions r, sorted by user, then time, then file order.
@@ -129,6 +143,7 @@ class Interactions:
         value_r: Ratings or weights, (interactions,) float32.
         time_r: Milliseconds since 1970 UTC, (interactions,) int64, or None.
         order_r: Positions in the source, (interactions,) int64.
+        kind_r: Codes of the kinds of events, (interactions,) int16; None where there are no kinds.
     """
 
     user_r: IntArray
@@ -136,6 +151,7 @@ class Interactions:
     value_r: FloatArray
     time_r: IntArray | None
     order_r: IntArray
+    kind_r: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Copy arrays in read-only memory, of polars or of a file, which torch cannot share."""
@@ -153,9 +169,11 @@ class Interactions:
             rows: Marks, (interactions,) bool, or ascending positions.
         """
         time_r = None if self.time_r is None else self.time_r[rows]
+        kind_r = None if self.kind_r is None else self.kind_r[rows]
         return Interactions(
-            self.user_r[rows], self.item_r[rows], self.value_r[rows], time_r, self.order_r[rows]
-        )
+            self.user_r[rows], self.item_r[rows], self.value_r[rows], time_r, self.order_r[rows],
+            kind_r,
+        )  # fmt: skip
 
     def pointers(self, n_users: int) -> IntArray:
         """Return where the interactions of each user start, (n_users + 1,), as in a CSR matrix.
@@ -172,6 +190,7 @@ def arrange(
     value_r: FloatArray,
     time_r: IntArray | None,
     order_r: IntArray | None = None,
+    kind_r: IntArray | None = None,
 ) -> Interactions:
     """Return interactions sorted by user, time and file order.
 
@@ -181,17 +200,19 @@ def arrange(
         value_r: Ratings or weights, (interactions,) float32.
         time_r: Milliseconds since 1970 UTC, (interactions,) int64, or None.
         order_r: Positions in the source, (interactions,) int64; None for 0, 1, 2 and so on.
+        kind_r: Codes of kinds, (interactions,) int16, or None.
     """
     first = _sorting(user_r, time_r, order_r)
     if first is None:
         order_r = np.arange(len(user_r)) if order_r is None else order_r
-        return Interactions(user_r, item_r, value_r, time_r, order_r)
+        return Interactions(user_r, item_r, value_r, time_r, order_r, kind_r)
     return Interactions(
         user_r[first],
         item_r[first],
         value_r[first],
         None if time_r is None else time_r[first],
         first if order_r is None else order_r[first],
+        None if kind_r is None else kind_r[first],
     )
 
 

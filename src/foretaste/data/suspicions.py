@@ -16,6 +16,7 @@ import polars as pl
 
 from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import FloatArray, Ids, IntArray
+from foretaste.data.values import liked_from, liked_note, meaning_of
 
 Severity = Literal["error", "warning", "note"]
 
@@ -26,7 +27,6 @@ HEAVY_AMONG = 30  # ... where there are at least this many users or items
 FEW = 1000  # fewer interactions than this are few
 LONELY = 0.2  # share of users with a single interaction that deserves a note
 SAME_TIME = 0.9  # share of interactions at the moment of the same user's previous one
-COUNTS_ABOVE = 20  # no usual rating scale with whole steps goes higher, except to 100
 
 _USER_WORDS = re.compile("user|customer|member|visitor|client|reader|player", re.IGNORECASE)
 _ITEM_WORDS = re.compile("item|product|movie|film|book|isbn|sku|song|track|article", re.IGNORECASE)
@@ -273,28 +273,23 @@ def _values(e: Evidence) -> Iterator[Finding]:
             "There is nothing to predict in them; read it as clicks, without a rating column.",
         )  # fmt: skip
         return
-    if _are_counts(e):
+    column = e.dataset.report.columns.get("value", "")
+    if meaning_of(e.level_l, e.count_l, column).counts:
         yield Finding(
             "warning", "values-like-counts",
             f"values are whole numbers from {e.level_l[0]:g} to {e.level_l[-1]:g}, mostly low: "
             "counts, not ratings?",
-            "Rank with them rather than predict them, or read them as clicks.",
+            "Read them as clicks of such weights: --values clicks.",
         )  # fmt: skip
         return
-    yield from _missing_codes(e)
-
-
-def _are_counts(e: Evidence) -> bool:
-    """Return whether values look like counts.
-
-    Such values are whole numbers beyond any usual scale, the lowest of them is the most common one,
-    and half of all interactions lie in the lowest tenth of the range.
-    """
-    high = float(e.level_l[-1])
-    whole = bool((e.level_l == np.floor(e.level_l)).all()) and e.level_l[0] >= 0
-    median = float(np.median(e.dataset.interactions.value_r))
-    many = len(e.level_l) > COUNTS_ABOVE / 2
-    return whole and many and high > COUNTS_ABOVE and not e.count_l.argmax() and median <= high / 10
+    codes = list(_missing_codes(e))
+    yield from codes
+    if not codes and (note := liked_note(e.dataset, liked_from(e.dataset.scale))):
+        yield Finding(
+            "warning", "liked-share", f"{note}.",
+            "Lists and evaluations take what is liked: --set positive_threshold=..., and "
+            "--relevance-threshold where lists are evaluated.",
+        )  # fmt: skip
 
 
 def _missing_codes(e: Evidence) -> Iterator[Finding]:
@@ -312,7 +307,7 @@ def _missing_codes(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning", "one-negative-value",
             f"{int(e.count_l[0]):,} values are {negative[0]:g}, all others are not negative.",
-            "A mark for 'not rated'? Leave those rows out, or read them as clicks of their own.",
+            "A mark for 'not rated'? --values rated leaves those rows out.",
         )  # fmt: skip
     zero = int(e.count_l[e.level_l == 0].sum())
     if len(e.level_l) > 3 and e.level_l[0] == 0 and zero == e.count_l.max():

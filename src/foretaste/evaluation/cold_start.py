@@ -15,9 +15,10 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import split
 from foretaste.errors import DataError, UsageError, takes_old_names
-from foretaste.evaluation.evaluate import K, Served, ranking_tallies
+from foretaste.evaluation.evaluate import K, Served, ranking_tallies, relevant_rows
 from foretaste.evaluation.statistics import Interval, Tally, intervals, percentiles, resampled
 from foretaste.models.base import Model, PlacesNewItems, default_threshold
+from foretaste.recommending.arguments import whole_number
 from foretaste.recommending.fitting import fit
 from foretaste.recommending.ranking import Scored
 from foretaste.recommending.recommender import Recommender
@@ -129,13 +130,15 @@ def evaluate_cold_items(
         >>> found.frame()["case"].unique(maintain_order=True).to_list()
         ['cold', 'warm', 'cold in all', 'warm in all', 'all']
     """
+    k = whole_number(k, "k", 20)
     train, rest = _without_some_items(dataset, test, seed)
     new_i = (row_i := train.items.find(rest.items.values)) < 0
     n_known, n_new = len(train.items), int(new_i.sum())
     row_i = np.where(new_i, n_known + np.cumsum(new_i) - 1, row_i)
     table = rest.item_frame.filter(new_i)
     batch = histories_of(train, train.users.find(rest.users.values), train)
-    wanted = _wanted(rest, row_i, default_threshold(train, relevance_threshold))
+    border = default_threshold(train, relevance_threshold)
+    wanted = _wanted(rest, train, row_i, border)
     known, new = train.items.values.to_list(), table[:, 0].to_list()
     known_i = torch.arange(n_known + n_new) < n_known
     all_i = torch.ones_like(known_i)
@@ -209,6 +212,7 @@ def evaluate_cold_users(
         >>> found.frame()["case"].unique(maintain_order=True).to_list()
         ['0', '1', 'all']
     """
+    k = whole_number(k, "k", K)
     parts = split(dataset, "users", test=test, seed=seed)
     train = parts.train
     whole = histories_of(parts.history, parts.history.users.find(parts.test.users.values), train)
@@ -219,7 +223,7 @@ def evaluate_cold_users(
             where=dataset.name, fix="Choose shorter lengths, or hold out more users.",
         )  # fmt: skip
     row_i, threshold = train.items.find(parts.test.items.values), default_threshold(train, None)
-    wanted = _wanted(parts.test, row_i, threshold)
+    wanted = _wanted(parts.test, train, row_i, threshold)
     kept = enough_b.nonzero()[:, 0]
     batch, wanted = whole.take(kept), wanted.take(kept)
     drawn = batch
@@ -266,11 +270,11 @@ def first(histories: Histories, length: int) -> Histories:
     return shown if shown.time_h is None else shown.sorted_by(shown.time_h)
 
 
-def _wanted(test: Dataset, row_i: np.ndarray, border: float) -> Histories:
+def _wanted(test: Dataset, train: Dataset, row_i: np.ndarray, border: float) -> Histories:
     """What each test user should find: the liked items that have a row."""
     x = test.interactions
     item_r = row_i[x.item_r]
-    wanted_r = (x.value_r >= border) & (item_r >= 0)
+    wanted_r = relevant_rows(test, train, border) & (item_r >= 0)
     user_p, item_p = (torch.from_numpy(r[wanted_r]).long() for r in (x.user_r, item_r))
     return Histories.from_pairs(user_p, item_p, len(test.users))
 

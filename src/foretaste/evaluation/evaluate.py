@@ -18,10 +18,12 @@ import torch
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.data.splitting import Split
+from foretaste.data.values import liked_note
 from foretaste.errors import DataError, UsageError, takes_old_names
 from foretaste.evaluation import metrics
 from foretaste.evaluation.statistics import Interval, Tally, contrasts, intervals
 from foretaste.models.base import PlacesNewItems, PredictsRatings, default_threshold
+from foretaste.recommending.arguments import whole_number
 from foretaste.recommending.ranking import Lists
 from foretaste.recommending.rating import rate
 from foretaste.recommending.recommender import Recommender
@@ -109,7 +111,8 @@ def evaluate(
         parts: The split.
         k: Length of the lists, or several.
         relevance_threshold: Lowest test rating that counts as relevant; None for three quarters up
-            the scale (4 of 5 stars). Everything counts where there are no ratings.
+            the scale (4 of 5 stars). Everything counts where there are no ratings, and with kinds
+            of events those of the target kind.
         ratings: Whether rating errors are measured.
         ranking: Whether lists are measured.
         diversity: 0 to 1: lists are re-ranked as `recommend` does.
@@ -136,23 +139,27 @@ def evaluate(
             "this recommender was not trained on parts.train: its numbers would mean nothing.",
             fix="Fit it to parts.train first.",
         )
-    cuts = (k,) if isinstance(k, int) else tuple(k)
+    several = isinstance(k, tuple | list)
+    cuts = tuple(whole_number(one, "k", K) for one in (k if several else (k,)))
     if not cuts or min(cuts) < 1:
         raise UsageError(f"k={k}.", fix="Lists have at least one item.")
     started = time.monotonic()
     rows = parts.history.users.find(parts.test.users.values)
     batch = histories_of(train if parts.history is parts.train else parts.history, rows, train)
-    tallies, served = dict[str, Tally](), None
+    tallies, served, notes = dict[str, Tally](), None, list[str]()
     if ratings and parts.test.explicit and isinstance(recommender.model, PredictsRatings):
         tallies |= _rating_tallies(recommender, batch, parts, rows)
     if ranking:
         relevant = _relevant(parts, relevance_threshold)
+        border = default_threshold(parts.train, relevance_threshold)
+        note = liked_note(parts.train, border, "relevance_threshold")
+        notes += [note] if note else []
         served = _serve(recommender, batch, relevant, parts.test, max(cuts), diversity)
         tallies |= ranking_tallies(served, cuts)
     return Report(
         recommender.model.name, parts.protocol, intervals(tallies), _per_user(parts, tallies),
         recommender.training.get("seconds", 0.0), time.monotonic() - started, peak_memory(),
-        (*_unseen(parts), *recommender.training.get("notes", ())), tallies, served,
+        (*_unseen(parts), *notes, *recommender.training.get("notes", ())), tallies, served,
     )  # fmt: skip
 
 
@@ -215,11 +222,15 @@ def _new_items(split: Split) -> pl.DataFrame | None:
 
 def _relevant(parts: Split, relevance_threshold: float | None) -> np.ndarray:
     """Marks of the test interactions that count as relevant."""
-    test = parts.test
-    border = default_threshold(
-        parts.train, relevance_threshold
-    )  # the test's own scale may be narrower
-    relevant_r = test.interactions.value_r >= border
+    test, kinds = parts.test, parts.train.kinds
+    # the test's own scale may be narrower
+    border = default_threshold(parts.train, relevance_threshold)
+    relevant_r = relevant_rows(test, parts.train, border)
+    if not relevant_r.any() and kinds is not None:
+        raise DataError(
+            f"no test event is of the kind {kinds.target!r}: nothing is relevant.",
+            where=test.name, fix="Name another kind with --target-event, or hold out more.",
+        )  # fmt: skip
     if not relevant_r.any():
         low, high = parts.train.scale
         raise DataError(
@@ -227,6 +238,20 @@ def _relevant(parts: Split, relevance_threshold: float | None) -> np.ndarray:
             where=test.name, fix=f"Choose relevance_threshold within {low:g} to {high:g}.",
         )  # fmt: skip
     return relevant_r
+
+
+def relevant_rows(test: Dataset, train: Dataset, border: float) -> np.ndarray:
+    """Return the interactions that a list should have found, (interactions,) bool.
+
+    Args:
+        test: What was held out.
+        train: What was learned from. With kinds of events, those of its target are relevant.
+        border: Without kinds, the lowest value that is relevant.
+    """
+    x = test.interactions
+    if train.kinds is None or test.kinds is None or x.kind_r is None:
+        return x.value_r >= border
+    return x.kind_r == test.kinds.code(train.kinds.target)
 
 
 def _serve(

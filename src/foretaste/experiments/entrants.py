@@ -12,10 +12,12 @@ from foretaste.models.als import AlignedALS
 from foretaste.models.base import Model, PlacesNewItems, Shape
 from foretaste.models.baselines import Bias, GlobalMean, Popularity, Random
 from foretaste.models.content import MetadataSimilarity, PlotSimilarity
+from foretaste.models.ease import EASE, SparseEASE
 
 RECENT_DAYS = 30.0
 # quick and strong without any tuning
-USUAL = ("item-knn", "als", "graph-filter", "ease", "bayesian-mf")
+USUAL = ("item-knn", "als", "graph-filter", "ease", "sparse-ease", "bayesian-mf")
+TWINS: tuple[type[Model], ...] = (EASE, SparseEASE)  # much the same lists: the cheaper takes part
 SECONDS, MEMORY_BYTES = 60.0, 8 << 30  # estimates of one fit, above which a model must be named
 COLD_SECONDS = 15.0  # the same, of one fit in a cold start
 RECENT = "recent-popularity"
@@ -135,10 +137,21 @@ def _why_not(model: type[Model], train: Dataset, shape: Shape) -> str:
     """What keeps a model from data of that kind and size; nothing, where nothing does."""
     if model.needs_ratings and not train.explicit:
         return "needs ratings"
-    cost = model().cost(shape)
-    if cost.seconds > SECONDS or cost.memory_bytes > MEMORY_BYTES:
-        return f"about {cost.seconds:,.0f} s and {cost.memory_bytes / 2**20:,.0f} MiB to fit"
+    if dear := _too_dear(model, shape):
+        return dear
+    twins = [twin for twin in TWINS if not _too_dear(twin, shape)]
+    cheapest = min(twins, key=lambda twin: twin().cost(shape).seconds, default=model)
+    if model in TWINS and model is not cheapest:
+        return f"{cheapest.name} makes much the same lists in less time here"
     return ""
+
+
+def _too_dear(model: type[Model], shape: Shape) -> str:
+    """Return what a fit would take where that is too much for an unnamed model, else nothing."""
+    cost = model().cost(shape)
+    if cost.seconds <= SECONDS and cost.memory_bytes <= MEMORY_BYTES:
+        return ""
+    return f"about {cost.seconds:,.0f} s and {cost.memory_bytes / 2**20:,.0f} MiB to fit"
 
 
 def _named(models: Sequence[str | Model] | Mapping[str, Model]) -> list[tuple[str, Model]]:

@@ -27,7 +27,7 @@ from typing import Any, Self
 import polars as pl
 
 from foretaste import __version__, bundle
-from foretaste.data.dataset import from_tables
+from foretaste.data.building import from_tables
 from foretaste.data.splitting import Split
 from foretaste.errors import TrialError, UsageError
 from foretaste.evaluation.evaluate import K

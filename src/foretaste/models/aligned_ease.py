@@ -40,7 +40,7 @@ class AlignedEASE(EASE):
     of a new item later does not move its weights before the next fit.
 
     Args:
-        l2: Ridge penalty of each item's regression on the others, in users.
+        l2: Ridge penalty of each item's regression on the others, in users, or "auto" as in EASE.
         dropout: Share of a history that training hides, as in EASE; new items do without.
         beta: Weight of the similarity beside the likes, of which a new item has none.
         smoothing: Cosines of items with n features count n / (n + smoothing).
@@ -115,7 +115,7 @@ class AlignedEASE(EASE):
         by_users = few(n_users, n_items)
         X_ui = X_ui.astype("float64")
         K = torch.from_numpy((X_ui @ X_ui.T if by_users else X_ui.T @ X_ui).toarray())
-        K.diagonal().add_(self.l2 / (1 + self.beta))
+        K.diagonal().add_(self.decided("l2") / (1 + self.beta))
         triangle = torch.linalg.cholesky(K)
         B_ic = torch.empty(n_items, F_cf.shape[0], dtype=torch.float32)
         for part in blocks(F_cf.shape[0], BLOCK // ((len(self.columns_) + 3) * n_items)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ from foretaste.models.base import Shape, searched
 from foretaste.models.likes import LearnsFromLikes
 from foretaste.training.engine import Engine
 
+UNSEEN, PENALTY, HIGHEST = 2.4, 1.25, 0.28  # chosen on validation parts: python -m bench.defaults
 BATCH_FLOATS = 1 << 20  # gathered factors at a time: 4 MiB stay near the cores
 
 
@@ -39,9 +40,14 @@ class ALS(LearnsFromLikes):
     exact factors, where plain ones leave 10 to 14 % (ML-1M at 64 factors, Gowalla at 128).
 
     Args:
-        n_factors: Factors of a user and of an item.
-        unseen: Weight of every pair of user and item, liked or not, beside 1 of a like.
-        l2: Ridge penalty of the factors.
+        n_factors: Factors of a user and of an item.  "auto": 4 for the root of each item, from 64
+            to 256, and no more than there are users or items.
+        unseen: Weight of every pair of user and item, liked or not, beside 1 of a like.  "auto":
+            UNSEEN (users items)^(1/8) times the density, so that all pairs together weigh 14 to 35
+            times what all likes do, the more the larger the data.
+        l2: Ridge penalty of the factors.  "auto": min(HIGHEST, PENALTY / n^(1/2)) / (1 + unseen /
+            density), with n the geometric mean of the likes of a mean user and of a mean item, so
+            that the penalty of either grows with the root of their likes, as noise does.
         nu: Exponent of the number of likes in the penalty, 0 for the same penalty everywhere.
         iterations: Alternations between users and items.
         steps: Steps of conjugate gradients in each solve.
@@ -58,9 +64,9 @@ class ALS(LearnsFromLikes):
 
     name: ClassVar[str] = "als"
 
-    n_factors: int = searched(64, 16, 512, log=True)
-    unseen: float = searched(0.1, 0.001, 1.0, log=True)
-    l2: float = searched(0.01, 0.0001, 1.0, log=True)
+    n_factors: int | Literal["auto"] = searched("auto", 16, 512, log=True)
+    unseen: float | Literal["auto"] = searched("auto", 0.001, 1.0, log=True)
+    l2: float | Literal["auto"] = searched("auto", 0.0001, 1.0, log=True)
     nu: float = searched(1.0, 0.0, 1.0)
     iterations: int = 10
     steps: int = 3
@@ -73,26 +79,35 @@ class ALS(LearnsFromLikes):
         """Solve for users, then for items, in turn, each from its last solution."""
         X_ui = self.learn_likes(train)
         X_iu = X_ui.T.tocsr()
+        d, unseen = self.decided("n_factors"), self.decided("unseen")
         draw = torch.randn(
-            len(train.items),
-            self.n_factors,
-            generator=engine.generator("items"),
-            dtype=torch.float32,
+            len(train.items), d, generator=engine.generator("items"), dtype=torch.float32
         )
-        item_id = draw * 0.1 / self.n_factors**0.5
-        user_ud = torch.zeros(len(train.users), self.n_factors, dtype=torch.float32)
+        item_id = draw * 0.1 / d**0.5
+        user_ud = torch.zeros(len(train.users), d, dtype=torch.float32)
         with engine.meter("als", self.iterations) as meter:
             for _ in range(self.iterations):
-                item_id, user_ud, square_d = principal_axes(item_id, user_ud, self.unseen)
+                item_id, user_ud, square_d = principal_axes(item_id, user_ud, unseen)
                 user_ud = self.solve(X_ui, item_id, square_d, user_ud)
-                user_ud, item_id, square_d = principal_axes(user_ud, item_id, self.unseen)
+                user_ud, item_id, square_d = principal_axes(user_ud, item_id, unseen)
                 item_id = self.solve(X_iu, user_ud, square_d, item_id)
                 meter.advance()
         liked_i = torch.from_numpy(X_ui.sum(axis=0).A1)
         liked_i *= self.prior / liked_i.sum().clamp(min=1e-12)
-        self.item_id_, _, self.square_d_ = principal_axes(item_id, user_ud, self.unseen + liked_i)
+        self.item_id_, _, self.square_d_ = principal_axes(item_id, user_ud, unseen + liked_i)
         self.prior_d_ = liked_i @ self.item_id_
         return self
+
+    def rules(self, X_ui: Any) -> dict[str, float]:
+        """Return factors by the number of items, and weight and penalty by the density."""
+        n_pairs = X_ui.shape[0] * X_ui.shape[1]
+        density, n = X_ui.nnz / n_pairs, X_ui.nnz / n_pairs**0.5
+        given = self.unseen
+        unseen = UNSEEN * n_pairs**0.125 * density if given == "auto" else given
+        return {
+            "n_factors": n_factors_for(*X_ui.shape), "unseen": unseen,
+            "l2": min(HIGHEST, PENALTY / n**0.5) / (1 + unseen / density),
+        }  # fmt: skip
 
     def solve(
         self, X_bj: Any, y_jd: Tensor, square_d: Tensor, start_bd: Tensor,
@@ -113,7 +128,8 @@ class ALS(LearnsFromLikes):
         pointer_b, index_h, weight_h = map(torch.from_numpy, (X_bj.indptr, X_bj.indices, X_bj.data))
         length_b = pointer_b.diff()
         n_unseen = len(y_jd) if n_unseen is None else n_unseen
-        l2_b = self.l2 * (length_b.float() + self.unseen * n_unseen) ** self.nu
+        unseen = self.decided("unseen") * n_unseen
+        l2_b = self.decided("l2") * (length_b.float() + unseen) ** self.nu
         prior_d = torch.zeros_like(square_d) if prior_d is None else prior_d
         x_bd = prior_d / (square_d + l2_b[:, None]).clamp(min=1e-12)
         order = length_b.argsort(descending=True, stable=True)
@@ -154,11 +170,23 @@ class ALS(LearnsFromLikes):
         12.8 at 128, 26 at 256, 45 at 512).
         """
         rows = shape.users + shape.items
+        given = self.n_factors
+        d = n_factors_for(shape.users, shape.items) if given == "auto" else given
         each = 2e-7 * shape.interactions + 3e-6 * rows  # at 64 factors and 3 steps
         return Cost(
-            seconds=self.iterations * (self.steps + 1) / 4 * self.n_factors / 64 * each,
-            memory_bytes=8 * self.n_factors * rows + 40 * shape.interactions + 12 * BATCH_FLOATS,
+            seconds=self.iterations * (self.steps + 1) / 4 * d / 64 * each,
+            memory_bytes=8 * d * rows + 40 * shape.interactions + 12 * BATCH_FLOATS,
         )
+
+
+def n_factors_for(n_users: int, n_items: int) -> int:
+    """Return how many factors suit a catalogue: 4 for the root of each item, from 64 to 256.
+
+    Args:
+        n_users: How many users there are, which limits the factors.
+        n_items: How many items there are, likewise.
+    """
+    return max(1, min(max(64, round(4 * n_items**0.5)), 256, n_users, n_items))
 
 
 def principal_axes(

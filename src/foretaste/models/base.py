@@ -9,7 +9,7 @@ import typing
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -21,6 +21,7 @@ from foretaste import __version__
 from foretaste.data.checking import Cost
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories
+from foretaste.data.values import liked_from
 from foretaste.errors import UsageError, did_you_mean
 from foretaste.training.engine import Engine
 
@@ -72,6 +73,8 @@ class Model(metaclass=_TakesOldNames):
     needs_ratings: ClassVar[bool] = False  # True: a table of clicks is refused
     needs_interactions: ClassVar[bool] = True  # False: a catalogue, items alone, will do
     reads_users: ClassVar[bool] = False  # True: scores depend on the columns of users too
+
+    auto_: dict[str, float] = field(init=False, repr=False)  # what fields that are "auto" came to
 
     @abstractmethod
     def fit(self, train: Dataset, engine: Engine) -> Self:
@@ -127,6 +130,25 @@ class Model(metaclass=_TakesOldNames):
     def hyperparameters(self) -> dict[str, Any]:
         """Return the init fields, and their values, by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    def auto_fields(self, train: Dataset) -> dict[str, float]:
+        """Return what the fields whose value is "auto" come to on some data, by name.
+
+        Fields that were given a value are left out.  `fit` uses these values and nothing else.
+
+        Args:
+            train: The interactions whose figures decide: density, likes of a user and of an item.
+        """
+        return {}
+
+    def decided(self, name: str) -> Any:
+        """Return the value of a field: what was given, or what the data decided where it is "auto".
+
+        Args:
+            name: Name of the field.
+        """
+        value = getattr(self, name)
+        return self.auto_[name] if value == "auto" else value
 
     def unfitted(self) -> Self:
         """Return a model with the same hyperparameters that has learned nothing."""
@@ -269,16 +291,17 @@ def default_threshold(train: Dataset, positive_threshold: float | None) -> float
 
     Args:
         train: The data trained on. Of ratings, three quarters up the scale are liked (4 of 5
-            stars); of clicks, all with a weight above 0.
+            stars); of clicks, all with a weight above 0; of events of several kinds, all sums of
+            values above 0.
         positive_threshold: What the caller chose; None for the rule above.
     """
     if positive_threshold is not None:
         return positive_threshold
     if train.explicit:
-        low, high = train.scale
-        return low + 0.75 * (high - low)
+        return liked_from(train.scale)
     above_zero = train.levels[train.levels > 0]
-    return float(above_zero[0] if len(above_zero) else np.finfo(np.float32).tiny)
+    known = train.kinds is None and len(above_zero)
+    return float(above_zero[0] if known else np.finfo(np.float32).tiny)
 
 
 def current_names(model: type, fields: Mapping[str, Any]) -> dict[str, Any]:

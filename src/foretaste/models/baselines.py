@@ -179,16 +179,21 @@ class Popularity(Model):
     count_i_: Tensor = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
-        """Count the interactions of each item, discounted by age where that is wanted."""
+        """Count the interactions of each item, discounted by age where that is wanted.
+
+        With kinds of events each counts as much as its value, the weight of its kind.
+        """
         x = train.interactions
         weight_r = torch.ones(len(x), dtype=torch.float64)
+        if train.kinds is not None:
+            weight_r = torch.from_numpy(x.value_r).double()
         if self.half_life_days is not None:
             if x.time_r is None:
                 raise ModelError(
                     "recent popularity needs times.", fix="Name the column with --time-column."
                 )
             age_r = torch.from_numpy(x.time_r.max() - x.time_r).double() / DAY_MS
-            weight_r = torch.exp2(-age_r / self.half_life_days)
+            weight_r = weight_r * torch.exp2(-age_r / self.half_life_days)
         count_i = torch.zeros(len(train.items), dtype=torch.float64)
         count_i.index_add_(0, torch.from_numpy(x.item_r).long(), weight_r)
         self.count_i_ = count_i.float()

@@ -17,20 +17,27 @@ from foretaste.data.histories import Histories
 from foretaste.data.splitting import split
 from foretaste.errors import ModelError
 from foretaste.models.base import RatingPrediction, Shape, searched
+from foretaste.models.baselines import shrunk_mean
+from foretaste.models.learning_ratings import LearnsFromRatings
 from foretaste.models.networks import PAIRS, EmbeddingNet, HistoryNet, Incidence, RatingNet
 from foretaste.models.neural import NeuralModel
+from foretaste.models.penalties import Ratings, biases, ratings_of
 from foretaste.training.batches import ShuffledBatches
 from foretaste.training.engine import Engine
 from foretaste.training.loop import Loop, Progress, cosine_restarts, one_cycle
 from foretaste.training.losses import root_mean_square, squared_error
 
+Columns = tuple[Tensor, Tensor, Tensor]  # rows of users and of items, and standardised ratings
+
 
 @dataclass(eq=False)
-class EmbeddingModel(NeuralModel):
+class EmbeddingModel(LearnsFromRatings, NeuralModel):
     """Rates pairs of a user and an item by a network, trained by Adam on squared error.
 
-    It does not know when a rating was given, nor the columns of users and items: a new item is the
-    mean item. The vector of a new user is fitted to the history while the network stays as it is.
+    Its predictions are a weighted mean of the network's and of the biases', by weights that
+    held-out ratings decide. It does not know when a rating was given, nor the columns of users and
+    items: a new item is the mean item. The vector of a new user is fitted to the history while the
+    network stays as it is.
 
     Args:
         architecture: "history" for our own network (`HistoryNet`), "article" for `EmbeddingNet`.
@@ -68,7 +75,6 @@ class EmbeddingModel(NeuralModel):
     """
 
     name: ClassVar[str] = "embedding-net"
-    needs_ratings: ClassVar[bool] = True
 
     architecture: Literal["history", "article"] = "history"
     n_factors: int = searched(64, 8, 256, log=True)
@@ -93,12 +99,15 @@ class EmbeddingModel(NeuralModel):
     fold_in_pull: float = 5.0
     network_: RatingNet = field(init=False, repr=False)
     mean_user_: Tensor = field(init=False, repr=False)
-    scale_: list[float] = field(init=False, repr=False)
+    # The share of the network in predictions, whose rest is of biases; bundles of 0.1.0 lack both.
+    share_: float = field(init=False, repr=False, default=1.0)
+    l2_user_: float = field(init=False, repr=False, default=0.0)
+    bias_i_: Tensor = field(init=False, repr=False)
     curve_: list[dict[str, Any]] = field(init=False, repr=False)
 
     def fit(self, train: Dataset, engine: Engine) -> Self:
         """Choose the number of epochs on ratings held out from train, then train on all."""
-        self.scale_ = list(train.scale)
+        self.learn_unit(train)
         if not 0 < round(self.validation * len(train)) < len(train):
             raise ModelError(
                 f"{self.name} holds out {self.validation:.3g} of the ratings to choose the epoch "
@@ -107,12 +116,21 @@ class EmbeddingModel(NeuralModel):
             )
         parts = split(train, "random", test=self.validation, seed=engine.seed)
         # rows of the whole of train, so that every user and item has its place in the network
-        fit_columns, valid_columns = (_columns(part, train) for part in (parts.train, parts.test))
+        fit_columns, valid_columns = (
+            self._columns(part, train) for part in (parts.train, parts.test)
+        )
         network, chosen = self._train("choose", train, fit_columns, valid_columns, engine)
         self.curve_ = chosen.curve
+        self.share_ = self._share(network, fit_columns, valid_columns, train)
+        _, self.bias_i_, self.l2_user_ = biases(ratings_of(train, self.learn_unit(train)))
         if self.refit and not chosen.interrupted:
             again, run = self._train(
-                "refit", train, _columns(train, train), None, engine, epochs=chosen.best_epoch + 1
+                "refit",
+                train,
+                self._columns(train, train),
+                None,
+                engine,
+                epochs=chosen.best_epoch + 1,
             )
             if not run.interrupted:
                 network = again
@@ -123,8 +141,8 @@ class EmbeddingModel(NeuralModel):
         return self
 
     def _train(
-        self, phase: str, train: Dataset, columns: tuple[Tensor, ...],
-        valid_columns: tuple[Tensor, ...] | None, engine: Engine, epochs: int | None = None,
+        self, phase: str, train: Dataset, columns: Columns,
+        valid_columns: Columns | None, engine: Engine, epochs: int | None = None,
     ) -> tuple[RatingNet, Progress]:  # fmt: skip
         """Train once over the columns; without validation data, keep the last epoch's weights."""
         network = self._network_for(train, columns, engine)
@@ -132,7 +150,7 @@ class EmbeddingModel(NeuralModel):
         batches = ShuffledBatches(columns, size, engine)
         validate = None
         if valid_columns is not None:
-            validate = _validation_error(network, valid_columns, self.scale_, engine)
+            validate = self._validation_error(network, valid_columns, engine)
         loop = Loop(
             network=network,
             optimizer=self._optimizer(network),
@@ -149,13 +167,58 @@ class EmbeddingModel(NeuralModel):
         )
         return network, loop.run()
 
+    def _columns(self, part: Dataset, train: Dataset) -> Columns:
+        """Return users and items of a part, as rows of `train`, and standardised ratings: (R,)."""
+        x = part.interactions
+        user_r = train.users.find(part.users.values)[x.user_r]
+        item_r = train.items.find(part.items.values)[x.item_r]
+        value_r = self.standardised(torch.from_numpy(x.value_r))
+        return torch.from_numpy(user_r), torch.from_numpy(item_r), value_r
+
+    def _share(
+        self, network: RatingNet, fit_columns: Columns, valid_columns: Columns, train: Dataset
+    ) -> float:
+        """Return the share of the network in predictions, the rest of which is biases.
+
+        It is that of least squares on held-out ratings less its standard error, between 0 and 1: a
+        network that has learned little is no worse than the biases, one that has learned much is
+        left alone.
+        """
+        user_u, item_i, _ = biases(Ratings(*fit_columns, len(train.users), len(train.items)))
+        user_p, item_p, y_p = valid_columns
+        bias_p = user_u[user_p] + item_i[item_p]
+        with torch.no_grad():
+            device = network.output.weight.device
+            network_p = _rated(network, *network.vectors(), user_p.to(device), item_p.to(device))
+            network_p = network_p.cpu()
+        apart_p, rest_p = (network_p - bias_p).double(), (y_p - bias_p).double()
+        information = float(apart_p.square().sum())
+        if not information:
+            return 0.0
+        share = float(apart_p @ rest_p) / information
+        error = float((apart_p * (rest_p - share * apart_p)).square().sum().sqrt()) / information
+        return min(1.0, max(0.0, share - error))
+
+    def _validation_error(
+        self, network: RatingNet, columns: Columns, engine: Engine
+    ) -> Callable[[], float]:
+        """Return a function that measures the RMSE of clipped predictions."""
+        user_p, item_p, y_p = (column.to(engine.torch_device) for column in columns)
+
+        def error() -> float:
+            rated_p = _rated(network, *network.vectors(), user_p, item_p)
+            return root_mean_square(self.clipped(rated_p) - self.in_ratings(y_p))
+
+        return error
+
     def _network_for(self, train: Dataset, pairs: tuple[Tensor, ...], engine: Engine) -> RatingNet:
         """Return a network that has learned nothing, for the columns it will be trained on."""
         n_users, n_items = len(train.users), len(train.items)
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
             low, high, half = *train.scale, train.step / 2
-            reach = (low - half, high + half)
+            low, high = self.standardised(torch.tensor([low - half, high + half])).tolist()
+            reach = (low, high)
             return self._empty(n_users, n_items, reach=reach, generator=rng).to(device)
         network = self._empty(n_users, n_items, mean=float(pairs[2].mean()), generator=rng)
         network.incidence = Incidence.of(pairs[0], pairs[1], n_users, n_items).to(device)
@@ -223,6 +286,7 @@ class EmbeddingModel(NeuralModel):
         """
         network, user_h = self.network_, histories.user_h
         item_hd = network.item.weight.detach()[histories.item_h]
+        value_h = self.standardised(histories.value_h)
         with torch.no_grad():
             prior_bd = network.prior(
                 histories.item_h, histories.pointer_b, self.mean_user_, self.fold_in_prior
@@ -231,9 +295,7 @@ class EmbeddingModel(NeuralModel):
         optimizer = torch.optim.Adam([own_bd], lr=self.fold_in_rate)
         for step in range(self.fold_in_steps):
             optimizer.param_groups[0]["lr"] = self.fold_in_rate * (1 - step / self.fold_in_steps)
-            error_h = (
-                network.rate((own_bd + prior_bd)[user_h], item_hd) - histories.value_h
-            ).square()
+            error_h = (network.rate((own_bd + prior_bd)[user_h], item_hd) - value_h).square()
             pull_b = (
                 self.l2
                 * histories.length_b.float()
@@ -248,7 +310,11 @@ class EmbeddingModel(NeuralModel):
         """Return expected ratings, before they are clipped to the scale: (B, items)."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            return self.network_.rate_all(user_bd)
+            score_bi = self.network_.rate_all(user_bd)
+        if self.share_ < 1:
+            bias_bi = self._user_bias(histories)[:, None] + self.bias_i_
+            score_bi = torch.lerp(bias_bi, score_bi, self.share_)
+        return self.in_ratings(score_bi)
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
@@ -256,14 +322,18 @@ class EmbeddingModel(NeuralModel):
         """Predict the ratings of pairs; an item that training did not have is the mean item."""
         user_bd = self.user_vectors(histories)
         with torch.no_grad():
-            item_id = self._with_mean_item
-            rated = [
-                self.network_.rate(user_bd[user_c], item_id[item_c])
-                for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
-            ]
-        return RatingPrediction(
-            torch.cat(rated or [torch.empty(0, dtype=torch.float32)]).clamp(*self.scale_)
-        )
+            rated_p = _rated(self.network_, user_bd, self._with_mean_item, user_p, item_p)
+        if self.share_ < 1:
+            item_bias_p = torch.where(item_p >= 0, self.bias_i_[item_p], 0.0)
+            rated_p = torch.lerp(
+                self._user_bias(histories)[user_p] + item_bias_p, rated_p, self.share_
+            )
+        return RatingPrediction(self.clipped(rated_p))
+
+    def _user_bias(self, histories: Histories) -> Tensor:
+        """Return the standardised bias of each history: (B,)."""
+        rest_h = self.standardised(histories.value_h) - self.bias_i_[histories.item_h]
+        return shrunk_mean(rest_h, histories.user_h, len(histories), self.l2_user_)
 
     @cached_property
     def _with_mean_item(self) -> Tensor:
@@ -296,26 +366,12 @@ class EmbeddingModel(NeuralModel):
         )
 
 
-def _columns(part: Dataset, train: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the users and items of a part, as rows of `train`, and its ratings: (R,) each."""
-    x = part.interactions
-    user_r = train.users.find(part.users.values)[x.user_r]
-    item_r = train.items.find(part.items.values)[x.item_r]
-    return torch.from_numpy(user_r), torch.from_numpy(item_r), torch.from_numpy(x.value_r)
-
-
-def _validation_error(
-    network: RatingNet, columns: tuple[Tensor, ...], scale: list[float], engine: Engine
-) -> Callable[[], float]:
-    """Return a function that measures the RMSE of clipped predictions, as an evaluation does."""
-    user_p, item_p, rating_p = (column.to(engine.torch_device) for column in columns)
-
-    def error() -> float:
-        user_ud, item_id = network.vectors()
-        rated = [
-            network.rate(user_ud[user_c], item_id[item_c])
-            for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
-        ]
-        return root_mean_square(torch.cat(rated).clamp(*scale) - rating_p)
-
-    return error
+def _rated(
+    network: RatingNet, user_bd: Tensor, item_id: Tensor, user_p: Tensor, item_p: Tensor
+) -> Tensor:
+    """Return the standardised ratings of pairs of rows of two tables, in chunks: (P,)."""
+    rated = [
+        network.rate(user_bd[user_c], item_id[item_c])
+        for user_c, item_c in zip(user_p.split(PAIRS), item_p.split(PAIRS), strict=True)
+    ]
+    return torch.cat(rated or [torch.empty(0, dtype=torch.float32)])

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from foretaste.data.dataset import Dataset, id_table
 from foretaste.data.histories import Histories
+from foretaste.errors import UsageError
 from foretaste.models.base import Model, ScoresByDot
+from foretaste.models.newcomers.prior import Prior, with_prior
 from foretaste.recommending.explaining import reasons
 from foretaste.recommending.filters import matching
 from foretaste.recommending.ranking import Lists
@@ -36,12 +38,15 @@ class Answer:
             "candidates"); they were ignored.
         weight_bhk: For each user, what each entry of the history adds to the score of each listed
             item, (entries, k); empty where no reasons were asked for.
+        fallback_b: The share of popularity in the scores of each user, (B,): 1 where nothing is
+            liked, 0 for a long history; empty where the model decides alone.
     """
 
     histories: Histories
     lists: Lists
     unknown: Mapping[str, Sequence[Id]] = field(default_factory=dict)
     weight_bhk: Sequence[Tensor] = ()
+    fallback_b: Sequence[float] = ()
 
 
 class Conditions:
@@ -82,12 +87,14 @@ class Answerer:
         dataset: What it learned from.
         conditions: Of the items of the dataset.
         item_vectors: Makes vectors of the items, (items, d), for diversity.
+        prior: How much popularity weighs for newcomers; None where the model decides alone.
     """
 
     model: Model
     dataset: Dataset
     conditions: Conditions
     item_vectors: Callable[[], Tensor]
+    prior: Prior | None = None
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Return the answers to requests, in their order; see `Recommender.answer`.
@@ -95,11 +102,14 @@ class Answerer:
         Args:
             requests: Those that differ only in whom they are for are scored together.
         """
+        if isinstance(requests, Request):
+            raise UsageError("answer takes a list of requests.", fix="Write answer([request]).")
         resolved = [resolve_user(request, self.dataset) for request in requests]
         alike: dict[Any, list[int]] = {}
         for n, (request, (histories, _)) in enumerate(zip(requests, resolved, strict=True)):
             # histories with and without times are not mixed: one would take them from the other
-            timed = not len(histories.item_h) or histories.time_h is not None
+            none = not len(histories.item_h)
+            timed = none or histories.time_h is not None, none or histories.kind_h is not None
             alone = n if request.probe is not None or request.seen is not None else None
             candidates = None if request.candidates is None else tuple(request.candidates)
             key = (request.k, request.where, request.exclude_seen, request.diversity)
@@ -116,9 +126,14 @@ class Answerer:
         return resolve_candidates(request, self.dataset, matched)
 
     @cached_property
+    def ranker(self) -> Any:
+        """What orders the items: the scores of the model, with popularity as the prior says."""
+        return with_prior(self.model, self.prior, self.dataset)
+
+    @cached_property
     def _factors(self) -> ItemFactors | None:
         """What lists of a model that scores by dot products need of its items, worked out once."""
-        model = self.model
+        model = self.ranker
         return ItemFactors(model.item_factors()) if isinstance(model, ScoresByDot) else None
 
     def _together(
@@ -134,15 +149,19 @@ class Answerer:
             own = lists if len(requests) == 1 else lists.of(users)
             named = {**({"history": ignored} if ignored else {}), **unknown}
             weights = self._weights(histories, own) if request.explain else ()
-            answers.append(Answer(histories, own, named, weights))
+            shares = () if self.prior is None else self.prior.share(histories).tolist()
+            answers.append(Answer(histories, own, named, weights, shares))
         return answers
 
     def _ranked(self, asked: Request, histories: Histories, allowed_i: Tensor | None) -> Lists:
         n_items = len(self.dataset.items)
+        seen = histories if asked.seen is None else asked.seen
+        exclude_seen = asked.exclude_seen
+        exclude_seen = self.dataset.exclude_seen if exclude_seen is None else exclude_seen
         best = rank(
-            self.model, histories, pool_size(asked.k, n_items) if asked.diversity else asked.k,
-            n_items=n_items, exclude_seen=asked.exclude_seen, allowed_i=allowed_i,
-            seen=asked.seen, probe=asked.probe, factors=self._factors,
+            self.ranker, histories, pool_size(asked.k, n_items) if asked.diversity else asked.k,
+            n_items=n_items, exclude_seen=exclude_seen, allowed_i=allowed_i,
+            seen=seen.seen(self.dataset.target_kind), probe=asked.probe, factors=self._factors,
         )  # fmt: skip
         if not asked.diversity:
             return best

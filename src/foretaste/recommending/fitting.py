@@ -10,10 +10,14 @@ from typing import Any
 import polars as pl
 
 from foretaste import bundle
-from foretaste.data.dataset import Dataset, from_tables
+from foretaste.data.building import from_tables
+from foretaste.data.dataset import Dataset
+from foretaste.data.values import liked_note
 from foretaste.errors import BundleError, ModelError, UsageError, refuse_fork
 from foretaste.models import MODELS
-from foretaste.models.base import Model, configure
+from foretaste.models.base import Model, configure, default_threshold
+from foretaste.models.likes import LearnsFromLikes
+from foretaste.models.newcomers.learning import learn_prior
 from foretaste.recommending.recommender import Recommender
 from foretaste.training.engine import Engine
 
@@ -83,14 +87,22 @@ def fit(
     started = time.monotonic()
     fitted = model.unfitted().fit(train, engine)
     training: dict[str, Any] = {
-        "seed": engine.seed, "precision": engine.precision,
-        "seconds": time.monotonic() - started, "random": bool(engine.drawn),
+        "seed": engine.seed, "precision": engine.precision, "random": bool(engine.drawn),
     }  # fmt: skip
+    notes = [*getattr(fitted, "notes_", [])]
     curve = getattr(fitted, "curve_", [])
     if curve and curve[-1].get("interrupted"):
         training["interrupted"] = True
-    if notes := getattr(fitted, "notes_", []):
+    elif isinstance(fitted, LearnsFromLikes) and (found := learn_prior(fitted, train, engine)):
+        training["prior"] = found.prior.record()
+        notes += found.notes
+    fields = fitted.hyperparameters()
+    if "positive_threshold" in fields:
+        note = liked_note(train, default_threshold(train, fields["positive_threshold"]))
+        notes += [note] if note else []
+    if notes:
         training["notes"] = notes
+    training["seconds"] = time.monotonic() - started
     return Recommender(fitted, train, training)
 
 

@@ -14,7 +14,8 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import UsageError
 from foretaste.models.base import PredictsRatings, RatingPrediction
-from foretaste.recommending.request import History, Id, Request, resolve_user, several
+from foretaste.recommending.arguments import several
+from foretaste.recommending.request import History, Id, Request, resolve_user
 
 USERS_AT_ONCE = 8192  # whose histories are folded in together: bounds memory
 

@@ -26,16 +26,14 @@ from foretaste.models.base import (
     PredictsRatings,
 )
 from foretaste.models.graph_filter import co_occurrence_vectors
+from foretaste.models.newcomers.prior import Prior
 from foretaste.recommending.answering import Answer, Answerer, Conditions
+from foretaste.recommending.arguments import one_id
 from foretaste.recommending.explaining import Place, place, reasons, shares
 from foretaste.recommending.export import write_lists
 from foretaste.recommending.rating import rate_table
-from foretaste.recommending.request import History, Id, K, Request, resolve_user
+from foretaste.recommending.request import History, Id, IgnoredIdsWarning, K, Request, resolve_user
 from foretaste.recommending.retrieval import ItemIndex
-
-
-class IgnoredIdsWarning(UserWarning):
-    """Ids of a request that the data lack: they were left out of what was asked."""
 
 
 @dataclass(eq=False)
@@ -47,7 +45,7 @@ class Recommender:
     Attributes:
         model: The fitted model.
         dataset: What it learned from: ids, histories, columns of items and users.
-        training: How it was fitted: seconds, seed, notes.
+        training: How it was fitted: seconds, seed, notes, the prior (`models/newcomers/prior.py`).
         metrics: What `evaluate` found, kept with the bundle.
 
     Example:
@@ -91,9 +89,8 @@ class Recommender:
 
     @cached_property
     def _answerer(self) -> Answerer:
-        return Answerer(
-            self.model, self.dataset, Conditions(self.dataset), lambda: self.item_vectors
-        )
+        conditions, prior = Conditions(self.dataset), Prior.of(self.training)
+        return Answerer(self.model, self.dataset, conditions, lambda: self.item_vectors, prior)
 
     @takes_old_names(about="user_features")
     def recommend(  # noqa: PLR0913 -- a public door: every way to narrow a list, by name
@@ -107,7 +104,7 @@ class Recommender:
         where: str | None = None,
         exclude: Sequence[Id] = (),
         candidates: Sequence[Id] | None = None,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         diversity: float = 0.0,
     ) -> pl.DataFrame:
         """Return the k best items for a user, for several users, or for someone new.
@@ -121,7 +118,7 @@ class Recommender:
             where: A condition on the item columns, such as ``year >= 1990``.
             exclude: Items that must not be listed.
             candidates: The only items that may be listed; None for all.
-            exclude_seen: Whether items of the history are left out.
+            exclude_seen: Whether items of the history are left out; None: as the data are.
             diversity: From 0 to 1: relevance is traded for lists that repeat themselves less.
 
         Returns:
@@ -170,7 +167,7 @@ class Recommender:
         *,
         where: str | None = None,
         exclude: Sequence[Id] = (),
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         diversity: float = 0.0,
         progress: bool | None = None,
     ) -> Path:
@@ -184,7 +181,7 @@ class Recommender:
             k: Length of a list.
             where: A condition on the item columns.
             exclude: Items that must not be listed.
-            exclude_seen: Whether items of a user's history are left out.
+            exclude_seen: Whether items of a user's history are left out; None: as the data are.
             diversity: From 0 to 1.
             progress: Whether to show a bar on standard error; by default on a terminal.
 
@@ -263,7 +260,7 @@ class Recommender:
         """
         asked = Request(user, None, history, None, user_features)
         histories, _ = resolve_user(asked, self.dataset)
-        row_k = torch.from_numpy(self.dataset.items.rows([item]))
+        row_k = torch.from_numpy(self.dataset.items.rows([one_id(item, "item")]))
         weight_h1 = reasons(self.model.score, histories, row_k, len(self.dataset.items))
         order_h = weight_h1[:, 0].argsort(descending=True, stable=True)
         table = self._item_columns(histories.item_h[order_h].numpy())
@@ -281,9 +278,10 @@ class Recommender:
             UnknownIdError: Where the user or the item is unknown.
         """
         histories, _ = resolve_user(request, self.dataset)
-        row = int(self.dataset.items.rows([item])[0])
+        row = int(self.dataset.items.rows([one_id(item, "item")])[0])
         allowed_i, _ = self._answerer.candidates(request)
-        return place(self.model.score(histories)[0], row, histories.item_h, allowed_i)
+        seen_h = histories.seen(self.dataset.target_kind).item_h
+        return place(self._answerer.ranker.score(histories)[0], row, seen_h, allowed_i)
 
     # -- items
 
@@ -317,7 +315,8 @@ class Recommender:
             UsageError: Where k is less than 1, or the index needs usearch and it is missing.
         """
         Request(users=[], k=k)  # refuses a length that is none
-        item_k, cosine_k = self.neighbours(int(self.dataset.items.rows([item])[0]), k, approximate)
+        row = int(self.dataset.items.rows([one_id(item, "item")])[0])
+        item_k, cosine_k = self.neighbours(row, k, approximate)
         table = self._item_columns(item_k.numpy())
         table.insert_column(1, pl.Series("score", cosine_k.numpy()))
         return table.insert_column(

@@ -15,8 +15,21 @@ from torch import Tensor
 from foretaste.data.dataset import Dataset
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import UnknownIdError, UsageError, refuse_fork
+from foretaste.recommending.arguments import (
+    features,
+    number,
+    one_id,
+    several,
+    text,
+    truth,
+    whole_number,
+)
 
 K = 10  # items in a list where nobody says how many
+
+
+class IgnoredIdsWarning(UserWarning):
+    """Ids of a request that the data lack: they were left out of what was asked."""
 
 
 class Entry(NamedTuple):
@@ -26,6 +39,8 @@ class Entry(NamedTuple):
         item: The item's id.
         value: Its rating or weight; None counts as liked (the top of the scale; a click).
         time: Milliseconds since 1970 UTC; times count where every entry has one.
+        kind: Its kind of event where the data have kinds, and the value is an amount then; None
+            for the kind that is to be predicted.
 
     Example:
         >>> import foretaste as ft
@@ -36,6 +51,7 @@ class Entry(NamedTuple):
     item: str | int
     value: float | None = None
     time: int | None = None
+    kind: str | None = None
 
 
 Id = str | int
@@ -60,7 +76,8 @@ class Request:
         where: A condition on the item columns, such as ``year >= 1990``.
         exclude: Items that must not be listed.
         candidates: The only items that may be listed; None for all.
-        exclude_seen: Whether items of the history are left out.
+        exclude_seen: Whether items of the history are left out; None where the data decide, by
+            `Dataset.exclude_seen`: films are, groceries are not.
         seen: What is left out in place of the history, for the same users: where a model is shown
             less than all that a user did.
         diversity: From 0 (the order of the scores) to 1; see `reranking.diversify`.
@@ -91,14 +108,15 @@ class Request:
     where: str | None = None
     exclude: Sequence[Id] = ()
     candidates: Sequence[Id] | None = None
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     diversity: float = 0.0
     explain: int = 0
     seen: Histories | None = None
     probe: Histories | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse what contradicts itself, or is of no use; make lists of whatever yields ids."""
+        self._check_types()
         if self.user_features and self.history is None:
             raise UsageError(
                 "user_features describe someone new.", fix="Give a history with them, [] for none."
@@ -113,6 +131,29 @@ class Request:
             raise UsageError(f"k={self.k}.", fix="Ask for at least one item.")
         if not 0 <= self.diversity <= 1:
             raise UsageError(f"diversity={self.diversity}.", fix="It goes from 0 (none) to 1.")
+
+    def _check_types(self) -> None:
+        """Refuse an argument of another type than it must have, and say what to give."""
+        for name in ("users", "exclude", "candidates"):
+            ids = getattr(self, name)
+            if ids is not None and not (isinstance(ids, tuple) and not ids):
+                object.__setattr__(self, name, several(ids, name))
+        if self.user is not None:
+            one_id(self.user, "user")
+        if self.history is not None:
+            ids = list(self.history) if isinstance(self.history, Mapping) else self.history
+            ids = several(ids, "history", Entry)
+            if not isinstance(self.history, Mapping):
+                object.__setattr__(self, "history", ids)
+        if self.user_features is not None:
+            features(self.user_features, "user_features")
+        if self.where is not None:
+            text(self.where, "where", "year >= 1990")
+        object.__setattr__(self, "k", whole_number(self.k, "k", K))
+        whole_number(self.explain, "explain", 3)
+        number(self.diversity, "diversity", 0.3)
+        if self.exclude_seen is not None:
+            truth(self.exclude_seen, "exclude_seen")
 
 
 def resolve_user(request: Request, dataset: Dataset) -> tuple[Histories, list[Id]]:
@@ -147,28 +188,77 @@ def new_user(
 
     Args:
         dataset: What the model was trained on.
-        history: Items, as in `Request`; of an item named twice the last entry counts.
+        history: Items, as in `Request`; of an item named twice the last entry counts, or both
+            where the data keep repeats.
         user_features: Columns of the user table.
 
     Raises:
         UsageError: Where a value is off the scale of the ratings or is no finite number.
     """
     entries = _entries(dataset, history)
+    target = None if dataset.kinds is None else dataset.kinds.target
     row_n = dataset.items.find([entry.item for entry in entries])
-    known: dict[int, Entry] = {}
-    for row, entry in zip(row_n.tolist(), entries, strict=True):
+    known: dict[tuple[int, str | None, int], Entry] = {}
+    for n, (row, entry) in enumerate(zip(row_n.tolist(), entries, strict=True)):
         if row >= 0:
-            known.pop(row, None)  # named twice: the last one counts, and its place
-            known[row] = entry
-    value_h = [dataset.liked if e.value is None else float(e.value) for e in known.values()]
+            pair = row, entry.kind or target, n * dataset.keeps_repeats
+            known.pop(pair, None)  # named twice: the last one counts, and its place
+            known[pair] = entry
     timed = bool(known) and all(entry.time is not None for entry in known.values())
     time_h = np.array([entry.time for entry in known.values()], np.int64) if timed else None
     features = dataset.user_frame_of(user_features) if user_features else None
     one = Histories.of_one(
-        np.array(list(known), np.int64), np.array(value_h, np.float32), time_h, -1, features
-    )
+        np.array([row for row, *_ in known], np.int64),
+        np.array([event_value(dataset, e.kind, e.value) for e in known.values()], np.float32),
+        time_h, -1, features, event_codes(dataset, [e.kind for e in known.values()]),
+    )  # fmt: skip
     unknown = [entry.item for row, entry in zip(row_n, entries, strict=True) if row < 0]
     return (one if time_h is None else one.sorted_by(time_h)), unknown
+
+
+def event_value(dataset: Dataset, kind: str | None, value: float | None) -> float:
+    """Return the value of one event as the data have it.
+
+    Args:
+        dataset: What the model was trained on.
+        kind: The kind of the event; None for the target, or where the data have no kinds.
+        value: A rating or weight, with kinds an amount; None for a like without one.
+
+    Raises:
+        UsageError: The data have no such kind.
+    """
+    if dataset.kinds is not None:
+        return dataset.kinds.value(kind, value)
+    check_kind(dataset, kind)
+    return dataset.liked if value is None else float(value)
+
+
+def event_codes(dataset: Dataset, kinds: Sequence[str | None]) -> np.ndarray | None:
+    """Return the codes of kinds of events, (entries,) int64; None where the data have no kinds.
+
+    Args:
+        dataset: What the model was trained on.
+        kinds: Names; None for the target.
+    """
+    if dataset.kinds is None:
+        return None
+    names = [dataset.kinds.target if kind is None else kind for kind in kinds]
+    return np.array([dataset.kinds.code(name) for name in names], np.int64)
+
+
+def check_kind(dataset: Dataset, kind: str | None) -> None:
+    """Raise UsageError where the data have no such kind of event; the error names the kinds.
+
+    Args:
+        dataset: What the model was trained on.
+        kind: A name; None is always right.
+    """
+    if kind is not None and dataset.kinds is None:
+        raise UsageError(
+            f"kind {kind!r}: the data have no kinds of events.", fix="Leave the kind out."
+        )
+    if kind is not None and dataset.kinds is not None:
+        dataset.kinds.code(kind)
 
 
 def check_value(dataset: Dataset, item: Id, value: object, what: str = "history") -> None:
@@ -197,8 +287,9 @@ def _entries(dataset: Dataset, history: History) -> list[Entry]:
         for item, value in rated.items():
             check_value(dataset, item, value)
         return [Entry(item, value) for item, value in rated.items()]
-    entries = [e if isinstance(e, Entry) else Entry(e) for e in several(history, "history")]
+    entries = [e if isinstance(e, Entry) else Entry(e) for e in several(history, "history", Entry)]
     for entry in entries:
+        check_kind(dataset, entry.kind)
         if entry.value is not None:
             check_value(dataset, entry.item, entry.value)
     return entries
@@ -234,18 +325,3 @@ def resolve_candidates(
     if matching_i is not None:
         allowed_i &= matching_i
     return torch.from_numpy(allowed_i), unknown
-
-
-def several(ids: Sequence[Any], what: str) -> list[Any]:
-    """Return ids as a list, whatever sequence they came in.
-
-    Args:
-        ids: Ids.
-        what: The name of the argument, for the error.
-
-    Raises:
-        UsageError: For one text, which is no list of characters.
-    """
-    if isinstance(ids, str | bytes):
-        raise UsageError(f"{what}={ids!r} is one text.", fix=f"Give a list: {what}=[{ids!r}].")
-    return list(ids)

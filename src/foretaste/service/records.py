@@ -18,6 +18,7 @@ class Event:
         value: A rating or a weight; None counts as liked.
         time: Milliseconds since 1970 UTC.
         request_id: The request whose list led to it, where the client says so.
+        kind: The kind of event, such as "view"; the value is an amount then. None without kinds.
     """
 
     user: str
@@ -25,6 +26,7 @@ class Event:
     value: float | None
     time: int
     request_id: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)

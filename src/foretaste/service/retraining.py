@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretaste.data.building import build
+from foretaste.data.building import Events, build
 from foretaste.data.dataset import Dataset, id_table
 from foretaste.data.splitting import Split
 from foretaste.evaluation.evaluate import evaluate
@@ -20,7 +20,7 @@ from foretaste.evaluation.statistics import Tally, resampled
 from foretaste.models.base import configure, default_threshold
 from foretaste.recommending.fitting import fit
 from foretaste.recommending.recommender import Recommender
-from foretaste.service.snapshot import lines
+from foretaste.service.snapshot import known_event, lines
 from foretaste.service.store import Store
 
 TESTED = 0.2  # share of the new events that is put aside, the newest of them
@@ -30,6 +30,8 @@ METRIC = f"ndcg@{K}"
 # NDCG holds the truth in 92 % of samples and reaches 0.11 to each side (simulated: a quarter of the
 # users find something); with 10 it is 89 % and 0.17, and only a collapse would be noticed.
 LEAST_USERS = 30
+SAME = ["user", "item", "kind"]  # the columns in which an event and one that it replaces agree
+EACH = [*SAME, "order"]  # where repeats are kept, none replaces another
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Comparison:
 def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
     """Measure the bundle's model as it is, and trained again, on the newest events.
 
-    Of the events whose user and item the bundle does not hold together, the newest fifth is put
-    aside; the other model is trained on everything else.
+    Of the events whose user, item and kind the bundle does not hold together, the newest fifth is
+    put aside; the other model is trained on everything else.
 
     Args:
         old: The recommender that is served.
@@ -105,11 +107,13 @@ def compare(old: Recommender, store: Store, *, seed: int = 0) -> Comparison:
         The paired comparison; without numbers where no user has anything to find.
     """
     everything, known = _rows(old.dataset, store), _frame(old.dataset)
-    fresh = everything.join(known, on=["user", "item"], how="anti").sort("time", "order")
+    same = EACH if old.dataset.keeps_repeats else SAME
+    fresh = everything.join(known, on=same, how="anti", nulls_equal=True).sort("time", "order")
     test = fresh.tail(max(1, round(TESTED * len(fresh))))
-    before = everything.join(test, on=["user", "item"], how="anti")
-    threshold = default_threshold(old.dataset, None)
-    users = test.filter(pl.col("value") >= threshold)["user"].n_unique()
+    before = everything.join(test, on=same, how="anti", nulls_equal=True)
+    threshold, kinds = default_threshold(old.dataset, None), old.dataset.kinds
+    relevant = pl.col("value") >= threshold if kinds is None else pl.col("kind") == kinds.target
+    users = test.filter(relevant)["user"].n_unique()
     if not users or before.is_empty():
         return Comparison(None, None, None, None, None, users, len(test))
     past, held_out = (_dataset(rows, old.dataset, store) for rows in (before, test))
@@ -146,13 +150,25 @@ def _trained(old: Recommender, dataset: Dataset, seed: int) -> Recommender:
 
 
 def _frame(dataset: Dataset) -> pl.DataFrame:
-    """Return interactions as columns user and item (text), value, time (ms) and order."""
-    x = dataset.interactions
+    """Return interactions as columns user, item and kind (text), value, time (ms) and order.
+
+    With kinds the value is an amount, in double precision so that its product with the weight is
+    the value that the Dataset has; without, every kind is null.
+    """
+    x, kinds = dataset.interactions, dataset.kinds
+    value_r, kind = (
+        x.value_r.astype(np.float64),
+        pl.Series([None], dtype=pl.String).new_from_index(0, len(x)),
+    )
+    if kinds is not None and x.kind_r is not None:
+        value_r = kinds.amount(x.kind_r, x.value_r)
+        kind = pl.Series(kinds.names, dtype=pl.String).gather(x.kind_r)
     return pl.DataFrame(
         {
             "user": dataset.users[x.user_r].cast(pl.String),
             "item": dataset.items[x.item_r].cast(pl.String),
-            "value": x.value_r.astype(np.float32),
+            "kind": kind,
+            "value": value_r,
             "time": np.zeros(len(x), np.int64) if x.time_r is None else x.time_r,
             "order": x.order_r.astype(np.int64),
         }
@@ -160,25 +176,35 @@ def _frame(dataset: Dataset) -> pl.DataFrame:
 
 
 def _rows(dataset: Dataset, store: Store) -> pl.DataFrame:
-    """Return interactions and events, one for each user and item: the last event, if any."""
+    """Return interactions and events, those of one user, item and kind replaced by the last event.
+
+    Where the Dataset keeps repeats, nothing is replaced. Events of kinds that the Dataset lacks are
+    left out.
+    """
     frame = _frame(dataset)
     gone = store.forgotten(frame["user"].unique().to_list())
     frame = frame.filter(~pl.col("user").is_in(list(gone)))
-    events = store.all_events()
+    found = (known_event(dataset, event) for event in store.all_events())
+    events = [event for event in found if event is not None]
+    like = 1.0 if dataset.kinds is not None else dataset.liked
     since = pl.DataFrame(
         {
             "user": pl.Series([e.user for e in events], dtype=pl.String),
             "item": pl.Series([e.item for e in events], dtype=pl.String),
+            "kind": pl.Series([e.kind for e in events], dtype=pl.String),
             "value": pl.Series(
-                [dataset.liked if e.value is None else e.value for e in events], dtype=pl.Float32
+                [like if e.value is None else e.value for e in events], dtype=pl.Float64
             ),
             "time": pl.Series([e.time for e in events], dtype=pl.Int64),
         }
-    ).unique(["user", "item"], keep="last", maintain_order=True)
+    )
+    if not dataset.keeps_repeats:
+        since = since.unique(SAME, keep="last", maintain_order=True)
     after = 1 + (0 if frame.is_empty() else int(frame["order"].max()))  # type: ignore[arg-type]
     order = pl.Series("order", np.arange(after, after + len(since)), dtype=pl.Int64)
-    kept = frame.join(since, on=["user", "item"], how="anti")
-    return pl.concat([kept, since.with_columns(order)])
+    if not dataset.keeps_repeats:
+        frame = frame.join(since, on=SAME, how="anti", nulls_equal=True)
+    return pl.concat([frame, since.with_columns(order)])
 
 
 def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
@@ -192,9 +218,11 @@ def _dataset(rows: pl.DataFrame, like: Dataset, store: Store) -> Dataset:
             column = numbers if same else column
         ids[kind] = column
     timed = like.interactions.time_r is not None
+    values = rows["value"] if like.kinds is not None else rows["value"].cast(pl.Float32)
     built = build(
-        ids["user"], ids["item"], rows["value"], rows["time"] if timed else None,
-        order=rows["order"], name=like.name,
+        ids["user"], ids["item"], values, rows["time"] if timed else None, order=rows["order"],
+        events=None if like.kinds is None else Events(rows["kind"], like.kinds),
+        duplicates="keep" if like.keeps_repeats else "last", name=like.name,
     )  # fmt: skip
     report = replace(like.report, rows=like.report.rows + len(built) - len(like))
     built = replace(built, explicit=like.explicit, report=report)

@@ -53,6 +53,12 @@ Condition = Annotated[
     Field(examples=["year >= 1990 AND genres LIKE '%Drama%'"]),
 ]
 Value = Annotated[float, Field(allow_inf_nan=False, examples=[4.0])]
+Kind = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=LONGEST_ID),
+    AfterValidator(_storable),
+    Field(description="a kind of event of the bundle, such as view; value is its amount then"),
+]
 Time = Annotated[int, Field(ge=0, le=LATEST, description="milliseconds since 1970 UTC")]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 RequestId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
@@ -71,6 +77,7 @@ class Rated(Strict):
     item: Id
     value: Value | None = None
     time: Time | None = None
+    kind: Kind | None = None
 
 
 class Person(Strict):
@@ -99,7 +106,9 @@ class Recommend(Person):
     where: Condition | None = None
     exclude: Annotated[list[Id], Field(max_length=LONGEST_EXCLUSION)] = []
     candidates: Annotated[list[Id], Field(max_length=LONGEST_EXCLUSION)] | None = None
-    exclude_seen: bool = True
+    exclude_seen: bool | None = Field(
+        default=None, description="whether items of the history are left out; null: as the data are"
+    )
     diversity: Share = 0.0
     explain: bool = False
     model_config = ConfigDict(
@@ -116,7 +125,7 @@ class Recommend(Person):
     def plain(self) -> bool:
         """Whether it may be answered with others: it has no filter, no re-ranking, no reasons."""
         filtered = self.where or self.exclude or self.candidates is not None
-        return self.exclude_seen and not (filtered or self.diversity or self.explain)
+        return self.exclude_seen is None and not (filtered or self.diversity or self.explain)
 
 
 class Predict(Person):
@@ -140,12 +149,16 @@ class Explain(Person):
 
 
 class Feedback(Strict):
-    """What a user did with an item: without a value it was liked, without a time it is now."""
+    """What a user did with an item: without a value it was liked, without a time it is now.
+
+    Without a kind it is of the kind that is to be predicted, where the bundle has kinds.
+    """
 
     user: Id
     item: Id
     value: Value | None = None
     time: Time | None = None
+    kind: Kind | None = None
     request_id: RequestId | None = None
     model_config = ConfigDict(
         extra="forbid",
@@ -263,6 +276,7 @@ class Entry(BaseModel):
 
     item: str
     value: float
+    kind: str | None = None
     time: int | None
     source: str
 

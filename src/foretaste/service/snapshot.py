@@ -28,7 +28,7 @@ from foretaste.recommending.answering import Answer
 from foretaste.recommending.explaining import shares
 from foretaste.recommending.fitting import load
 from foretaste.recommending.recommender import Recommender
-from foretaste.recommending.request import Request
+from foretaste.recommending.request import Request, event_codes, event_value
 from foretaste.service.records import Event, Past, now_ms
 from foretaste.service.search import Catalogue
 
@@ -127,8 +127,9 @@ class Snapshot:
     def histories_of(self, user: str, past: Past) -> Histories:
         """Return the history of one user: what the bundle holds, and every event since.
 
-        An event takes the place of what the bundle holds of the same item. Events with items that
-        are not served are left out.
+        An event takes the place of what the bundle holds of the same item and kind, unless the
+        bundle keeps repeats. Events with items that are not served, or of kinds that the bundle
+        lacks, are left out.
 
         Args:
             user: An id; a new user has the events alone.
@@ -137,22 +138,25 @@ class Snapshot:
         dataset = self.dataset
         row = -1 if past.forgotten else int(dataset.users.find([user])[0])
         bundled = histories_of(dataset, np.array([row]), dataset)
-        since: dict[str, Event] = {}
-        for event in past.events:  # oldest first: of an item's events the last counts
-            if event.item in self.catalogue.row_of:
-                since.pop(event.item, None)
-                since[event.item] = event
+        since: dict[tuple[str, str | None, int], Event] = {}
+        for n, one in enumerate(past.events):  # oldest first: of an item and a kind the last counts
+            event = known_event(dataset, one)
+            if event is not None and event.item in self.catalogue.row_of:
+                which = event.item, event.kind, n * dataset.keeps_repeats
+                since.pop(which, None)
+                since[which] = event
         if not since:
             return bundled
         if row >= 0 and dataset.user_table is not None and self.recommender.model.reads_users:
             bundled = replace(bundled, user_features=dataset.user_table[row])
+        value_n = [event_value(dataset, e.kind, e.value) for e in since.values()]
+        kind_n = event_codes(dataset, [event.kind for event in since.values()])
         return bundled.with_events(
-            torch.tensor([self.catalogue.row_of[item] for item in since]),
-            torch.tensor(
-                [self.dataset.liked if e.value is None else e.value for e in since.values()],
-                dtype=torch.float32,
-            ),
+            torch.tensor([self.catalogue.row_of[item] for item, *_ in since]),
+            torch.tensor(value_n, dtype=torch.float32),
             torch.tensor([event.time for event in since.values()]),
+            None if kind_n is None else torch.from_numpy(kind_n),
+            keep=dataset.keeps_repeats,
         )
 
     def reasons(self, answer: Answer, n: int | None) -> list[list[dict[str, Any]]]:
@@ -237,6 +241,20 @@ class Listing:
         if self.reasons is not None:
             more += f', "reasons": {json.dumps(self.reasons[n])}'
         return more
+
+
+def known_event(dataset: Dataset, event: Event) -> Event | None:
+    """Return an event with the kind that a Dataset takes it for; None where it lacks the kind.
+
+    Args:
+        dataset: What the bundle holds. Without kinds, the kinds of events do not count.
+        event: An event of the store; without a kind it is one of the target.
+    """
+    kinds = dataset.kinds
+    if kinds is None:
+        return replace(event, kind=None)
+    kind = kinds.target if event.kind is None else event.kind
+    return replace(event, kind=kind) if kind in kinds.names else None
 
 
 def lines(table: pl.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:

@@ -34,7 +34,7 @@ _counter = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _events = sa.Table(
     "events", _meta, sa.Column("id", _counter, primary_key=True), sa.Column("user_id", sa.Text),
     sa.Column("item_id", sa.Text), sa.Column("value", sa.Float), sa.Column("time", sa.BigInteger),
-    sa.Column("request_id", sa.Text),
+    sa.Column("request_id", sa.Text), sa.Column("kind", sa.Text),
 )  # fmt: skip
 _described = {
     name: sa.Table(
@@ -59,9 +59,11 @@ _changes = sa.Table(
 )
 # one query for both: what the users did, and whose part in the bundle must not be used
 _PAST = sa.union_all(
-    sa.select(_events.c.user_id, _events.c.item_id, _events.c.value, _events.c.time, _events.c.id)
-    .where(_events.c.user_id.in_(sa.bindparam("users", expanding=True))),
-    sa.select(_forgotten.c.digest, sa.null(), sa.null(), sa.literal(0), sa.literal(0))
+    sa.select(
+        _events.c.user_id, _events.c.item_id, _events.c.value, _events.c.time, _events.c.kind,
+        _events.c.id,
+    ).where(_events.c.user_id.in_(sa.bindparam("users", expanding=True))),
+    sa.select(_forgotten.c.digest, sa.null(), sa.null(), sa.literal(0), sa.null(), sa.literal(0))
     .where(_forgotten.c.digest.in_(sa.bindparam("digests", expanding=True))),
 ).order_by("time", "id")  # fmt: skip
 
@@ -135,7 +137,7 @@ class Store:
 
         Args:
             events: What users did.
-            overwrite: Whether they replace the events of the same user and item.
+            overwrite: Whether they replace the events of the same user, item and kind.
             key: An idempotency key: a second call with it, by the same client, changes nothing and
                 gets the first answer. None for none.
             body: What the events came in: it must be the same for the same key.
@@ -149,7 +151,7 @@ class Store:
         """
         rows = [
             {"user_id": e.user, "item_id": e.item, "value": e.value, "time": e.time,
-             "request_id": e.request_id} for e in events
+             "request_id": e.request_id, "kind": e.kind} for e in events
         ]  # fmt: skip
         with self._writing() as db:
             if key is not None and not self._first_time(
@@ -157,12 +159,15 @@ class Store:
             ):
                 return len(rows)
             if overwrite:
-                rows = list({(row["user_id"], row["item_id"]): row for row in rows}.values())
+                same = {"u": "user_id", "i": "item_id", "k": "kind"}
+                rows = list({tuple(row[c] for c in same.values()): row for row in rows}.values())
+                kind = sa.bindparam("k", type_=sa.Text)
                 gone = _events.delete().where(
                     _events.c.user_id == sa.bindparam("u"),
                     _events.c.item_id == sa.bindparam("i"),
+                    _events.c.kind.is_not_distinct_from(kind),
                 )
-                db.execute(gone, [{"u": row["user_id"], "i": row["item_id"]} for row in rows])
+                db.execute(gone, [{p: row[c] for p, c in same.items()} for row in rows])
             db.execute(_events.insert(), rows)
         return len(events)
 
@@ -197,11 +202,11 @@ class Store:
             rows = db.execute(_PAST, {"users": users, "digests": list(digests)}).all()
         events: dict[str, list[Event]] = {}
         forgotten = set()
-        for user, item, value, at, _ in rows:
+        for user, item, value, at, kind, _ in rows:
             if item is None:
                 forgotten.add(digests[user])
             else:
-                events.setdefault(user, []).append(Event(user, item, value, at))
+                events.setdefault(user, []).append(Event(user, item, value, at, kind=kind))
         return {
             user: Past(events.get(user, ()), user in forgotten)
             for user in forgotten | events.keys()
@@ -209,9 +214,10 @@ class Store:
 
     def all_events(self) -> list[Event]:
         """Return every event, oldest first."""
-        columns = (_events.c.user_id, _events.c.item_id, _events.c.value, _events.c.time)
+        e = _events.c
+        columns = (e.user_id, e.item_id, e.value, e.time, sa.null(), e.kind)
         with self._reading.connect() as db:
-            rows = db.execute(sa.select(*columns).order_by(_events.c.time, _events.c.id))
+            rows = db.execute(sa.select(*columns).order_by(e.time, e.id))
             return [Event(*row) for row in rows]
 
     def remove_events(self, user: str, *, and_user: bool = False) -> int:

@@ -21,11 +21,19 @@ from foretaste.models.base import PredictsRatings, RatingPrediction
 from foretaste.recommending.answering import Answer
 from foretaste.recommending.explaining import reasons
 from foretaste.recommending.rating import rate
-from foretaste.recommending.request import Entry, Id, Request, check_value, new_user
+from foretaste.recommending.request import (
+    Entry,
+    Id,
+    Request,
+    check_kind,
+    check_value,
+    event_value,
+    new_user,
+)
 from foretaste.service.records import Event, Past, now_ms
 from foretaste.service.releases import current, stamps
 from foretaste.service.schemas import Explain, Feedback, Person, Predict, Recommend
-from foretaste.service.snapshot import Listing, Snapshot
+from foretaste.service.snapshot import Listing, Snapshot, known_event
 from foretaste.service.store import Store
 
 REASONS = 3  # of each item in a list
@@ -202,7 +210,7 @@ class Tenant:
 
         Args:
             feedback: What users did; without a time it happened now.
-            overwrite: Whether it replaces the events of the same user and item.
+            overwrite: Whether it replaces the events of the same user, item and kind.
             key: An idempotency key, or None; see `Store.add`.
             body: What the feedback came in.
             client: Whose idempotency key it is.
@@ -211,15 +219,17 @@ class Tenant:
             How many events were accepted.
 
         Raises:
-            UsageError: A value is off the scale.
+            UsageError: A value is off the scale, or the bundle has no such kind of event.
             ConflictError: The client has used the key with another body.
         """
         now, dataset, events = now_ms(), self.snapshot.dataset, []
         for f in feedback:
             if f.value is not None:
                 check_value(dataset, f.item, f.value, "feedback")
+            check_kind(dataset, f.kind)
+            kind = f.kind if f.kind or dataset.kinds is None else dataset.kinds.target
             at = now if f.time is None else f.time
-            events.append(Event(f.user, f.item, f.value, at, f.request_id))
+            events.append(Event(f.user, f.item, f.value, at, f.request_id, kind))
         # The store answers before anything is promised: an event that is acknowledged is on its
         # disk.
         return self.store.add(events, overwrite=overwrite, key=key, body=body, client=client)
@@ -275,22 +285,25 @@ class Tenant:
         Args:
             user: An id, known or not.
         """
-        snapshot = self.snapshot
+        snapshot, dataset = self.snapshot, self.snapshot.dataset
         past = self.store.past_of([user]).get(user, Past())
         bundled = snapshot.histories_of(user, Past((), past.forgotten))
-        newer = {event.item for event in past.events}
-        times = [None] * len(bundled.item_h) if bundled.time_h is None else bundled.time_h.tolist()
-        entries = [
-            {"item": snapshot.catalogue.ids[row], "value": value, "time": at, "source": "bundle"}
-            for row, value, at in zip(
-                bundled.item_h.tolist(), bundled.value_h.tolist(), times, strict=True
-            )
-            if snapshot.catalogue.ids[row] not in newer
-        ]
-        return entries + [
-            {"item": e.item, "value": snapshot.dataset.liked if e.value is None else e.value,
-             "time": e.time, "source": "event"}
-            for e in past.events
+        events = [e for e in (known_event(dataset, one) for one in past.events) if e is not None]
+        newer = {(event.item, event.kind) for event in events}
+        none = [None] * len(bundled.item_h)
+        times = none if bundled.time_h is None else bundled.time_h.tolist()
+        names = () if dataset.kinds is None else dataset.kinds.names
+        kinds = none if bundled.kind_h is None else [names[k] for k in bundled.kind_h.tolist()]
+        held = zip(bundled.item_h.tolist(), bundled.value_h.tolist(), times, kinds, strict=True)
+        return [
+            {"item": snapshot.catalogue.ids[row], "value": value, "time": at, "source": "bundle",
+             "kind": kind}
+            for row, value, at, kind in held
+            if (snapshot.catalogue.ids[row], kind) not in newer
+        ] + [
+            {"item": e.item, "value": event_value(dataset, e.kind, e.value), "time": e.time,
+             "source": "event", "kind": e.kind}
+            for e in events
         ]  # fmt: skip
 
     def card(self) -> dict[str, Any]:
@@ -303,6 +316,7 @@ class Tenant:
                 "name": d.name, "users": len(d.users), "items": len(d.items),
                 "interactions": len(d), "scale": list(d.scale), "explicit": d.explicit,
                 "fingerprint": d.fingerprint,
+                "kinds": None if d.kinds is None else d.kinds.summary(),
             },
             "training": r.training, "metrics": r.metrics, "curve": getattr(r.model, "curve_", []),
             "version": __version__, "model_version": snapshot.version, "loaded": snapshot.loaded,
@@ -320,7 +334,7 @@ class Tenant:
                 user = str(one.user)
                 found.append((snapshot.histories_of(user, pasts.get(user, Past())), []))
                 continue
-            entries = [Entry(e.item, e.value, e.time) for e in one.history]
+            entries = [Entry(e.item, e.value, e.time, e.kind) for e in one.history]
             try:
                 found.append(new_user(snapshot.dataset, entries, one.user_features))
             except ForetasteError as error:

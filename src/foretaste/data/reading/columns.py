@@ -1,23 +1,17 @@
-"""What a file looks like: its separator, its header, and which column has which role.
+"""Which column has which role, by name and by position, and whether a row is a header.
 
-The module judges by the first lines and the names of columns; it does not know the other rows.
+The module judges by names and the first rows; it does not know how rows are cut (`text.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from foretaste.data.reading.delimited import OpenQuoteError, Record, records
-from foretaste.data.reading.sources import Chunk
-from foretaste.errors import DataError, RatingsFileError, UsageError
+from foretaste.data.times import is_date
+from foretaste.errors import DataError
 
-SEPARATORS = ("::", "\t", ";", "|", ",")
-LOOKED_AT = 20  # lines from which separator and roles are guessed
 NAMES = {
     "user": "user userid uid username customer customerid cid reviewer reviewerid member memberid "
             "account accountid visitor visitorid person personid client clientid buyer buyerid "
@@ -30,119 +24,19 @@ NAMES = {
              "reviewscore count plays playcount weight quantity",
     "time": "timestamp time date datetime ts unixtime unixreviewtime reviewtime unixtimestamp "
             "timestampms createdat ratedat eventtime ratingtime ratingtimestamp invoicedate",
+    "event": "event eventtype eventname action actiontype behavior behaviour behaviortype "
+             "behaviourtype interaction interactiontype feedback feedbacktype",
+}  # fmt: skip
+LIKES = {  # of true and false, where no column has the name of a rating
+    "liked", "like", "isliked", "thumb", "thumbs", "thumbsup", "upvoted", "recommended",
+    "isrecommended",
 }  # fmt: skip
 KNOWN = {role: frozenset(names.split()) for role, names in NAMES.items()}
-OPTION = {"user": "user", "item": "item", "value": "rating", "time": "time"}  # --OPTION-column
+OPTION = {role: role for role in KNOWN} | {"value": "rating"}  # --OPTION-column
+AMOUNTS = frozenset(["value", "count", "plays", "playcount", "weight", "quantity"])  # beside kinds
 NEEDED = ("user", "item")
 TIME_SIZE = 10**8  # a number from here on is a time; as seconds it is March 1973
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How a file begins.
-
-    Args:
-        separator: What stands between two cells.
-        columns: The names of the columns; column_1, column_2 and so on without a header.
-        roles: Name of the column by role: user, item, value and time.
-        header: Whether the first row names the columns.
-        start: The byte at which the rows begin.
-        line: The line at which the rows begin.
-    """
-
-    separator: str
-    columns: list[str]
-    roles: dict[str, str]
-    header: bool
-    start: int
-    line: int
-
-
-def sniff(
-    chunk: Chunk, path: Path, separator: str | None, wanted: Mapping[str, str | None]
-) -> Opening:
-    """Return how a file begins.
-
-    Args:
-        chunk: Its first lines.
-        path: The file, for messages.
-        separator: What stands between two cells; None to guess.
-        wanted: Name of the column by role; None to guess, "" for no such column.
-
-    Raises:
-        UsageError: The separator is not one ASCII character or "::".
-        RatingsFileError: No separator is found, or the first line is broken.
-        DataError: There is no row, or a role is not clear.
-    """
-    if separator not in (None, "::") and not (separator.isascii() and len(separator) == 1):
-        raise UsageError(f"separator={separator!r}.", fix="Use one ASCII character, or '::'.")
-    if b"\n" not in chunk.content[:-1] and b"\r" in chunk.content[:-2]:
-        raise RatingsFileError(
-            path,
-            1,
-            what="lines end in a bare carriage return.",
-            fix="Save it with line ends LF or CRLF.",
-        )
-    if not chunk.content.strip():
-        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
-    head = _head(chunk, separator) if separator else _best_head(chunk, path)
-    chosen, rows = head
-    first = next((row for row in rows if row.cells or row.wrong), None)
-    if first is None:
-        raise DataError("there is no row in it.", where=path, fix="Give a file with ratings.")
-    if first.wrong:
-        raise RatingsFileError(path, first.line, what=first.wrong, fix="Mend the first line.")
-    header = is_header(first.cells, wanted)
-    if header:
-        columns = [cell.strip() for cell in first.cells]
-        roles = guess_roles(columns, wanted, path)
-        line = chunk.line + chunk.content.count(b"\n", 0, first.end)
-        return Opening(chosen, columns, roles, True, first.end, line)
-    columns = [f"column_{i}" for i in range(1, len(first.cells) + 1)]
-    whole = [row.cells for row in rows if len(row.cells) == len(columns)]
-    roles = roles_by_position(columns, whole, wanted, path)
-    return Opening(chosen, columns, roles, False, 0, chunk.line)
-
-
-def _best_head(chunk: Chunk, path: Path) -> tuple[str, list[Record]]:
-    """Return the separator that cuts the largest part of the first lines alike, and those lines."""
-    heads = [_head(chunk, separator) for separator in SEPARATORS]
-    best = max(heads, key=lambda head: _fit(head[1]))
-    if _fit(best[1])[1] < 2:
-        first = (
-            chunk.content.lstrip(b"\r\n ")
-            .split(b"\n")[0][:60]
-            .decode(errors="replace")
-            .rstrip("\r")
-        )
-        raise RatingsFileError(
-            path, chunk.line, what=f"no separator found in {first!r}.",
-            fix="Looked for ',' tab ';' '|' and '::'; name another with --separator (separator=).",
-        )  # fmt: skip
-    return best
-
-
-def _head(chunk: Chunk, separator: str) -> tuple[str, list[Record]]:
-    """Return the separator and the first lines of a chunk as it cuts them."""
-    found: list[Record] = []
-    try:
-        for record in islice(records(chunk.content, chunk.line, separator), LOOKED_AT):
-            found.append(record)
-    except OpenQuoteError as open_quote:
-        if not found:
-            found.append(Record(open_quote.line, [], "a quote is opened and never closed.", 0))
-    return separator, found
-
-
-def _fit(rows: Sequence[Record]) -> tuple[float, int]:
-    """Return the share of rows that have the usual number of cells, and that number."""
-    counts = Counter(len(row.cells) for row in rows if row.cells)
-    if not counts:
-        return 0.0, 0
-    width, n = max(counts.items(), key=lambda item: (item[0] > 1, item[1]))
-    return (n / counts.total() if width > 1 else 0.0), width
 
 
 def plain(name: str) -> str:
@@ -163,7 +57,7 @@ def is_header(cells: Sequence[str], wanted: Mapping[str, str | None]) -> bool:
     """
     known = any(plain(cell) in names for cell in cells for names in KNOWN.values())
     given = any(cell.strip() == name for cell in cells for name in wanted.values() if name)
-    return known or given or not any(is_number(cell) or DATE.fullmatch(cell) for cell in cells)
+    return known or given or not any(is_number(cell) or is_date(cell) for cell in cells)
 
 
 def is_number(cell: str) -> bool:
@@ -178,7 +72,9 @@ def is_number(cell: str) -> bool:
 def guess_roles(
     columns: Sequence[str], wanted: Mapping[str, str | None], where: str | Path
 ) -> dict[str, str]:
-    """Return the name of the column by role: user, item, and value and time where there are any.
+    """Return the name of the column by role: user, item, and value, time and event if there are.
+
+    A column of events is guessed where one name fits and no column of ratings is there.
 
     Args:
         columns: The names of all columns.
@@ -199,6 +95,10 @@ def guess_roles(
             chosen[role] = name
         elif name is None:
             fitting = [c for c in columns if plain(c) in names and c not in taken]
+            if role == "event" and (len(fitting) > 1 or _rated(chosen)):
+                continue  # ratings stay ratings, and nothing says which of two columns it is
+            if role == "value" and not fitting:
+                fitting = [c for c in columns if plain(c) in LIKES and c not in taken]
             if len(fitting) > 1:
                 either = " or ".join(repr(c) for c in fitting)
                 raise _unclear(f"the {role} column could be {either}.", role, columns, where)
@@ -210,6 +110,12 @@ def guess_roles(
     if len(set(chosen.values())) < len(chosen):
         raise DataError(f"two roles name one column: {chosen}.", where=where, fix="Name each once.")
     return chosen
+
+
+def _rated(roles: Mapping[str, str]) -> bool:
+    """Return whether the column of values holds ratings by its name, and not amounts."""
+    name = plain(roles.get("value", ""))
+    return name in KNOWN["value"] and name not in AMOUNTS
 
 
 def unused(columns: Sequence[str], roles: Mapping[str, str]) -> list[str]:
@@ -259,7 +165,7 @@ def roles_by_position(
 
 
 def _is_time(cell: str) -> bool:
-    return DATE.fullmatch(cell) is not None or (is_number(cell) and float(cell) >= TIME_SIZE)
+    return is_date(cell) or (is_number(cell) and float(cell) >= TIME_SIZE)
 
 
 def _unclear(what: str, role: str, columns: Sequence[str], where: str | Path) -> DataError:

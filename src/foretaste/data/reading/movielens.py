@@ -1,4 +1,4 @@
-"""Folders with a layout of their own: MovieLens, and adjacency lists.
+"""Folders with a layout of their own: MovieLens, with its tables of items and users.
 
 The module does not know the published sums of these files: `catalog.py` does.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from foretaste.data.building import build
-from foretaste.data.dataset import Dataset, ReadReport
-from foretaste.data.reading.sources import check_file
+from foretaste.data.dataset import Dataset
+from foretaste.data.reading.columns import KNOWN, plain
+from foretaste.data.reading.text.sources import check_file
 from foretaste.errors import DataError, RatingsFileError
 
 RATINGS = ("u.data", "ratings.dat", "ratings.csv")  # by which the layout of a folder is known
@@ -24,6 +24,19 @@ GENRES_100K = (
     "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
     "Thriller", "War", "Western",
 )  # fmt: skip
+ITEMS_100K = ("item", "title", "released", "video", "url", *GENRES_100K)
+MOVIES = ("item", "title", "genres")
+TEXT = pl.String
+Table = tuple[pl.DataFrame | None, str]  # a table, None where it has no ids, and a note or ""
+
+
+def has_ratings(folder: Path) -> bool:
+    """Return whether a folder has a file of ratings as MovieLens names it.
+
+    Args:
+        folder: The folder.
+    """
+    return any((folder / f"{name}{end}").is_file() for name in RATINGS for end in ("", ".gz"))
 
 
 def ratings_file(folder: Path) -> Path:
@@ -51,6 +64,8 @@ def ratings_file(folder: Path) -> Path:
 def attach_tables(ratings: Dataset, file: Path) -> Dataset:
     """Return ratings with the tables of items and users that MovieLens has beside them.
 
+    A table with other columns than the publisher's is taken as far as it goes, with a note.
+
     Args:
         ratings: The ratings.
         file: The file that they were read from; unchanged ratings where it is not of MovieLens.
@@ -63,89 +78,123 @@ def attach_tables(ratings: Dataset, file: Path) -> Dataset:
         readers = {"u.item": items_100k, "u.user": users_100k}
     elif name == "ratings.dat":
         readers = {"movies.dat": items_1m, "users.dat": users_1m}
-    elif name == "ratings.csv" and ratings.report.columns.get("item") == "movieId":
+    elif name == "ratings.csv" and plain(ratings.report.columns.get("item", "")) == "movieid":
         readers = {"movies.csv": items_latest}
     else:
         return ratings
+    notes = list(ratings.report.notes)
     for table, read_table in readers.items():
         if (beside / table).is_file():
-            frame = read_table(beside / table)
-            attach = ratings.with_items if frame.columns[0] == "item" else ratings.with_users
-            ratings = attach(frame)
-    return ratings
+            frame, note = read_table(beside / table)
+            notes += [note] if note else []
+            if frame is not None:
+                attach = ratings.with_items if frame.columns[0] == "item" else ratings.with_users
+                ratings = attach(frame)
+    return replace(ratings, report=replace(ratings.report, notes=tuple(notes)))
 
 
-def items_100k(file: Path) -> pl.DataFrame:
-    """Return the columns item, title, year and genres of u.item (MovieLens 100K).
+def items_100k(file: Path) -> Table:
+    """Return the columns item, title, year and genres of u.item (MovieLens 100K), and a note.
 
     Args:
         file: Its path.
     """
-    rows = _rows(file, "|", 5 + len(GENRES_100K))
+    rows, note = _rows(file, "|", ITEMS_100K)
+    if note:
+        return _by_position(rows, ("item", "title")), note
     flags = [zip(GENRES_100K, row[5:], strict=True) for row in rows]
     genres = ["|".join(genre for genre, flag in one if flag == "1") for one in flags]
-    return _items([row[0] for row in rows], [row[1] for row in rows], genres)
+    texts = ([row[0] for row in rows], [row[1] for row in rows], genres)
+    return _items(
+        pl.DataFrame(dict(zip(MOVIES, texts, strict=True)), dict.fromkeys(MOVIES, TEXT))
+    ), ""
 
 
-def items_1m(file: Path) -> pl.DataFrame:
-    """Return the columns item, title, year and genres of movies.dat (MovieLens 1M).
+def items_1m(file: Path) -> Table:
+    """Return the columns item, title, year and genres of movies.dat (MovieLens 1M), and a note.
 
     Args:
         file: Its path.
     """
-    rows = _rows(file, "::", 3)
-    return _items(*([row[i] for row in rows] for i in range(3)))
+    rows, note = _rows(file, "::", MOVIES)
+    return _items(_by_position(rows, ("item", "title") if note else MOVIES)), note
 
 
-def items_latest(file: Path) -> pl.DataFrame:
-    """Return the columns item, title, year and genres of movies.csv (MovieLens latest).
+def items_latest(file: Path) -> Table:
+    """Return item, title, year, genres and other columns of movies.csv (MovieLens latest).
 
     Args:
         file: Its path.
+
+    Returns:
+        The table, None where no column has the ids, and a note or "".
+
+    Raises:
+        RatingsFileError: A line has another number of cells than the first.
     """
     text = _text(file)
-    rows = list(csv.reader(text.split("\n"), strict=True)) if text else []
-    rows = [row for row in rows if row]
-    if not rows or rows[0][:3] != ["movieId", "title", "genres"]:
-        raise RatingsFileError(
-            file, 1, what="the columns movieId, title, genres are not here.",
-            fix="Restore the file, or move it away to read the ratings alone.",
-        )  # fmt: skip
-    return _items(*([row[i] for row in rows[1:]] for i in range(3)))
+    rows = [row for row in csv.reader(text.split("\n"), strict=True) if row]
+    head = rows[0] if rows else []
+    key = next((n for n, name in enumerate(head) if plain(name) in KNOWN["item"] | {"id"}), None)
+    if key is None or len(set(head)) < len(head):
+        return None, f"{file.name} has no column movieId, so nothing is known of the items"
+    for line, row in enumerate(rows, start=1):
+        if len(row) != len(head):
+            raise _ragged(file, line, len(row), len(head))
+    cells = {name: [row[n] or None for row in rows[1:]] for n, name in enumerate(head)}
+    table = pl.DataFrame(cells, dict.fromkeys(head, TEXT))
+    table = table.select(pl.col(head[key]).alias("item"), pl.exclude(head[key], "item"))
+    missing = [name for name in ("title", "genres") if name not in head]
+    return _items(table), f"{file.name} has no {' and no '.join(missing)}" if missing else ""
 
 
-def users_100k(file: Path) -> pl.DataFrame:
-    """Return the columns user, age, gender, occupation and zip of u.user (MovieLens 100K).
-
-    Args:
-        file: Its path.
-    """
-    columns = ("user", "age", "gender", "occupation", "zip")
-    return _users(pl.DataFrame(_rows(file, "|", 5), schema=columns, orient="row"))
-
-
-def users_1m(file: Path) -> pl.DataFrame:
-    """Return the columns user, age, gender, occupation and zip of users.dat (MovieLens 1M).
+def users_100k(file: Path) -> Table:
+    """Return the columns user, age, gender, occupation and zip of u.user, and a note.
 
     Args:
         file: Its path.
     """
-    columns = ("user", "gender", "age", "occupation", "zip")
-    return _users(pl.DataFrame(_rows(file, "::", 5), schema=columns, orient="row"))
+    return _users(file, "|", ("user", "age", "gender", "occupation", "zip"))
 
 
-def _users(table: pl.DataFrame) -> pl.DataFrame:
+def users_1m(file: Path) -> Table:
+    """Return the columns user, age, gender, occupation and zip of users.dat, and a note.
+
+    Args:
+        file: Its path.
+    """
+    return _users(file, "::", ("user", "gender", "age", "occupation", "zip"))
+
+
+def _users(file: Path, separator: str, columns: tuple[str, ...]) -> Table:
+    rows, note = _rows(file, separator, columns)
+    if note:
+        return _by_position(rows, ("user",)), note
     age = pl.col("age").cast(pl.Int64, strict=False)
-    return table.select("user", age, "gender", "occupation", "zip")
+    table = _by_position(rows, columns).select("user", age, "gender", "occupation", "zip")
+    return table, ""
 
 
-def _items(ids: list[str], titles: list[str], genres: list[str]) -> pl.DataFrame:
-    table = pl.DataFrame({"item": ids, "title": titles, "genres": genres}, schema_overrides={
-        "item": pl.String, "title": pl.String, "genres": pl.String})  # fmt: skip
-    year = pl.col("title").str.extract(r"\((\d{4})[^()]*\)\s*$").cast(pl.Int64).alias("year")
-    genre = pl.col("genres").replace({"(no genres listed)": None, "": None})
-    # the publisher's titles have blanks behind them that the mirror's have not
-    return table.select("item", pl.col("title").str.strip_chars(), year, genre)
+def _by_position(rows: list[list[str]], names: tuple[str, ...]) -> pl.DataFrame:
+    """Return rows as a table; columns behind the named ones are column_2, column_3 and so on."""
+    width = len(rows[0]) if rows else len(names)
+    given = [*names[:width], *(f"column_{n}" for n in range(len(names) + 1, width + 1))]
+    return pl.DataFrame(rows, schema=dict.fromkeys(given, TEXT), orient="row")
+
+
+def _items(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of films with the year apart, if the title has one, and no empty genres."""
+    if "title" in table.columns:
+        year = pl.col("title").str.extract(r"\((\d{4})[^()]*\)\s*$").cast(pl.Int64).alias("year")
+        place = table.columns.index("title") + 1
+        # the publisher's titles have blanks behind them that the mirror's have not
+        titles, years = table["title"].str.strip_chars(), table.select(year).to_series()
+        table = table.with_columns(titles)
+        table = table.insert_column(place, years) if "year" not in table.columns else table
+    if "genres" in table.columns:
+        none = {"(no genres listed)": None, "": None}
+        table = table.with_columns(pl.col("genres").replace(none))
+    return table
 
 
 def _text(file: Path) -> str:
@@ -158,61 +207,29 @@ def _text(file: Path) -> str:
         return content.decode("latin-1").replace("\r\n", "\n")
 
 
-def _rows(file: Path, separator: str, width: int) -> list[list[str]]:
-    """Return the cells of every line; a line with another number of them is an error."""
-    rows: list[list[str]] = []
-    for line, text in enumerate(_text(file).split("\n"), start=1):
-        if text:
-            rows.append(text.split(separator))
-            if len(rows[-1]) != width:
-                raise RatingsFileError(
-                    file, line, what=f"the row has {len(rows[-1])} fields where {width} belong.",
-                    fix="Restore the file, or move it away to read the ratings alone.",
-                )  # fmt: skip
-    return rows
+def _rows(file: Path, separator: str, columns: tuple[str, ...]) -> tuple[list[list[str]], str]:
+    """Return the cells of every line, and a note where all lines have other columns.
 
-
-def read_adjacency(
-    path: str | Path, *, name: str | None = None, duplicates: str = "last"
-) -> Dataset:
-    """Return clicks from lines of `user item item ...`, as LightGCN published Gowalla.
-
-    Args:
-        path: The file.
-        name: What messages call the Dataset; None for the name of its folder.
-        duplicates: What to do with an item that a user has more than once, as in `read`.
-
-    Raises:
-        RatingsFileError: A line is not text.
-        DataError: The file cannot be read, or has no clicks.
+    A line that differs from the others is an error.
     """
-    path = Path(path)
-    check_file(path)
-    tokens: list[str] = []
-    users: list[str] = []
-    count: list[int] = []
-    for line, text in enumerate(_text(path).split("\n"), start=1):
-        if "\0" in text or "\ufffd" in text:
-            raise RatingsFileError(path, line, what="this is not text.", fix="Restore the file.")
-        if cells := text.split():
-            users.append(cells[0])
-            count.append(len(cells) - 1)
-            tokens += cells[1:]
-    alone = sum(1 for n in count if not n)
-    user = _whole_numbers(pl.Series("user", users, dtype=pl.String))
-    report = ReadReport(
-        source=str(path), rows=len(tokens),
-        columns={"user": "first word", "item": "the other words"},
-        notes=(f"{alone:,} users without an item left out",) if alone else (),
-    )  # fmt: skip
-    return build(
-        user.gather(np.repeat(np.arange(len(users)), count)),
-        _whole_numbers(pl.Series("item", tokens, dtype=pl.String)), None, None,
-        duplicates=duplicates, name=name or path.parent.name or path.stem, report=report,
-    )  # fmt: skip
+    lines = enumerate(_text(file).split("\n"), start=1)
+    rows = [(line, text.split(separator)) for line, text in lines if text]
+    widths = {len(row) for _, row in rows}
+    width = len(columns)
+    if len(widths) > 1:
+        line, row = next((line, row) for line, row in rows if len(row) != width)
+        raise _ragged(file, line, len(row), width)
+    note = ""
+    if widths and widths != {width}:
+        note = (
+            f"{file.name} has {widths.pop()} columns where MovieLens has {width}: they are kept "
+            "as they are"
+        )
+    return [row for _, row in rows], note
 
 
-def _whole_numbers(ids: pl.Series) -> pl.Series:
-    """Return ids as integers where each is written as one."""
-    number = ids.cast(pl.Int64, strict=False)
-    return number if bool((number.cast(pl.String) == ids).fill_null(False).all()) else ids
+def _ragged(file: Path, line: int, found: int, width: int) -> RatingsFileError:
+    return RatingsFileError(
+        file, line, what=f"the row has {found} {'field' if found == 1 else 'fields'} where {width} "
+        "belong.", fix="Restore the file, or move it away to read the ratings alone.",
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import polars as pl
 
-from foretaste.data.reading.sources import first_bytes
+from foretaste.data.reading.text.sources import first_bytes
 from foretaste.errors import DataError, UsageError
 
 SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)

@@ -13,6 +13,7 @@ import polars as pl
 from foretaste.data.dataset import Dataset
 from foretaste.data.splitting import Split
 from foretaste.evaluation.cold_start import ColdStart
+from foretaste.evaluation.evaluate import relevant_rows
 from foretaste.evaluation.statistics import Interval
 from foretaste.experiments.comparison import Comparison
 from foretaste.experiments.conclusion import FEW, conclusion, metric_name, ranked, rivals
@@ -280,7 +281,7 @@ def _liked(dataset: Dataset, user: object, border: float, last: int) -> pl.Serie
     start, end = dataset.pointers[row], dataset.pointers[row + 1]
     x = dataset.interactions
     rows = np.arange(start, end)[::-1]
-    liked = rows[x.value_r[rows] >= border]
+    liked = rows[relevant_rows(dataset, dataset, border)[rows]]
     return dataset.items[x.item_r[liked][:last]]
 
 

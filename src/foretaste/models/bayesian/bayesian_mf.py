@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
 import torch
@@ -24,20 +24,23 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.features import Column, encode, learn_columns
 from foretaste.data.histories import Histories
 from foretaste.errors import ModelError
-from foretaste.models.base import Model, RatingPrediction, Shape, searched
+from foretaste.models import penalties
+from foretaste.models.base import RatingPrediction, Shape, searched
 from foretaste.models.bayesian import gibbs, probit, sampling, side_information
 from foretaste.models.bayesian.draws import Draws
 from foretaste.models.bayesian.fold_in import FoldIn, chunks
 from foretaste.models.bayesian.gibbs import Chain, Side
 from foretaste.models.bayesian.sampling import Schedule
+from foretaste.models.learning_ratings import LearnsFromRatings
 from foretaste.training.engine import Engine
 
 MAX_LEVELS = 32  # of a discrete scale
+TRIED_FACTORS = 16  # on held-out ratings, to learn whether factors are worth having
 FEWEST_RATINGS = 2  # the precision of a single rating is not positive definite
 
 
 @dataclass(eq=False)
-class BayesianMF(Model):
+class BayesianMF(LearnsFromRatings):
     """Predict ratings and standard deviations by averages over draws of a block Gibbs sampler.
 
     It does not know why items were rated: a missing rating carries no evidence of its value, so
@@ -61,6 +64,9 @@ class BayesianMF(Model):
         tolerance: Monte Carlo error of posterior means, in standard deviations of the noise, below
             which the chain stops; 0 never stops it.
         likelihood: "gaussian", or "probit" for the levels of a discrete scale.
+        keep_factors: "auto" to leave all factors out, and the noise of users and items, where no
+            factors beat the biases by two standard errors on a held-out tenth of the ratings
+            (`penalties.best_l2`), or "always".
 
     Example:
         >>> import foretaste as ft
@@ -74,7 +80,6 @@ class BayesianMF(Model):
 
     name: ClassVar[str] = "bayesian-mf"
     reads_users: ClassVar[bool] = True
-    needs_ratings: ClassVar[bool] = True
 
     n_factors: int = searched(32, 8, 128, log=True)
     implicit_rank: int = searched(128, 32, 512, log=True)
@@ -87,8 +92,7 @@ class BayesianMF(Model):
     keep_every: int = 3
     tolerance: float = 0.08
     likelihood: Literal["gaussian", "probit"] = searched("gaussian", choices=["gaussian", "probit"])
-    mean_: float = field(init=False, repr=False)
-    scale_: list[float] = field(init=False, repr=False)
+    keep_factors: Literal["auto", "always"] = "auto"
     mixing_: dict[str, float] = field(init=False, repr=False)  # split R-hat
     notes_: list[str] = field(init=False, repr=False)
     n_trained_: int = field(init=False, repr=False)  # items; later rows are at their prior means
@@ -112,6 +116,7 @@ class BayesianMF(Model):
     user_mu_sk_: Tensor = field(init=False, repr=False)
     user_Lambda_skk_: Tensor = field(init=False, repr=False)
     alpha_s_: Tensor = field(init=False, repr=False)
+    offset_s_: Tensor = field(init=False, repr=False)  # mean of the noise, where it is skewed
     tau_sc_: Tensor = field(init=False, repr=False)
     cut_sl_: Tensor = field(init=False, repr=False)  # of a probit, whose levels are:
     levels_l_: Tensor = field(init=False, repr=False)
@@ -146,15 +151,14 @@ class BayesianMF(Model):
     def _chain(self, train: Dataset, device: torch.device, rng: Generator) -> Chain:
         """Make the chain before its first sweep, and keep the bases of both sides' features."""
         x, n_users, n_items = train.interactions, len(train.users), len(train.items)
-        self.scale_, self.n_trained_ = list(train.scale), n_items
-        y_n, n_levels = self._observed(torch.from_numpy(x.value_r)), len(self.levels_l_)
+        self.n_trained_, k = n_items, self._chosen_factors(train) + 1
+        y_n, n_levels = self._observed(train), len(self.levels_l_)
         user_n, item_n = (torch.from_numpy(r).long().to(device) for r in (x.user_r, x.item_r))
         time_n = None if x.time_r is None else torch.from_numpy(x.time_r).to(device)
         sides: list[Side] = []
-        k = self.n_factors + 1
         for row_n, partner_n, sizes, table, freedom in (
-            (user_n, item_n, (n_users, n_items), train.user_table, self.user_noise),
-            (item_n, user_n, (n_items, n_users), train.item_table, self.item_noise),
+            (user_n, item_n, (n_users, n_items), train.user_table, self._noise(k)[0]),
+            (item_n, user_n, (n_items, n_users), train.item_table, self._noise(k)[1]),
         ):
             F_rc = side_information.implicit_features(row_n, partner_n, *sizes)
             implicit_cf = side_information.principal_basis(F_rc, self.implicit_rank, rng)
@@ -177,15 +181,46 @@ class BayesianMF(Model):
         y_n = y_n.to(device)
         return gibbs.new_chain(y_n, sides[0], sides[1], time_n, self.drift_seconds, n_levels)
 
-    def _observed(self, value_n: Tensor) -> Tensor:
-        """Return ratings less their mean, or levels for a probit; keep that mean or those levels.
+    def auto_fields(self, train: Dataset) -> dict[str, float]:
+        """Return how many factors there are, none and one noise where they beat no biases."""
+        if self.keep_factors == "always":
+            return {}
+        fitted = hasattr(self, "item_sik_")
+        k = self.item_sik_.shape[-1] if fitted else self.unfitted()._chosen_factors(train) + 1
+        if k > self.n_factors:
+            return {"n_factors": self.n_factors}
+        return {"n_factors": 0, "user_noise": 0.0, "item_noise": 0.0}
+
+    def _noise(self, k: int) -> tuple[float, float]:
+        """Return degrees of freedom of the noise of users and of items, 0 for one noise.
+
+        Where the ratings say nothing of factors, they say too little of noise that is a user's own:
+        one noise had the lower RMSE and the higher density on three sets of three.
+        """
+        left_out = k <= self.n_factors
+        return (0.0, 0.0) if left_out else (self.user_noise, self.item_noise)
+
+    def _chosen_factors(self, train: Dataset) -> int:
+        """Return the number of factors, 0 where the ratings say that none are worth having.
+
+        Where users have few ratings, and those are skewed, products of factors fit the tails of the
+        noise: on Amazon's instruments (by time) 32 factors had an RMSE of 0.918, biases of 0.904.
+        """
+        if self.keep_factors == "always" or not self.n_factors:
+            return self.n_factors
+        l2 = penalties.best_l2(penalties.ratings_of(train, self.learn_unit(train)), TRIED_FACTORS)
+        return 0 if l2 == penalties.NO_FACTORS else self.n_factors
+
+    def _observed(self, train: Dataset) -> Tensor:
+        """Return standardised ratings, or levels for a probit, which are kept.
 
         A scale of too many levels is a ModelError.
         """
-        self.mean_, self.levels_l_ = float(value_n.mean(dtype=torch.double)), torch.zeros(0)
+        y_n, self.levels_l_ = self.learn_unit(train), torch.zeros(0)
         if self.likelihood == "gaussian":
-            return value_n - self.mean_
-        self.mean_, self.levels_l_ = 0.0, value_n.unique()
+            return y_n
+        value_n = torch.from_numpy(train.interactions.value_r)
+        self.mean_, self.unit_, self.levels_l_ = 0.0, 1.0, value_n.unique()
         if len(self.levels_l_) > MAX_LEVELS:
             raise ModelError(
                 f"likelihood='probit' is for scales of at most {MAX_LEVELS} levels; these ratings "
@@ -215,8 +250,15 @@ class BayesianMF(Model):
 
     def _new_noise(self, items: int) -> Tensor:
         """Return noise precisions of new items, 1 over the expected variance: (s, i)."""
-        nu = self.item_noise
+        nu = self._noise(self.item_mu_sk_.shape[1])[1]
         return torch.full((len(self.alpha_s_), items), 1 - 2 / nu if nu > 2 else 1.0)
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
+        """Put back what `state` returned; noise has no mean in bundles of 0.1.0."""
+        super().restore(tensors, values)
+        if "offset_s_" not in tensors:
+            self.offset_s_ = torch.zeros_like(self.alpha_s_)
+        return self
 
     # -- users folded in from their histories
 
@@ -232,7 +274,7 @@ class BayesianMF(Model):
         score_bi = torch.empty(len(histories), self.item_sik_.shape[1] - 1)
         for users_b, fold, draws in self._folded(histories, torch.zeros(len(histories)).long()):
             score_bi[users_b] = fold.scores(draws)
-        return score_bi.add_(self.mean_)
+        return score_bi.mul_(self.unit_).add_(self.mean_)
 
     def predict(
         self, histories: Histories, user_p: Tensor, item_p: Tensor, *, time_p: Tensor | None = None
@@ -259,15 +301,17 @@ class BayesianMF(Model):
             user_q = torch.repeat_interleave(torch.arange(len(users_b)), pairs_b[users_b])
             time_q = None if time_p is None else time_p[p]
             mean_p[p], std_p[p] = fold.predict(draws, user_q, item_p[p], time_q)
-        return RatingPrediction((self.mean_ + mean_p).clamp(*self.scale_), std_p)
+        return RatingPrediction(self.clipped(mean_p), std_p.mul_(self.unit_))
 
     def _folded(
         self, histories: Histories, pairs_b: Tensor
     ) -> Iterator[tuple[Tensor, FoldIn, int]]:
         """Yield chunks of users folded in, and how many draws to take at once for each."""
         names = [f.name for f in dataclasses.fields(Draws)]
-        draws = Draws(**{n: getattr(self, n if hasattr(self, n) else f"{n}_") for n in names})
-        for users_b, at_once in chunks(histories, pairs_b, self.n_factors + 1):
+        values = {n: getattr(self, n if hasattr(self, n) else f"{n}_") for n in names}
+        values["user_noise"] = self._noise(self.item_sik_.shape[-1])[0]
+        draws = Draws(**values)
+        for users_b, at_once in chunks(histories, pairs_b, self.item_sik_.shape[-1]):
             part = histories.take(users_b)
             yield users_b, FoldIn(draws, part, self.user_features(part)), at_once
 

@@ -21,6 +21,7 @@ class Draws:
 
     Args:
         mean: Mean rating of training, 0 for a probit.
+        unit: Standard deviation of the ratings of training, 1 for a probit.
         n_trained: How many items training had.
         drift_seconds: Time scales of drift.
         user_noise: Degrees of freedom of each user's noise, 0 for one noise.
@@ -35,12 +36,14 @@ class Draws:
         user_beta_sfk: Coefficients of user features.
         user_Lambda_skk: Prior precision of a user's vector.
         alpha_s: Noise precision of ratings.
+        offset_s: Mean of the noise.
         tau_sc: Precision of the drift of each time scale.
         cut_sl: Cuts between the levels of a probit, or empty.
         levels_l: Levels of a probit, in the unit of the ratings, or empty.
     """
 
     mean: float
+    unit: float
     n_trained: int
     drift_seconds: list[float]
     user_noise: float
@@ -55,6 +58,7 @@ class Draws:
     user_beta_sfk: Tensor
     user_Lambda_skk: Tensor
     alpha_s: Tensor
+    offset_s: Tensor
     tau_sc: Tensor
     cut_sl: Tensor
     levels_l: Tensor

@@ -71,7 +71,7 @@ class FoldIn:
         rows, self.k = draws.item_sik.shape[1:]
         self.item_h = histories.item_h.remainder(rows)  # -1 is the last row, the average new item
         self.new_h = (histories.train_row_b < 0)[self.user_h]
-        self.y_h = histories.value_h - draws.mean
+        self.y_h = (histories.value_h - draws.mean) / draws.unit
         self.level_h = None
         if len(draws.levels_l):
             self.level_h = probit.level_of(histories.value_h, draws.levels_l)
@@ -102,7 +102,7 @@ class FoldIn:
         return (slice(s, s + width) for s in range(0, len(self.draws), width))
 
     def scores(self, width: int) -> Tensor:
-        """Return expected ratings without drift, less the mean rating: (b, items).
+        """Return expected standardised ratings without drift: (b, items).
 
         Args:
             width: How many draws to take at once.
@@ -115,7 +115,8 @@ class FoldIn:
             bias_sb1 = given.X_sbk[..., -1:]
             x_sbk = _regressors(given.X_sbk)
             if self.level_h is None:
-                total_bi = total_bi.addbmm_(x_sbk, V_ski).add_(bias_sb1.sum(0))
+                total_bi = total_bi.addbmm_(x_sbk, V_ski)
+                total_bi += bias_sb1.sum(0) + given.of.offset_s.sum()
                 continue
             at_once = max(1, FLOATS_AT_ONCE // (total_bi.numel() * len(draws.levels_l)))
             for t in torch.arange(len(x_sbk)).split(at_once):
@@ -167,6 +168,8 @@ class FoldIn:
             if self.level_h is not None:
                 mean_sq, spread_sq = self._stars(rated_sq, variance_sq.sqrt(), given.of.cut_sl)
                 rated_sq = mean_sq
+            else:
+                mean_sq = mean_sq + given.of.offset_s[:, None]
             total_q += mean_sq.sum(0)
             drawn_q += rated_sq.sum(0)
             square_q += (rated_sq.square() + spread_sq).sum(0)

@@ -134,6 +134,7 @@ class Chain:
         alpha: Noise precision of ratings, 1 for a probit.
         s_cm: Drift at the nodes: (c, m).
         tau_c: Precision of the drift of each time scale: (c,).
+        offset: Mean of what the last draw leaves of the ratings, 0 for a probit.
     """
 
     y_n: Tensor
@@ -146,6 +147,7 @@ class Chain:
     alpha: Tensor
     s_cm: Tensor
     tau_c: Tensor
+    offset: Tensor
 
     def drawn(self) -> dict[str, Tensor]:
         """Return every tensor that a sweep starts from, by name: all that a resumed chain needs."""
@@ -207,7 +209,7 @@ def new_chain(
     s_cm = y_n.new_zeros(len(phi_cm), len(phi_cm[0]) if phi_cm else 0)
     return Chain(
         y_n, level_n, cut_l, users, items, time, phi_cm, y_n.new_ones(()), s_cm,
-        y_n.new_full((len(phi_cm),), 20.0),
+        y_n.new_full((len(phi_cm),), 20.0), y_n.new_zeros(()),
     )  # fmt: skip
 
 
@@ -331,6 +333,9 @@ def sweep(chain: Chain, number: int, rng: Generator) -> float:
         chain.cut_l = probit.draw_cuts(fit_n, chain.cut_l, chain.level_n, root_n, rng)
         chain.y_n = probit.draw_latent(fit_n, chain.cut_l, chain.level_n, root_n, rng)
     else:
+        # Each row has noise of its own, so that the tail of skewed ratings counts little in a draw,
+        # but fully in a mean.
+        chain.offset = rest_n.mean()
         draw_alpha(chain, square_n, number, rng)
     return float(square_n.mean().sqrt())
 

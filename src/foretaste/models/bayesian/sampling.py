@@ -136,6 +136,7 @@ def kept_draw(chain: Chain, probe_q: Tensor) -> dict[str, Tensor]:
         "item_Lambda_skk_": items.Lambda_kk, "item_beta_sfk_": torch.cat(items.betas_fk),
         "user_mu_sk_": users.mu_k, "user_Lambda_skk_": users.Lambda_kk,
         "user_beta_sfk_": torch.cat(users.betas_fk), "alpha_s_": chain.alpha,
+        "offset_s_": chain.offset,
         "tau_sc_": chain.tau_c, "cut_sl_": chain.cut_l,
         "trace": factor_rows.dot(x_qk, v_qk),
     }  # fmt: skip

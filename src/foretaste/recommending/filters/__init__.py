@@ -6,6 +6,7 @@ polars' own SQL never sees it.  Here the expression meets a table, in chunks of 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,7 +64,10 @@ class Condition:
         builder = Builder(schema)
         if not text.isascii() and text != text.encode(errors="ignore").decode():
             raise UsageError("where: the condition holds half of a character.", fix=EXAMPLE)
-        value = builder.value(syntax_tree(text))
+        try:
+            value = builder.value(syntax_tree(text))
+        except UsageError as error:
+            raise _with_quotes(error, text, schema) from None
         if value.dtype not in (pl.Boolean, pl.Null):
             raise UsageError(f"where: {shortened(text)} is not a condition.", fix=EXAMPLE)
         expr = value.expr.cast(pl.Boolean).fill_null(False)
@@ -101,6 +105,15 @@ class Condition:
                 )
             matched[rows] = _evaluated(table[rows], self._expr)
         return matched
+
+
+def _with_quotes(error: UsageError, text: str, schema: Mapping[str, pl.DataType]) -> UsageError:
+    """Return an error, or one that shows the quotes which a name in the condition needs."""
+    for name in schema:
+        quoted = '"' + name.replace('"', '""') + '"'
+        if not re.fullmatch(r"[A-Za-z_]\w*", name) and name in text and quoted not in text:
+            return UsageError(error.what, fix=f"Quote the name of this column: {quoted}.")
+    return error
 
 
 def matching(where: str, table: pl.DataFrame) -> np.ndarray:

@@ -5,6 +5,7 @@ import { session } from "./session.js";
 import { rater, ratingText, scale } from "./stars.js";
 
 const REASONS = 2;
+const ENOUGH = 3; // ratings
 
 /** "because you rated Alien 5 and Aliens 4": the items that carried a recommendation. */
 export function because(reasons, catalogue) {
@@ -43,13 +44,27 @@ function expected(item) {
     h("span", { class: "unseen" }, "expected rating "), number(item.rating, 1), spread);
 }
 
+/** What many people know, until enough is rated to go by. */
+export function starters(home, popular, catalogue, open) {
+  const left = popular.filter((item) => session.valueOf(item.id) === undefined);
+  home.hidden = session.ratings.length >= ENOUGH || !left.length;
+  if (home.hidden) return;
+  show(home,
+    h("h3", {}, "Do you know these?"),
+    h("ul", { class: "list rated" }, left.map((item) => h("li", {},
+      h("div", { class: "what" },
+        h("button", { type: "button", class: "name", "data-focus": `popular ${item.id}`, onclick: () => open(item) }, catalogue.name(item)),
+        h("p", { class: "quiet" }, catalogue.about(item))),
+      rater(item, catalogue.name(item), "popular")))));
+}
+
 /** What was rated, newest first. */
 export function rated(home, catalogue, open) {
   const ratings = session.ratings;
   if (!ratings.length) {
     show(home, h("p", { class: "empty" }, scale.explicit
-      ? "Nothing rated yet. Find three or four things you know and give them stars: the list beside follows at once."
-      : "Nothing chosen yet. Find three or four things you like: the list beside follows at once."));
+      ? "Nothing rated yet. Give stars to three or four things you know, of those below or by search: the list beside follows at once."
+      : "Nothing chosen yet. Choose three or four things you like, of those below or by search: the list beside follows at once."));
     return;
   }
   show(home,

@@ -5,16 +5,18 @@ import { showCard } from "./card.js";
 import { byId, h, number, show } from "./dom.js";
 import { filters } from "./filters.js";
 import { openItem, refreshItem } from "./item.js";
-import { rated, recommendations } from "./list.js";
+import { rated, recommendations, starters } from "./list.js";
 import { drawMap } from "./map.js";
 import { search } from "./search.js";
 import { session } from "./session.js";
 import { scale } from "./stars.js";
 
 const LENGTH = 20;
+const POPULAR = 6;
 const VIEWS = ["for-you", "map", "model"];
 let catalogue;
 let card;
+let popular = [];
 let choices = () => ({ where: null, diversity: 0 });
 let listed = [];
 let asked = 0;
@@ -24,7 +26,9 @@ const open = (item) => openItem(item, catalogue);
 
 async function start() {
   try {
-    [card, catalogue] = await Promise.all([api.card(), api.columns().then((columns) => new Catalogue(columns))]);
+    const columns = api.columns().then((found) => new Catalogue(found));
+    const known = api.find("", POPULAR).then((found) => found.items);
+    [card, catalogue, popular] = await Promise.all([api.card(), columns, known]);
   } catch (error) {
     fail(error, start);
     return;
@@ -47,6 +51,7 @@ async function start() {
 async function refresh() {
   const focus = document.activeElement?.dataset?.focus;
   rated(byId("rated"), catalogue, open);
+  starters(byId("popular"), popular, catalogue, open);
   refreshItem(catalogue);
   restore(focus);
   await refreshList(focus);

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from foretaste.data.interactions import IntArray
-from foretaste.data.reading.sources import Chunk
+from foretaste.data.reading.text.sources import Chunk, line_ends
 from foretaste.errors import RatingsFileError
 
 LONGEST_RECORD = 16 << 20  # bytes; a longer quoted cell counts as never closed
@@ -49,12 +49,14 @@ class Record:
         cells: Its cells; none where the line is blank or the row is wrong.
         wrong: What is wrong with it, a sentence, or "".
         end: The byte of the chunk after it.
+        comment: Whether it is a line of comment, which has no cells.
     """
 
     line: int
     cells: list[str]
     wrong: str
     end: int
+    comment: bool = False
 
 
 @dataclass
@@ -68,6 +70,9 @@ class Cells:
         row_r: The position of each row among the rows of the chunk, (rows,).
         wrong: Line and fault of each row that could not be cut into cells.
         blank: The number of blank lines that were passed over.
+        comments: The number of lines of comment that were passed over.
+        inner: The number of lines that are not the first of their row, because a cell in quotes
+            holds a line end.
     """
 
     columns: dict[str, pl.Series]
@@ -75,6 +80,8 @@ class Cells:
     row_r: IntArray | range
     wrong: list[tuple[int, str]] = field(default_factory=list)
     blank: int = 0
+    comments: int = 0
+    inner: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,30 +92,40 @@ class Format:
         separator: One ASCII character, or "::".
         width: The number of cells in a row.
         place: The number of the cell by role, from 0.
+        quoted: Whether a quote at the beginning of a cell encloses it.
+        comment: The character with which a line of comment begins, or "" where there are none.
     """
 
     separator: str
     width: int
     place: dict[str, int]
+    quoted: bool = True
+    comment: str = ""
 
 
-def records(content: bytes, line: int, separator: str, start: int = 0) -> Iterator[Record]:
+def records(
+    content: bytes, line: int, separator: str, *, quoted: bool = True, comment: str = ""
+) -> Iterator[Record]:
     """Yield every row of a chunk; a blank line is a row without cells.
 
     Args:
         content: Whole lines in UTF-8.
-        line: The number of the line at which `start` is.
-        separator: One ASCII character, where quotes count, or "::", where they do not.
-        start: The byte to begin at.
+        line: The number of the first line.
+        separator: One ASCII character, or "::", where quotes never count.
+        quoted: Whether a quote at the beginning of a cell encloses it.
+        comment: The character with which a line of comment begins, or "".
 
     Raises:
         OpenQuoteError: A quoted cell does not end in the chunk.
     """
-    quotes = len(separator) == 1
+    quoted = quoted and len(separator) == 1
+    start, mark = 0, comment.encode()
     while start < len(content):
         end = content.find(b"\n", start)
         end = len(content) if end < 0 else end
-        if quotes and content.find(b'"', start, end) >= 0:
+        if mark and content.startswith(mark, start):
+            record = Record(line, [], "", end + 1, comment=True)
+        elif quoted and content.find(b'"', start, end) >= 0:
             record = _quoted(content, line, separator.encode(), start)
         else:
             record = _plain(content[start:end], line, separator, end + 1)
@@ -256,10 +273,13 @@ def read_exactly(chunk: Chunk, form: Format) -> Cells:
     lines: list[int] = []
     places: list[int] = []
     wrong: list[tuple[int, str]] = []
-    rows = blank = 0
-    for record in records(chunk.content, chunk.line, form.separator):
+    rows = blank = comments = 0
+    for record in records(
+        chunk.content, chunk.line, form.separator, quoted=form.quoted, comment=form.comment
+    ):
         if not record.cells and not record.wrong:
-            blank += 1
+            blank += not record.comment
+            comments += record.comment
             continue
         if record.wrong:
             wrong.append((record.line, record.wrong))
@@ -276,7 +296,10 @@ def read_exactly(chunk: Chunk, form: Format) -> Cells:
         role: pl.Series(role, [cells[place] or None for cells in kept], dtype=pl.String)
         for role, place in form.place.items()
     }
-    return Cells(columns, np.array(lines, int), np.array(places, int), wrong, blank)
+    inner = line_ends(chunk.content) - rows - blank - comments
+    return Cells(
+        columns, np.array(lines, int), np.array(places, int), wrong, blank, comments, inner
+    )
 
 
 def read_fast(chunk: Chunk, form: Format, integers: Sequence[str]) -> Cells | None:
@@ -288,7 +311,10 @@ def read_fast(chunk: Chunk, form: Format, integers: Sequence[str]) -> Cells | No
         integers: Roles to try as Int64. They are text where a cell is not written as polars would
             write the number, for example with a leading zero.
     """
-    content = _without_plain_quotes(chunk.content, form.separator)
+    mark = form.comment.encode()
+    if mark and (chunk.content.startswith(mark) or b"\n" + mark in chunk.content):
+        return None
+    content = _without_plain_quotes(chunk.content, form.separator) if form.quoted else chunk.content
     if content is None or b"\0" in content or (not content.isascii() and not _is_utf8(content)):
         return None
     if b"\r" in content:
