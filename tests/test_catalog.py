@@ -14,12 +14,13 @@ import pytest
 from foretaste.data import catalog as public_sets
 from foretaste.data import fetching as catalog
 from foretaste.data.building import build
+from foretaste.data.canonical import CANONICAL, canonical_splits, canonical_test
 from foretaste.data.catalog import CATALOG, CatalogEntry, DataFile
 from foretaste.data.dataset import Dataset
 from foretaste.data.download import Progress
 from foretaste.data.fetching import data_folder, fetch_entry
 from foretaste.data.reading import read
-from foretaste.data.splitting import CANONICAL, canonical_splits, canonical_test, split
+from foretaste.data.splitting import split
 from foretaste.errors import DataError, FetchError, UsageError
 
 ONE, TWO = b"one\n", b"two\n"
@@ -410,7 +411,7 @@ def test_an_unknown_split_lists_the_known_ones(name: str, more: str):
     with pytest.raises(UsageError) as raised:
         canonical_test(rows(10), name, "u9")
     assert str(raised.value) == (
-        f"no split 'u9' of {name!r}. Use one of random, leave-last, time, users{more}."
+        f"no split 'u9' of {name!r}. Use one of random, leave-last, next-item, time, users{more}."
     )
 
 
@@ -453,7 +454,7 @@ def test_a_split_of_whole_users_is_no_mark_of_interactions():
     with pytest.raises(UsageError) as raised:
         canonical_test(rows(1_000_209), "ml-1m", "strong")
     assert str(raised.value) == (
-        "the split 'strong' of 'ml-1m' holds out users. Ask `split` for its parts."
+        "the split 'strong' of 'ml-1m' divides histories. Ask `split` for its parts."
     )
 
 

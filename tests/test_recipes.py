@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from foretaste.data.canonical import SPLITS, canonical_splits
 from foretaste.data.catalog import CATALOG
-from foretaste.data.splitting import SPLITS, canonical_splits
 from foretaste.errors import RecipeError
 from foretaste.evaluation.evaluate import Report
 from foretaste.evaluation.metrics import RANKING

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
 
 import foretaste as ft
-from foretaste.data.splitting import SPLITS
+from foretaste.data.canonical import SPLITS
 from foretaste.errors import DataError, UsageError
 from tests.conftest import synthetic
 
@@ -17,6 +19,9 @@ def pairs(dataset):
 @pytest.mark.parametrize("how", SPLITS)
 def test_every_interaction_lies_in_exactly_one_part(how, ratings):
     parts = ft.split(ratings, how, test=0.2, seed=5)
+    if how == "next-item":  # what is known of users is all that is not tested on
+        assert pairs(parts.train) < pairs(parts.history)
+        parts = dataclasses.replace(parts, train=parts.history)
     every = [parts.train, parts.test] + ([] if parts.history is parts.train else [parts.history])
     assert sum(len(part) for part in every) == len(ratings)
     assert set.union(*(pairs(part) for part in every)) == pairs(ratings)
@@ -103,3 +108,13 @@ def test_errors_say_what_to_do(ratings):
     one_each = ft.from_frame(pl.DataFrame({"user": [1, 2], "item": [1, 1], "rating": [1.0, 2.0]}))
     with pytest.raises(DataError, match="the 'leave-last' split leaves no interaction for test"):
         ft.split(one_each, "leave-last")
+
+
+def test_next_item_tests_on_the_last_and_keeps_the_one_before_it_out_of_train():
+    rows = [("a", i, t) for t, i in enumerate("vwxy")] + [("b", "x", 0), ("b", "v", 1)]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    parts = ft.split(ft.from_frame(frame), "next-item")
+    assert parts.test.frame().select("user", "item").rows() == [("a", "y")]
+    assert parts.history.frame().filter(user="a")["item"].to_list() == ["v", "w", "x"]
+    assert parts.train.frame().filter(user="a")["item"].to_list() == ["v", "w"]
+    assert parts.train.frame().filter(user="b")["item"].to_list() == ["x", "v"]

@@ -5,19 +5,15 @@ The module does not know models: it divides interactions, whoever is tested on t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
+from foretaste.data.canonical import NextItemSplit, StrongSplit, canonical, canonical_splits
 from foretaste.data.dataset import Dataset
 from foretaste.data.interactions import BoolArray, IntArray
 from foretaste.errors import DataError, UsageError
-
-SPLITS = ("random", "leave-last", "time", "users")
-GOWALLA_TRAIN = 810_128  # interactions in train.txt; test.txt follows them
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +52,9 @@ def split(
     Args:
         dataset: What to divide; it is not changed.
         how: "random" tests on interactions drawn at random, "leave-last" on the last one of each
-            user, "time" on the newest ones, and "users" on users who are not trained on. The name
-            of a canonical split of a catalog data set, such as "u1", "article" or "strong",
+            user, "next-item" likewise, without training on the one before it, which is kept for
+            validation, "time" on the newest ones, and "users" on users who are not trained on. The
+            name of a canonical split of a catalog data set, such as "u1", "article" or "strong",
             divides as published.
         test: The fraction that is tested on: of interactions, or of users with "users".
         seed: The seed of whatever is drawn at random.
@@ -88,10 +85,15 @@ def split(
     elif how == "time":
         test_r = _newest(dataset, test)
         protocol = f"global time split: the newest {test:.0%} of interactions"
-    elif isinstance(canonical := _canonical(dataset, dataset.name, how), StrongSplit):
-        return _strong(dataset, canonical)
+    elif how == "next-item" and how not in canonical_splits(dataset.name):
+        return _next_item(dataset, NextItemSplit("each user's last interaction", len(dataset)))
     else:
-        test_r = canonical.test(dataset)
+        published = canonical(dataset, dataset.name, how)
+        if isinstance(published, StrongSplit):
+            return _strong(dataset, published)
+        if isinstance(published, NextItemSplit):
+            return _next_item(dataset, published)
+        test_r = published.test(dataset)
         protocol = f"canonical split {how!r} of {dataset.name}"
     train = _part(dataset, ~test_r, how, "train")
     return Split(train, train, _part(dataset, test_r, how, "test"), protocol)
@@ -187,44 +189,19 @@ def _folded_in(
     )
 
 
-@dataclass(frozen=True)
-class CanonicalSplit:
-    """A published division into train and test, by position in the source file.
-
-    Args:
-        what: The split in words.
-        rows: Interactions of the whole data set.
-        test: Returns the marks of the test part of a Dataset, (interactions,) bool.
-    """
-
-    what: str
-    rows: int
-    test: Callable[[Dataset], BoolArray]
-
-
-@dataclass(frozen=True)
-class StrongSplit:
-    """Strong generalisation (Liang et al. 2018): ratings become clicks, whole users are held out.
-
-    Args:
-        what: The split in words.
-        rows: Interactions of the whole data set.
-        validation: Test on the validation users, and leave the test users out altogether.
-        positive_threshold: The lowest rating that is kept.
-        least: The number of kept ratings that a user must have.
-        seed: The seed of the permutation of users and of the hidden items.
-        held_out: The fraction of users in the test part, and again in the validation part.
-        hidden: The fraction of items of a held-out user that must be found.
-    """
-
-    what: str
-    rows: int
-    validation: bool
-    positive_threshold: float = 4.0
-    least: int = 5
-    seed: int = 98_765
-    held_out: float = 0.1
-    hidden: float = 0.2
+def _next_item(dataset: Dataset, how: NextItemSplit) -> Split:
+    """Test on the last interaction of users with three, and keep the one before it out of train."""
+    count_i = np.bincount(dataset.interactions.item_r, minlength=len(dataset.items))
+    kept = dataset.take(count_i[dataset.interactions.item_r] >= how.least)
+    user_r = kept.interactions.user_r
+    left_r = kept.pointers[1:][user_r] - np.arange(len(kept))
+    left_r = np.where(np.diff(kept.pointers)[user_r] >= 3, left_r, 3)
+    return Split(
+        _part(kept, left_r > 2, "next-item", "train"),
+        _part(kept, left_r > 1, "next-item", "history"),
+        _part(kept, left_r == 1, "next-item", "test"),
+        f"next item: {how.what}; users with three interactions or more",
+    )
 
 
 def _strong(dataset: Dataset, how: StrongSplit) -> Split:
@@ -265,123 +242,3 @@ def _chosen_of_users(clicks: Dataset, asked_u: IntArray, how: StrongSplit) -> Bo
         drawn = rng.choice(end - start, n_hidden, replace=False)
         hidden_r[by_item[start + drawn]] = True
     return hidden_r
-
-
-def canonical_splits(name: str) -> dict[str, str]:
-    """Return the published splits of a data set: what each is, by its name.
-
-    Args:
-        name: A data set of the catalog; another one has no published splits.
-    """
-    return {which: split.what for which, split in CANONICAL.get(name, {}).items()}
-
-
-def canonical_test(dataset: Dataset, name: str, which: str) -> BoolArray:
-    """Return marks of the interactions that a published split tests on, (interactions,) bool.
-
-    Args:
-        dataset: The whole data set.
-        name: Its name in the catalog.
-        which: The name of the split.
-
-    Raises:
-        UsageError: There is no such split, or it holds out users.
-        DataError: The Dataset is not the whole data set.
-    """
-    canonical = _canonical(dataset, name, which)
-    if isinstance(canonical, StrongSplit):
-        raise UsageError(
-            f"the split {which!r} of {name!r} holds out users.", fix="Ask `split` for its parts."
-        )
-    return canonical.test(dataset)
-
-
-def _canonical(dataset: Dataset, name: str, which: str) -> CanonicalSplit | StrongSplit:
-    splits = CANONICAL.get(name, {})
-    if which not in splits:
-        known = ", ".join(["random", "leave-last", "time", "users", *splits])
-        raise UsageError(f"no split {which!r} of {name!r}.", fix=f"Use one of {known}.")
-    split = splits[which]
-    in_order = np.sort(dataset.interactions.order_r)
-    if not np.array_equal(in_order, np.arange(split.rows)):
-        raise DataError(
-            f"the split {which!r} is defined on all {split.rows:,} interactions of {name}, "
-            f"here are {len(dataset):,}.", where=dataset.name,
-            fix="Give all of it, no row dropped.",
-        )  # fmt: skip
-    return split
-
-
-def _range(low: int, high: int, dataset: Dataset) -> BoolArray:
-    order_r = dataset.interactions.order_r
-    return (order_r >= low) & (order_r < high)
-
-
-def _permuted(seed: int, fraction: float, dataset: Dataset) -> BoolArray:
-    """Mark the first fraction of a permutation of the rows by NumPy's legacy generator."""
-    n = len(dataset)
-    test_o = np.zeros(n, dtype=bool)
-    test_o[np.random.RandomState(seed).permutation(n)[: math.ceil(fraction * n)]] = True
-    return test_o[dataset.interactions.order_r]
-
-
-def _nth_of_user(low: int, high: int, dataset: Dataset) -> BoolArray:
-    """Mark the interactions of each user from number `low` to before `high` in file order."""
-    x = dataset.interactions
-    by_file = np.lexsort((x.order_r, x.user_r))
-    test_r = np.zeros(len(x), dtype=bool)
-    place = np.arange(len(x)) - dataset.pointers[:-1][x.user_r]
-    test_r[by_file] = (place >= low) & (place < high)
-    return test_r
-
-
-# The publisher's script mku.sh made u1 to u5, ua and ub by cutting and sorting u.data; from its
-# order they come out byte for byte (tests/test_catalog.py): no split file is needed.
-_ML_100K_SPLITS = {
-    f"u{k}": CanonicalSplit(
-        f"u{k}.base / u{k}.test: fold {k} of 5 in file order", 100_000,
-        partial(_range, 20_000 * (k - 1), 20_000 * k),
-    )
-    for k in range(1, 6)
-} | {
-    "ua": CanonicalSplit(
-        "ua.base / ua.test: ten ratings of each user", 100_000, partial(_nth_of_user, 0, 10)
-    ),
-    "ub": CanonicalSplit(
-        "ub.base / ub.test: ten others of each user", 100_000, partial(_nth_of_user, 10, 20)
-    ),
-}  # fmt: skip
-
-_LEGACY = "numpy.random.RandomState"
-_STRONG = "ratings of 4 and more, users with 5 of them; a tenth held out, a fifth of theirs hidden"
-_ML_1M_SPLITS: dict[str, CanonicalSplit | StrongSplit] = {
-    "strong": StrongSplit(f"{_STRONG}; {_LEGACY}(98765)", 1_000_209, validation=False),
-    "strong-validation": StrongSplit(
-        f"the tenth before: {_STRONG}; {_LEGACY}(98765)", 1_000_209, validation=True
-    ),
-    "article": CanonicalSplit(
-        f"80/20: {_LEGACY}(1), the first 200,042 rows test", 1_000_209, partial(_permuted, 1, 0.2)
-    ),
-    "90-10": CanonicalSplit(
-        f"90/10: {_LEGACY}(0), the first tenth test", 1_000_209, partial(_permuted, 0, 0.1)
-    ),
-}
-_SMALL_SPLITS = {
-    "80-20": CanonicalSplit(
-        f"80/20: {_LEGACY}(42), the first fifth test", 100_836, partial(_permuted, 42, 0.2)
-    )
-}
-_GOWALLA_ALL = 1_027_370
-_GOWALLA_SPLITS = {
-    "lightgcn": CanonicalSplit(
-        "train.txt / test.txt of LightGCN", _GOWALLA_ALL,
-        partial(_range, GOWALLA_TRAIN, _GOWALLA_ALL),
-    )
-}  # fmt: skip
-
-CANONICAL: Mapping[str, Mapping[str, CanonicalSplit | StrongSplit]] = {
-    "ml-100k": _ML_100K_SPLITS,
-    "ml-1m": _ML_1M_SPLITS,
-    "ml-latest-small": _SMALL_SPLITS,
-    "gowalla-lightgcn": _GOWALLA_SPLITS,
-}
