@@ -191,7 +191,8 @@ def check(request: Request, answer: Answer) -> None:
     seen = rows_in(people if request.seen is None else reached(request.seen))
     probed: list[float] = []
     for b, person in enumerate(people):
-        left = allowed - set(seen[b]) if request.exclude_seen else allowed
+        # The data are ratings, so what was seen is left out unless the request says otherwise.
+        left = allowed if request.exclude_seen is False else allowed - set(seen[b])
         score_i = person.scores()
         order = sorted(left, key=lambda row: (-score_i[row], row))[:k]
         empty = k - len(order)
@@ -280,7 +281,8 @@ def requests(draw: st.DrawFn, few_filters: bool = False) -> Request:
     return Request(
         **asked, k=draw(st.integers(1, 10)), exclude=draw(some),
         where=draw(st.sampled_from([None, None, *CONDITIONS])),
-        candidates=draw(st.one_of(st.none(), some)), exclude_seen=draw(st.booleans()),
+        candidates=draw(st.one_of(st.none(), some)),
+        exclude_seen=draw(st.sampled_from([None, True, False])),
     )  # fmt: skip
 
 

@@ -143,7 +143,10 @@ def build(  # noqa: PLR0913 -- everything that a reader knows of a table
     )  # makes room for a sort
     if duplicates == "auto" and explicit and kinds is None:
         duplicates = "last"  # of two ratings the newer one is the opinion
-    kept, duplicates, repeats = _without_duplicates(arranged, users, items, duplicates, name)
+    target = None if kinds is None else kinds.target_code
+    kept, duplicates, repeats = _without_duplicates(
+        arranged, users, items, duplicates, name, target
+    )
     report = report or ReadReport(rows=rows)
     report = replace(report, merged=rows - len(kept), duplicates=duplicates)
     if repeats:
@@ -216,11 +219,12 @@ def items_only(table: pl.DataFrame, name: str = "catalogue") -> Dataset:
 
 
 def _without_duplicates(
-    x: Interactions, users: Ids, items: Ids, rule: str, name: str
+    x: Interactions, users: Ids, items: Ids, rule: str, name: str, target: int | None
 ) -> tuple[Interactions, str, int]:
     """Return one interaction for each user, item and kind, the newest, with the rule's value.
 
-    Then the rule that "auto" came to, and how many repeats it kept.
+    Then the rule that "auto" came to, and how many repeats it kept.  It looks at the events of the
+    target kind alone, where there are kinds: a film is viewed twice before it is bought once.
     """
     if rule == "keep":  # every row is an event, as a second purchase is
         return x, rule, 0
@@ -234,8 +238,10 @@ def _without_duplicates(
         pair_r = pair_r * pair_r.dtype.type(n_kinds) + x.kind_r.astype(pair_r.dtype)
     ordered = np.sort(pair_r)
     n_repeats = int((ordered[1:] == ordered[:-1]).sum())
-    if asked == "auto" and n_repeats >= REPEATED * len(x):
-        return x, "keep", n_repeats
+    if asked == "auto":
+        of_target = ordered if target is None else ordered[ordered % n_kinds == target]
+        if (of_target[1:] == of_target[:-1]).sum() >= max(1, REPEATED * len(of_target)):
+            return x, "keep", n_repeats
     if not n_repeats:
         return x, rule, 0
     place_r = stable_order(pair_r.astype(np.int64))  # by pair, and within a pair by time

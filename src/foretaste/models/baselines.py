@@ -151,7 +151,7 @@ def shrunk_mean(value_r: Tensor, group_r: Tensor, n_groups: int, l2: float) -> T
     """
     total_g = torch.zeros(n_groups, dtype=torch.float64).index_add_(0, group_r, value_r.double())
     count_g = torch.bincount(group_r, minlength=n_groups)
-    return (total_g / (count_g + l2).clamp(min=1e-12)).float()
+    return (total_g / (count_g.double() + l2).clamp(min=1e-12)).float()
 
 
 @dataclass(eq=False)

@@ -217,7 +217,9 @@ class EmbeddingModel(LearnsFromRatings, NeuralModel):
         rng, device = engine.generator("weights"), engine.torch_device
         if self.architecture == "article":
             low, high, half = *train.scale, train.step / 2
-            low, high = self.standardised(torch.tensor([low - half, high + half])).tolist()
+            low, high = self.standardised(
+                torch.tensor([low - half, high + half], dtype=torch.float32)
+            ).tolist()
             reach = (low, high)
             return self._empty(n_users, n_items, reach=reach, generator=rng).to(device)
         network = self._empty(n_users, n_items, mean=float(pairs[2].mean()), generator=rng)

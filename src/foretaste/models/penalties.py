@@ -238,7 +238,7 @@ def biases(
     """
     user_n, item_n, y_n = ratings.user_n, ratings.item_n, ratings.y_n
     l2_user, l2_item = l2_sides or bias_ridges(ratings, 0.0)
-    user_u = item_i = torch.zeros(0)
+    user_u = item_i = torch.zeros(0, dtype=torch.float32)
     item_of_n = torch.zeros_like(y_n)
     for _ in range(BIAS_ITERATIONS):
         user_u = shrunk_mean(y_n - item_of_n, user_n, ratings.n_users, l2_user)

@@ -192,8 +192,9 @@ def _items(table: pl.DataFrame) -> pl.DataFrame:
         table = table.with_columns(titles)
         table = table.insert_column(place, years) if "year" not in table.columns else table
     if "genres" in table.columns:
-        none = {"(no genres listed)": None, "": None}
-        table = table.with_columns(pl.col("genres").replace(none))
+        genre = pl.col("genres")
+        genre = pl.when(~genre.is_in(["(no genres listed)", ""])).then(genre)
+        table = table.with_columns(genre.alias("genres"))
     return table
 
 
