@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 BROWSER := .venv/.browser
 PEERS := .venv/.peers
 
-.PHONY: demo serve test check golden bench clean
+.PHONY: demo serve test check fuzz golden bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -33,13 +33,17 @@ serve: $(STAMP)
 	$(BIN)/foretaste serve demo-bundle
 
 test: $(BROWSER)
-	$(BIN)/python -m pytest -m "not golden" -n 2
+	$(BIN)/python -m pytest -m "not golden and not fuzz" -n 2
 
 check: $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not golden and not slow" -n 2
+	$(BIN)/python -m pytest -m "not golden and not fuzz and not slow" -n 2
+
+# 20,000 broken files of every kind and layout, some minutes.
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -m fuzz -n 2
 
 golden: $(STAMP)
 	$(BIN)/python -m pytest -m golden -s

@@ -703,7 +703,7 @@ def test_a_mutated_file_is_refused_or_every_line_of_it_is_accounted_for(
     assert 50 < sum(outcomes) < 350
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_twenty_thousand_mutations_are_refused_or_accounted_for(tmp_path):
     outcomes = [mutate_and_read(tmp_path / "ratings.csv", seed) for seed in range(800, 20_800)]
     assert 2_000 < sum(outcomes) < 18_000

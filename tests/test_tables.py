@@ -772,7 +772,7 @@ def test_a_file_with_a_fault_is_refused_or_all_its_rows_are_accounted_for(
     assert min(outcomes.values()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_twenty_thousand_files_with_a_fault_are_refused_or_accounted_for(tmp_path):
     outcomes = check_mutations(tmp_path / "mutated.bin", range(10_000, 10_000 + MANY))
     assert min(outcomes.values()) > 100
