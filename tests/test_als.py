@@ -37,10 +37,11 @@ def test_the_prior_stands_for_so_many_likes_of_what_everybody_likes(ratings):
     popular_i *= 2 / popular_i.sum()
     whole = histories_of(ratings, np.array([0, 1, -1]), ratings)
     x_bd, L_bi = model.user_factors(whole), model.likes(whole, len(Y_id)).toarray()
+    unseen, l2_of_like = model.decided("unseen"), model.decided("l2")
     for x_d, w_i in zip(x_bd, torch.from_numpy(L_bi).double(), strict=True):
-        l2 = model.l2 * ((w_i > 0).sum() + model.unseen * len(Y_id)) ** model.nu
+        l2 = l2_of_like * ((w_i > 0).sum() + unseen * len(Y_id)) ** model.nu
         weight_i = w_i + popular_i
-        A = Y_id.T @ ((weight_i + model.unseen)[:, None] * Y_id) + l2 * torch.eye(4)
+        A = Y_id.T @ ((weight_i + unseen)[:, None] * Y_id) + l2 * torch.eye(4)
         expected_d = torch.linalg.solve(A, Y_id.T @ weight_i)
         torch.testing.assert_close(x_d, expected_d.float(), rtol=1e-3, atol=1e-4)
     nobody_i = model.score(whole)[2]
@@ -50,7 +51,7 @@ def test_the_prior_stands_for_so_many_likes_of_what_everybody_likes(ratings):
 def solved(model: ALS, W_bj: np.ndarray, y_jd: np.ndarray) -> torch.Tensor:
     """Rows solved in the basis of the factors given."""
     start_bd, Y_jd = torch.zeros(len(W_bj), y_jd.shape[1]), torch.from_numpy(y_jd).float()
-    turned_jd, start_bd, square_d = principal_axes(Y_jd, start_bd, model.unseen)
+    turned_jd, start_bd, square_d = principal_axes(Y_jd, start_bd, model.decided("unseen"))
     x_bd = model.solve(sparse.csr_matrix(W_bj.astype(np.float32)), turned_jd, square_d, start_bd)
     return x_bd @ torch.linalg.lstsq(turned_jd, Y_jd).solution
 

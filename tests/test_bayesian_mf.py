@@ -685,11 +685,12 @@ def skewed(seed=0):
 
 def test_factors_that_do_not_beat_the_biases_are_left_out_and_the_mean_stays_right():
     parts = skewed()
-    small = {"n_factors": 8, "implicit_rank": 8, "burn_in": 20, "samples": 20}
+    small: dict[str, Any] = {"n_factors": 8, "implicit_rank": 8, "burn_in": 20, "samples": 20}
     fitted = ft.fit(ft.BayesianMF(**small), parts.train, progress=False)
     alone = {"n_factors": 0, "user_noise": 0.0, "item_noise": 0.0}
     assert fitted.model.auto_fields(parts.train) == alone
     assert ft.BayesianMF(**small).auto_fields(parts.train) == alone
+    assert isinstance(fitted.model, ft.BayesianMF)
     assert (fitted.model.item_noise_si_ == 1).all()
     always = ft.BayesianMF(**small, keep_factors="always")
     assert always.auto_fields(parts.train) == {}

@@ -145,6 +145,7 @@ def test_penalties_are_a_matter_of_the_data_and_are_kept():
     assert auto["l2"] in L2_PATH
     assert auto["nu"] == NU
     fitted = ft.fit(ft.BiasedMF(), strong, seed=5, progress=False).model
+    assert isinstance(fitted, ft.BiasedMF)
     assert fitted.ridge_ == auto
     alone = ft.BiasedMF().auto_fields(plain)
     assert (alone["l2"], alone["nu"]) == (NO_FACTORS, 0.0)

@@ -98,7 +98,8 @@ SCRIPTS: dict[str, list[tuple[str, str]]] = {
 
 def in_script(codec: str) -> list[Row]:
     names = SCRIPTS[codec]
-    return [(u, i, float(1 + n % 5), START + n) for n, (u, i) in enumerate(names * 3)][: len(names)]
+    rows: list[Row] = [(u, i, float(1 + n % 5), START + n) for n, (u, i) in enumerate(names * 3)]
+    return rows[: len(names)]
 
 
 def encoded(codec: str) -> Made:

@@ -145,6 +145,7 @@ def test_a_network_that_learned_nothing_leaves_the_say_to_the_biases():
     fitted = ft.fit(model, parts.train, progress=False)
     bias = ft.fit(ft.Bias(), parts.train, progress=False)
     rmse, of_biases = (ft.evaluate(m, parts, ranking=False).metrics["rmse"] for m in (fitted, bias))
+    assert isinstance(fitted.model, ft.EmbeddingModel)
     assert fitted.model.share_ < 0.5
     assert rmse.value < of_biases.high
     assert rmse.value < 1.01 * of_biases.value

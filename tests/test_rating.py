@@ -15,7 +15,7 @@ import foretaste as ft
 from foretaste.data.histories import Histories, histories_of
 from foretaste.errors import UnknownIdError
 from foretaste.models import MODELS
-from foretaste.models.base import RatingPrediction
+from foretaste.models.base import PredictsRatings, RatingPrediction
 from foretaste.recommending import rating
 from foretaste.recommending.rating import rate
 from tests.conftest import synthetic
@@ -239,6 +239,7 @@ def test_ratings_times_c_give_predictions_times_c(name, times, plus, ratings):
     rated = []
     for data in (ratings, scaled):
         model = ft.fit(small(name), data, seed=3, progress=False).model
+        assert isinstance(model, PredictsRatings)
         user_p, item_p = torch.arange(10).repeat_interleave(26), torch.arange(-1, 25).repeat(10)
         rated.append(rate(model, histories_of(data, rows, data), user_p, item_p))
     plain, other = rated

@@ -135,7 +135,7 @@ def test_something_is_liked_wherever_values_are_counts():
     for column, value in COUNTS.values():
         fitted = ft.fit(ft.ItemKNN(), tabled(value, column), progress=False)
         assert fitted.model.score is not None
-        assert fitted.recommend(user=0, k=5)["score"].max() > 0
+        assert (fitted.recommend(user=0, k=5)["score"] > 0).any()
 
 
 @pytest.mark.parametrize("name", ["thumbs", "liked", "thumbs_up", "is_recommended"])
