@@ -28,8 +28,11 @@ from foretaste.data.fetching import fetch as fetch_files
 from foretaste.errors import ModelError
 from foretaste.models import MODELS
 from foretaste.models.base import Shape
+from foretaste.models.learning_ratings import LearnsFromRatings
 
 SEVERITY_STYLE = {"note": "dim", "warning": "yellow", "error": "red"}
+
+DECIDED_WITHIN = 5.0  # seconds of a fit, above which `check` does not try penalties of ratings
 
 
 def fetch(
@@ -118,6 +121,8 @@ def checked(ratings: Dataset) -> CheckReport:
     report = examine(ratings, {name: model().cost(shape) for name, model in able.items()})
     decided = {}
     for name, model in able.items():
+        if issubclass(model, LearnsFromRatings) and report.costs[name].seconds > DECIDED_WITHIN:
+            continue  # such models decide by fits to held-out ratings; training says what it found
         with contextlib.suppress(ModelError):  # nothing is liked, say: then nothing is decided
             decided[name] = model().auto_fields(ratings)
     return replace(report, defaults={name: fields for name, fields in decided.items() if fields})
