@@ -437,7 +437,7 @@ RECIPES = ", ".join(recipe_names())
         (
             "evaluate ratings.csv --split nope",
             2,
-            "no split 'nope' of 'ratings'. Use one of random, leave-last, time, users.",
+            "no split 'nope' of 'ratings'. Use one of random, leave-last, next-item, time, users.",
         ),
         (
             "evaluate ratings.csv --test 2",
