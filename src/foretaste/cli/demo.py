@@ -32,6 +32,7 @@ from foretaste.recommending.recommender import Recommender
 ARTICLE = "ml-1m-article-embedding-net"
 ADDRESS = "http://127.0.0.1:8000"  # of `foretaste serve`
 SHOWN = "embedding-net (ours)", "ease"  # whose lists are shown
+NAME_WIDTH = 33  # characters of a title in a list beside another
 NEW_USER = ["50", "172", "181"]  # Star Wars, The Empire Strikes Back, Return of the Jedi
 
 
@@ -150,12 +151,13 @@ def _recommend(network: Recommender, lists: Recommender, out: Path) -> None:
 
 
 def _side_by_side(ours: pl.DataFrame, best: pl.DataFrame) -> pl.DataFrame:
-    """Return the names of two lists beside each other."""
+    """Return the names of two lists beside each other, cut so that both fit 80 columns."""
     name = "title" if "title" in ours.columns else "item"
-    return pl.DataFrame(
-        {
-            "rank": best["rank"],
-            SHOWN[1]: best[name],
-            SHOWN[0]: ours[name].extend_constant(None, len(best) - len(ours)),
-        }
-    )
+    best_k, ours_k = ([_cut(str(cell)) for cell in frame[name]] for frame in (best, ours))
+    ours_k += [""] * (len(best_k) - len(ours_k))
+    return pl.DataFrame({"rank": best["rank"], SHOWN[1]: best_k, SHOWN[0]: ours_k})
+
+
+def _cut(name: str) -> str:
+    """Return a name of NAME_WIDTH characters at most."""
+    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"

@@ -151,7 +151,8 @@ def evaluate(
         list[str] | None, typer.Option(help="A model to measure beside the baselines; repeatable.")
     ] = None,
     how: Annotated[
-        str, typer.Option("--split", help="random, leave-last, time, users, or canonical.")
+        str,
+        typer.Option("--split", help="random, leave-last, next-item, time, users, or canonical."),
     ] = "random",
     test: Share = 0.2,
     k: Length = 10,
