@@ -690,8 +690,21 @@ def mutate_and_read(path: Path, seed: int) -> bool:
         assert all(i in bare for i in ids), f"seed {seed}: an id that is not in the file"
         controls = [i for i in ids if re.search("[\x80-\x9f]", i)]
         assert not controls or codec.startswith("utf"), f"seed {seed}: {controls}"
-    assert len(ratings) == ratings.report.rows - ratings.report.dropped, f"seed {seed}"
+    left_out = ratings.report.dropped + ratings.report.unrated
+    assert len(ratings) == ratings.report.rows - left_out, f"seed {seed}"
     return True
+
+
+def test_a_chunk_of_zeros_before_dates_whose_order_shows_late_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 64)
+    rows = [f"u{n},i{n},3,0" for n in range(12)] + [
+        f"v{n},j{n},4,{n + 5}/03/2005" for n in range(20)
+    ]
+    path = tmp_path / "ratings.csv"
+    path.write_text("user,item,rating,time\n" + "\n".join(rows) + "\n")
+    times = read(path).frame()["time"].dt.strftime("%Y-%m-%d").to_list()
+    assert times[:12] == ["1970-01-01"] * 12
+    assert sorted(times[12:]) == [f"2005-03-{n + 5:02}" for n in range(20)]
 
 
 @pytest.mark.parametrize("block", [1 << 20, 64])

@@ -15,7 +15,7 @@ import polars as pl
 from foretaste.data.building import EventRules, build
 from foretaste.data.dataset import Dataset, ReadReport
 from foretaste.data.interactions import IntArray
-from foretaste.data.time_columns import TimeReader
+from foretaste.data.time_columns import TimeReader, in_either_order
 from foretaste.errors import BadRowsError, DataError, RatingsFileError, UsageError
 
 BAD_ROWS = ("error", "drop")
@@ -276,6 +276,8 @@ class CleanColumns:
 
     def _whole(self, role: str) -> pl.Series:
         parts = self.parts.pop(role)
+        if any(part.dtype == pl.Struct for part in parts):  # dates with day or month first
+            parts = [in_either_order(part) for part in parts]
         if len({part.dtype for part in parts}) > 1:
             parts = [part.cast(pl.Int64) for part in parts]
         return pl.concat(parts, rechunk=True)

@@ -260,6 +260,18 @@ def _unit_of(time: float) -> str:
     return next(unit for unit, (_, most) in UNITS.items() if abs(time) < most)
 
 
+def in_either_order(read: pl.Series) -> pl.Series:
+    """Return times of which the order of day and month may not be clear, as such.
+
+    Args:
+        read: What `TimeReader.read` returned for one chunk: times that are clear where the layout
+            showed in a later chunk only.
+    """
+    if read.dtype == pl.Struct:
+        return read
+    return pl.DataFrame(dict.fromkeys(ORDERS, read)).to_struct(read.name)
+
+
 def _neither(read: pl.Series) -> pl.Series:
     """Return the marks of rows that are a date in neither order."""
     return read.struct.field(ORDERS[0]).is_null() & read.struct.field(ORDERS[1]).is_null()
