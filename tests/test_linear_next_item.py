@@ -96,7 +96,9 @@ def test_a_large_catalogue_keeps_fewer_decays_and_a_larger_one_is_refused(monkey
 
     data = ft.from_frame(plays(), duplicates="keep")
     monkeypatch.setattr(module, "MOST_UNKNOWNS", 25)
-    assert ft.fit(LinearNextItem(), data, progress=False).model.decays_ == [0.0, 0.8]
+    model = ft.fit(LinearNextItem(), data, progress=False).model
+    assert isinstance(model, LinearNextItem)
+    assert model.decays_ == [0.0, 0.8]
     monkeypatch.setattr(module, "MOST_UNKNOWNS", 10)
     with pytest.raises(ModelError, match="solves for all 10 items at once; the limit is 9"):
         ft.fit(LinearNextItem(), data, progress=False)

@@ -219,6 +219,7 @@ def neighbour_vectors(
     rank = min(width, n_items - 2)
     if rank > 0 and pairs_ij.data.any():
         start_i = engine.rng("directions").standard_normal(n_items)
-        weight_d, direction_id = eigsh(pairs_ij.tocsr(), rank, which="LA", v0=start_i, tol=1e-2)
+        about = {"which": "LA", "v0": start_i, "tol": 1e-2}
+        weight_d, direction_id = eigsh(pairs_ij.tocsr(), rank, **about)
         vector_id[:, :rank] = direction_id * np.sqrt(weight_d.clip(min=0))
     return torch.from_numpy(vector_id)

@@ -36,7 +36,8 @@ class Block(nn.Module):
         self.bias_hn = nn.Parameter(torch.zeros(heads, distances, dtype=torch.float32))
         self.up = nn.Linear(width, 4 * width, bias=False, dtype=torch.float32)
         self.down = nn.Linear(2 * width, width, bias=False, dtype=torch.float32)
-        self.gates = nn.ModuleList(nn.Linear(width, width, dtype=torch.float32) for _ in range(2))
+        self.gate_seen = nn.Linear(width, width, dtype=torch.float32)
+        self.gate_layer = nn.Linear(width, width, dtype=torch.float32)
         self.drop = Dropout(dropout)
 
     def forward(self, x_bld: Tensor) -> Tensor:
@@ -50,10 +51,10 @@ class Block(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         seen = CausalAttention.apply(q, k, v, self.bias_hn)
         branch = self.out(seen.transpose(1, 2).reshape(b, length, d))
-        x_bld = x_bld + torch.sigmoid(self.gates[0](x_bld)) * self.drop(branch)
+        x_bld = x_bld + torch.sigmoid(self.gate_seen(x_bld)) * self.drop(branch)
         gate, value = self.up(self.norm_layer(x_bld)).chunk(2, dim=2)
         branch = self.down(nn.functional.silu(gate) * value)
-        return x_bld + torch.sigmoid(self.gates[1](x_bld)) * self.drop(branch)
+        return x_bld + torch.sigmoid(self.gate_layer(x_bld)) * self.drop(branch)
 
 
 class Transformer(nn.Module):
@@ -90,8 +91,9 @@ class Transformer(nn.Module):
                     if weight.dim() == 2 and weight.shape[1] > 1:
                         weight.normal_(std=0.5 * weight.shape[1] ** -0.5, generator=generator)
                 for block in self.blocks:
+                    assert isinstance(block, Block)
                     block.bias_hn.zero_()
-                    for gate in block.gates:
+                    for gate in (block.gate_seen, block.gate_layer):
                         gate.weight.zero_()
                         gate.bias.zero_()
                 self.gaps.zero_()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ class Windows(Batches):
         """The number of targets in an epoch: every entry."""
         return len(self.item_r)
 
-    @cached_property
+    @property
     def per_epoch(self) -> int:
         """The number of batches in an epoch."""
         return max(1, round(self.n_samples / self.size))
