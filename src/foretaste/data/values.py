@@ -141,8 +141,8 @@ def judged(dataset: Dataset, values: str = "auto") -> Dataset:
     if not dataset.explicit or values == "ratings" or not len(dataset):
         return dataset
     value_r, column = dataset.interactions.value_r, dataset.report.columns.get("value", "")
-    count_l = np.bincount(np.searchsorted(dataset.levels, value_r))
-    meaning = meaning_of(dataset.levels, count_l, column)
+    level_l, count_l = np.unique(value_r, return_counts=True)
+    meaning = meaning_of(level_l, count_l, column)
     named = f"the values of {column!r}" if column else "the values"
     if values == "clicks" or (values == "auto" and meaning.counts):
         note = f"{named} are read as clicks"
@@ -155,8 +155,10 @@ def judged(dataset: Dataset, values: str = "auto") -> Dataset:
             ones_r = np.ones_like(value_r)
             dataset = replace(dataset, interactions=replace(dataset.interactions, value_r=ones_r))
         return _noted(replace(dataset, explicit=False), note)
+    if not meaning.marks:
+        return dataset
     marked_r = np.isin(value_r, meaning.marks)
-    if not marked_r.any() or marked_r.all():
+    if marked_r.all():
         return dataset
     marks = " and ".join(f"{mark:g}" for mark in meaning.marks)
     note = (
