@@ -129,18 +129,8 @@ def build(  # noqa: PLR0913 -- everything that a reader knows of a table
     time_r = None if time is None else time.to_numpy()
     order_r = None if order is None else order.to_numpy()
     arranged = arrange(user_r, item_r, value_r, time_r, order_r, kind_r)
-    del (
-        value,
-        time,
-        order,
-        events,
-        user_r,
-        item_r,
-        value_r,
-        time_r,
-        order_r,
-        kind_r,
-    )  # makes room for a sort
+    # Makes room for a sort.
+    del value, time, order, events, user_r, item_r, value_r, time_r, order_r, kind_r
     if duplicates == "auto" and explicit and kinds is None:
         duplicates = "last"  # of two ratings the newer one is the opinion
     target = None if kinds is None else kinds.target_code

@@ -7,7 +7,7 @@ of a history where there are no times. The module does not guess a layout: the p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ BLOCK = re.compile(r"\S+:\s*")
 PAIR = re.compile(r"[^\s:]+:[+-]?\d+(\.\d+)?")
 IMPRESSIONS = re.compile(r"\S+-[01]( \S+-[01])*")
 MIND_TIME = "%m/%d/%Y %I:%M:%S %p"
+Found = dict[str, list[str]]  # cells by role
 LEAST_LINES = 5  # from which a layout, or a count in each line, is guessed
 
 
@@ -58,15 +59,39 @@ def _is_text(line: str) -> bool:
     return "\0" not in line and "\ufffd" not in line
 
 
-def _cells(
-    columns: Mapping[str, list], lines: list[int] | np.ndarray, wrong: list, blank: int
-) -> Cells:
-    series = {
-        role: pl.Series(role, [cell or None for cell in cells], dtype=pl.String)
-        for role, cells in columns.items()
-    }
-    n = len(lines)
-    return Cells(series, np.asarray(lines, dtype=int), np.arange(n), wrong, blank)
+def _by_line(
+    first: Chunk, chunks: Iterator[Chunk], roles: Iterable[str],
+    take: Callable[[int, str, Found], int | str],
+) -> Iterator[Cells]:  # fmt: skip
+    """Yield the cells of each chunk, line by line; blank lines are counted.
+
+    Args:
+        first: The first chunk.
+        chunks: The chunks that follow it.
+        roles: Which cells a line gives.
+        take: Adds the cells of a line, by its number and text, and returns how many rows they are;
+            or what is wrong with the line.
+    """
+    for chunk in chain((first,), chunks):
+        found: Found = {role: [] for role in roles}
+        lines: list[int] = []
+        wrong: list[tuple[int, str]] = []
+        blank = 0
+        for line, text in enumerate(text_lines(chunk.content), start=chunk.line):
+            if not text.strip():
+                blank += 1
+                continue
+            taken = take(line, text, found)
+            if isinstance(taken, str):
+                wrong.append((line, taken))
+            else:
+                lines += [line] * taken
+        series = {
+            role: pl.Series(role, [cell or None for cell in cells], dtype=pl.String)
+            for role, cells in found.items()
+        }
+        n = len(lines)
+        yield Cells(series, np.asarray(lines, dtype=int), np.arange(n), wrong, blank)
 
 
 # Lists and sessions
@@ -91,35 +116,26 @@ def lists(first: Chunk, path: Path, separator: str | None, layout: str) -> Readi
     columns |= {"value": "number behind the item"} if valued else {}
     alone = [0]
 
+    def take(line: int, text: str, found: Found) -> int | str:
+        words = words_of(text, separator)
+        if not _is_text(text):
+            return "this is not text."
+        if place and (len(words) < place or words[place - 1] != str(len(words) - place)):
+            return "the number of items is not the one that the line states."
+        items = words[skip:]
+        if valued and not all(map(PAIR.fullmatch, items)):
+            return "an item is not written as item:rating."
+        alone[0] += not items
+        found["user"] += [words[0] if own else str(line)] * len(items)
+        if valued:
+            pairs = [item.split(":") for item in items]
+            found["value"] += [value for _, value in pairs]
+            items = [item for item, _ in pairs]
+        found["item"] += items
+        return len(items)
+
     def cells(chunks: Iterator[Chunk]) -> Iterator[Cells]:
-        for chunk in chain((first,), chunks):
-            found: dict[str, list] = {role: [] for role in columns}
-            lines: list[int] = []
-            wrong: list[tuple[int, str]] = []
-            blank = 0
-            for line, text in enumerate(text_lines(chunk.content), start=chunk.line):
-                words = words_of(text, separator)
-                fault = "" if _is_text(text) else "this is not text."
-                if not text.strip():
-                    blank += 1
-                    continue
-                if place and (len(words) < place or words[place - 1] != str(len(words) - place)):
-                    fault = fault or "the number of items is not the one that the line states."
-                if valued and not fault and not all(map(PAIR.fullmatch, words[skip:])):
-                    fault = "an item is not written as item:rating."
-                if fault:
-                    wrong.append((line, fault))
-                    continue
-                items = words[skip:]
-                alone[0] += not items
-                lines += [line] * len(items)
-                found["user"] += [words[0] if own else str(line)] * len(items)
-                if valued:
-                    pairs = [item.split(":") for item in items]
-                    found["value"] += [value for _, value in pairs]
-                    items = [item for item, _ in pairs]
-                found["item"] += items
-            yield _cells(found, lines, wrong, blank)
+        return _by_line(first, chunks, columns, take)
 
     notes = (
         [f"the {('first', 'second')[place - 1]} word of a line counts its items"] if place else []
@@ -151,36 +167,30 @@ def netflix(first: Chunk, path: Path, separator: str | None, layout: str) -> Rea
     roles = ["user", "time"] if dated else ["user", "value", "time"][: len(inner)]
     columns = {"user": "first cell", "item": "line above, with a colon"}
     columns |= {role: f"cell {n}" for n, role in enumerate(roles, start=1) if role != "user"}
-    item, empty = [""], [0]
+    item, empty, used = "", 0, True
+
+    def take(line: int, text: str, found: Found) -> int | str:
+        nonlocal item, empty, used
+        if BLOCK.fullmatch(text):
+            empty += not used
+            item, used = text.strip()[:-1], False
+            return 0
+        used = True
+        row = text.split(separator)
+        if len(row) != len(roles) or not _is_text(text):
+            return f"the row has {len(row)} cells where {len(roles)} belong."
+        found["item"].append(item)
+        for role, cell in zip(roles, row, strict=True):
+            found[role].append(cell)
+        return 1
 
     def cells(chunks: Iterator[Chunk]) -> Iterator[Cells]:
-        used = True
-        for chunk in chain((first,), chunks):
-            found: dict[str, list] = {role: [] for role in columns}
-            lines: list[int] = []
-            wrong: list[tuple[int, str]] = []
-            blank = 0
-            for line, text in enumerate(text_lines(chunk.content), start=chunk.line):
-                row = text.split(separator)
-                if BLOCK.fullmatch(text):
-                    empty[0] += not used
-                    item[0], used = text.strip()[:-1], False
-                elif not text.strip():
-                    blank += 1
-                elif len(row) != len(roles) or not _is_text(text):
-                    used = True
-                    wrong.append((line, f"the row has {len(row)} cells where {len(roles)} belong."))
-                else:
-                    used = True
-                    lines.append(line)
-                    found["item"].append(item[0])
-                    for role, cell in zip(roles, row, strict=True):
-                        found[role].append(cell)
-            yield _cells(found, lines, wrong, blank)
-        empty[0] += not used
+        nonlocal empty
+        yield from _by_line(first, chunks, columns, take)
+        empty += not used
 
     return Reading(columns, cells, [], lambda: (
-        [f"{empty[0]:,} items without a rating left out"] if empty[0] else []))  # fmt: skip
+        [f"{empty:,} items without a rating left out"] if empty else []))  # fmt: skip
 
 
 # Impressions of MIND
@@ -192,32 +202,24 @@ def mind(first: Chunk, path: Path, separator: str | None, layout: str) -> Readin
     seen: set[str] = set()
     passed = [0, 0]
 
+    def take(line: int, text: str, found: Found) -> int | str:
+        row = text.split("\t")
+        if not _is_text(text) or not is_impression(text):
+            return "this is no line of id, user, time, history and clicks."
+        past = [] if row[1] in seen else row[3].split()
+        seen.add(row[1])
+        shown = row[4].split()
+        clicked = [word[:-2] for word in shown if word.endswith("-1")]
+        passed[0] += len(shown) - len(clicked)
+        passed[1] += len(past)
+        items = past + clicked
+        found["item"] += items
+        found["user"] += [row[1]] * len(items)
+        found["time"] += [row[2]] * len(items)
+        return len(items)
+
     def cells(chunks: Iterator[Chunk]) -> Iterator[Cells]:
-        for chunk in chain((first,), chunks):
-            found: dict[str, list] = {role: [] for role in columns}
-            lines: list[int] = []
-            wrong: list[tuple[int, str]] = []
-            blank = 0
-            for line, text in enumerate(text_lines(chunk.content), start=chunk.line):
-                row = text.split("\t")
-                if not text.strip():
-                    blank += 1
-                    continue
-                if not _is_text(text) or not is_impression(text):
-                    wrong.append((line, "this is no line of id, user, time, history and clicks."))
-                    continue
-                past = [] if row[1] in seen else row[3].split()
-                seen.add(row[1])
-                shown = row[4].split()
-                clicked = [word[:-2] for word in shown if word.endswith("-1")]
-                passed[0] += len(shown) - len(clicked)
-                passed[1] += len(past)
-                items = past + clicked
-                found["item"] += items
-                found["user"] += [row[1]] * len(items)
-                found["time"] += [row[2]] * len(items)
-                lines += [line] * len(items)
-            cut = _cells(found, lines, wrong, blank)
+        for cut in _by_line(first, chunks, columns, take):
             cut.columns["time"] = cut.columns["time"].str.to_datetime(
                 MIND_TIME, strict=False, time_unit="ms"
             )
